@@ -1,0 +1,186 @@
+// Package checkpoint opens, compares and proves the signed tree heads of
+// transparency logs, and turns a contradiction between two of them into
+// evidence that convinces a third party.
+//
+// The package is pure: it neither reads nor waits nor looks at a clock. Bytes
+// that a log served come in through TileReader and are believed only as far
+// as they fold to a root that the log signed.
+package checkpoint
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/mod/sumdb/note"
+)
+
+// MaxSize bounds the bytes of a signed note. Cosignatures of the post-quantum
+// kind take 3.3 kB a line, so that less would refuse honest notes.
+const MaxSize = 64 << 10
+
+// Errors of Log.Open.
+var (
+	// ErrMalformed says that the bytes are no signed checkpoint at all.
+	ErrMalformed = errors.New("not a well-formed checkpoint")
+	// ErrSignature says that no known key of the log signed the note, or that
+	// a line of a known key does not verify.
+	ErrSignature = errors.New("checkpoint is not signed by a known key of the log")
+	// ErrOrigin says that the note is signed, but for another log.
+	ErrOrigin = errors.New("checkpoint is of another log")
+)
+
+// Log is the identity of a transparency log: its origin and its keys.
+type Log struct {
+	origin    string
+	verifiers note.Verifiers
+}
+
+// NewLog returns the log with an origin (first line of its checkpoints) and
+// the keys that may sign for it. At least one key is needed.
+func NewLog(origin string, keys ...note.Verifier) (*Log, error) {
+	if origin == "" || strings.Contains(origin, "\n") {
+		return nil, fmt.Errorf("origin %q: want one non-empty line", origin)
+	}
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("log %s: no key given", origin)
+	}
+	return &Log{origin: origin, verifiers: note.VerifierList(keys...)}, nil
+}
+
+// Origin returns the first line of the log's checkpoints.
+func (l *Log) Origin() string { return l.origin }
+
+// Checkpoint is a tree head that its log has signed. Only Log.Open makes one;
+// the zero value stands for "none" and has no raw bytes.
+type Checkpoint struct {
+	origin     string
+	size       uint64
+	root       Hash
+	extensions []string
+	raw        []byte
+}
+
+// Origin returns the first line of the checkpoint.
+func (c Checkpoint) Origin() string { return c.origin }
+
+// Size returns the number of leaves of the tree.
+func (c Checkpoint) Size() uint64 { return c.size }
+
+// Root returns the Merkle tree hash of the leaves.
+func (c Checkpoint) Root() Hash { return c.root }
+
+// Raw returns a copy of the signed note exactly as it was opened.
+func (c Checkpoint) Raw() []byte { return bytes.Clone(c.raw) }
+
+// IsZero reports whether c is "none" and not a checkpoint.
+func (c Checkpoint) IsZero() bool { return c.raw == nil }
+
+// Same reports whether both commit to the same tree. Extension lines and
+// signatures may differ.
+func (c Checkpoint) Same(o Checkpoint) bool {
+	return c.origin == o.origin && c.size == o.size && c.root == o.root
+}
+
+// frozenPrefix begins the extension line with which a Rekor v2 operator marks
+// the last checkpoint of a shard.
+const frozenPrefix = "Log frozen \u2014 "
+
+// Frozen reports whether the checkpoint carries the extension line that says
+// that the log has ended (rekor-tiles, shard rotation).
+func (c Checkpoint) Frozen() bool {
+	return slices.ContainsFunc(c.extensions, func(s string) bool { return strings.HasPrefix(s, frozenPrefix) })
+}
+
+// Open verifies a signed note and parses it as a checkpoint of the log. It is
+// the only way to a Checkpoint. Errors are ErrMalformed, ErrSignature and
+// ErrOrigin, wrapped with what was found.
+func (l *Log) Open(raw []byte) (Checkpoint, error) {
+	if len(raw) > MaxSize {
+		return Checkpoint{}, fmt.Errorf("%w: %d bytes, more than %d", ErrMalformed, len(raw), MaxSize)
+	}
+	n, err := note.Open(raw, l.verifiers)
+	var invalid *note.InvalidSignatureError
+	var unverified *note.UnverifiedNoteError
+	switch {
+	case errors.As(err, &invalid):
+		return Checkpoint{}, fmt.Errorf("%w: the signature line of key %q (id %08x) does not verify", ErrSignature, invalid.Name, invalid.Hash)
+	case errors.As(err, &unverified):
+		return Checkpoint{}, fmt.Errorf("%w: signed by %s", ErrSignature, signers(unverified.Note))
+	case err != nil:
+		return Checkpoint{}, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	c, err := parseBody(n.Text)
+	if err != nil {
+		return Checkpoint{}, err
+	}
+	if c.origin != l.origin {
+		return Checkpoint{}, fmt.Errorf("%w: origin is %.100q, want %q", ErrOrigin, c.origin, l.origin)
+	}
+	c.raw = bytes.Clone(raw)
+	return c, nil
+}
+
+// signers names the keys of a note that nobody knows, for an error message.
+func signers(n *note.Note) string {
+	var names []string
+	for i, s := range n.UnverifiedSigs {
+		if i == 3 {
+			names = append(names, "...")
+			break
+		}
+		names = append(names, fmt.Sprintf("%.60q (id %08x)", s.Name, s.Hash))
+	}
+	return strings.Join(names, ", ")
+}
+
+// parseBody reads the text of a note strictly: what it parsed must print as
+// what it read (C2SP tlog-checkpoint).
+func parseBody(text string) (Checkpoint, error) {
+	bad := func(format string, args ...any) (Checkpoint, error) {
+		return Checkpoint{}, fmt.Errorf("%w: %s", ErrMalformed, fmt.Sprintf(format, args...))
+	}
+	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+	if len(lines) < 3 {
+		return bad("%d lines, want at least origin, size and root", len(lines))
+	}
+	c := Checkpoint{origin: lines[0], extensions: lines[3:]}
+	if c.origin == "" {
+		return bad("empty origin")
+	}
+	size, err := strconv.ParseUint(lines[1], 10, 64)
+	if err != nil || size > math.MaxInt64 {
+		return bad("tree size %.30q is not a number below 2^63", lines[1])
+	}
+	c.size = size
+	root, err := base64.StdEncoding.Strict().DecodeString(lines[2])
+	if err != nil || len(root) != HashSize {
+		return bad("root hash %.60q is not base64 of %d bytes", lines[2], HashSize)
+	}
+	c.root = Hash(root)
+	if slices.Contains(c.extensions, "") {
+		return bad("empty extension line")
+	}
+	if c.size == 0 && c.root != EmptyRoot {
+		return bad("size 0 with a root that is not the empty tree's")
+	}
+	if c.body() != text {
+		return bad("not in canonical form (leading zeros, or bytes that do not survive a round trip)")
+	}
+	return c, nil
+}
+
+// body prints the text of the checkpoint as a log signs it.
+func (c Checkpoint) body() string {
+	var b strings.Builder
+	b.WriteString(c.origin + "\n" + strconv.FormatUint(c.size, 10) + "\n" + base64.StdEncoding.EncodeToString(c.root[:]) + "\n")
+	for _, ext := range c.extensions {
+		b.WriteString(ext + "\n")
+	}
+	return b.String()
+}
