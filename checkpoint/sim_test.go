@@ -48,7 +48,10 @@ func simLeaf(history byte, i uint64) Hash {
 }
 
 func newSim(signer note.Signer, leaves []Hash) *simLog {
-	s := &simLog{signer: signer, origin: signer.Name(), levels: [][]Hash{leaves}}
+	s := &simLog{signer: signer, levels: [][]Hash{leaves}}
+	if signer != nil {
+		s.origin = signer.Name()
+	}
 	for level := leaves; len(level) > 1; {
 		up := make([]Hash, len(level)/2)
 		for i := range up {
