@@ -1,0 +1,318 @@
+// Package rekor speaks the wire of Rekor logs: it fetches bytes, bounded,
+// rate-limited and retried, and takes them apart. It knows nothing of trust:
+// what it returns is unproven.
+package rekor
+
+import (
+	"compress/gzip"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"golang.org/x/time/rate"
+)
+
+// Options configure the client of one log. The zero value of every field but
+// URL works.
+type Options struct {
+	// URL is the read prefix of the log: http, https, or for Rekor v2 a
+	// directory of tiles as file:///dir.
+	URL string
+	// UserAgent is sent with every request; default "sigwarden".
+	UserAgent string
+	// RequestsPerSecond is the ceiling of the request rate; default 50.
+	RequestsPerSecond float64
+	// Parallel is the ceiling of requests in flight; default 16.
+	Parallel int
+	// RootCAs verify the server's certificate; nil: those of the system.
+	RootCAs *x509.CertPool
+	// Timeout bounds one request with its answer; default 30s.
+	Timeout time.Duration
+	// Tries bounds how often one request is made; default 4.
+	Tries uint
+	// FirstWait is the wait before the second try, which doubles up to 5s and
+	// yields to Retry-After; default 250ms.
+	FirstWait time.Duration
+}
+
+// maxRetryAfter bounds how long a server may make us wait within one request.
+const maxRetryAfter = time.Minute
+
+// Stats counts what a client did since it was made.
+type Stats struct {
+	Requests, Bytes int64
+}
+
+// client fetches resources below one prefix.
+type client struct {
+	base    *url.URL
+	http    *http.Client
+	opts    Options
+	limiter *rate.Limiter
+	slots   chan struct{}
+
+	requests, bytes atomic.Int64
+}
+
+func newClient(opts Options) (*client, error) {
+	base, err := url.Parse(strings.TrimRight(opts.URL, "/"))
+	if err != nil {
+		return nil, fmt.Errorf("url: %w", err)
+	}
+	switch {
+	case base.Scheme != "http" && base.Scheme != "https":
+		return nil, fmt.Errorf("url %q: want http://, https:// or file:///", base.Redacted())
+	case base.Host == "":
+		return nil, fmt.Errorf("url %q names no host", base.Redacted())
+	case base.RawQuery != "" || base.Fragment != "":
+		return nil, fmt.Errorf("url %q: a read prefix has no query and no fragment", base.Redacted())
+	}
+	setDefault(&opts.UserAgent, "sigwarden")
+	setDefault(&opts.RequestsPerSecond, 50)
+	setDefault(&opts.Parallel, 16)
+	setDefault(&opts.Timeout, 30*time.Second)
+	setDefault(&opts.Tries, 4)
+	setDefault(&opts.FirstWait, 250*time.Millisecond)
+	transport := &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		TLSClientConfig:        &tls.Config{RootCAs: opts.RootCAs, MinVersion: tls.VersionTLS12},
+		ForceAttemptHTTP2:      true,
+		DisableCompression:     true, // gzip is undone here, where inflated bytes are counted
+		MaxIdleConnsPerHost:    opts.Parallel,
+		IdleConnTimeout:        90 * time.Second,
+		TLSHandshakeTimeout:    10 * time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+	}
+	return &client{
+		base:    base,
+		opts:    opts,
+		http:    &http.Client{Transport: transport, CheckRedirect: sameHost},
+		limiter: rate.NewLimiter(rate.Limit(opts.RequestsPerSecond), max(1, int(opts.RequestsPerSecond))),
+		slots:   make(chan struct{}, opts.Parallel),
+	}, nil
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// errRedirect is returned for a redirect that leads elsewhere.
+var errRedirect = errors.New("redirect to another host or scheme refused")
+
+// sameHost lets a server redirect to itself only, and a few times at most.
+func sameHost(req *http.Request, via []*http.Request) error {
+	if first := via[0].URL; req.URL.Host != first.Host || req.URL.Scheme != first.Scheme {
+		return fmt.Errorf("%w: %.200q", errRedirect, req.URL.Redacted())
+	}
+	if len(via) > 3 {
+		return fmt.Errorf("%w: more than 3 in a row", errRedirect)
+	}
+	return nil
+}
+
+// StatusError is an answer with a status other than 200.
+type StatusError struct {
+	Status int
+	Path   string
+	Body   string // its beginning, quoted by Error
+}
+
+func (e *StatusError) Error() string {
+	msg := fmt.Sprintf("GET %s: status %d %s", e.Path, e.Status, http.StatusText(e.Status))
+	if e.Body != "" {
+		msg += fmt.Sprintf(": %.120q", e.Body)
+	}
+	return msg
+}
+
+// Is makes a resource that the log does not have the same error as a file that
+// does not exist.
+func (e *StatusError) Is(target error) bool {
+	return target == fs.ErrNotExist && (e.Status == http.StatusNotFound || e.Status == http.StatusGone)
+}
+
+// MalformedError is an answer that is not what was asked for: too long, too
+// short, or of another form.
+type MalformedError struct {
+	What   string
+	Reason string
+}
+
+func (e *MalformedError) Error() string { return e.What + ": " + e.Reason }
+
+// Malformed marks the error for callers that do not know this package.
+func (e *MalformedError) Malformed() bool { return true }
+
+// answer is a successful response.
+type answer struct {
+	body        []byte
+	etag        string
+	notModified bool
+}
+
+// get fetches base/path with at most limit bytes of inflated body. It tries
+// again after 429, 499, 5xx and broken connections, not after other statuses.
+func (c *client) get(ctx context.Context, path string, limit int64, etag string) (answer, error) {
+	wait := backoff.NewExponentialBackOff()
+	wait.InitialInterval, wait.MaxInterval = c.opts.FirstWait, 5*time.Second
+	var last error
+	a, err := backoff.Retry(ctx, func() (answer, error) {
+		a, retryAfter, err := c.try(ctx, path, limit, etag)
+		last = err
+		switch {
+		case err == nil:
+			return a, nil
+		case ctx.Err() != nil || !worthRetrying(err):
+			return answer{}, backoff.Permanent(err)
+		case retryAfter > 0:
+			return answer{}, &backoff.RetryAfterError{Duration: retryAfter}
+		}
+		return answer{}, err
+	}, backoff.WithBackOff(wait), backoff.WithMaxTries(c.opts.Tries))
+	if err != nil && last != nil {
+		// What went wrong says more than that waiting for the next try was cut short.
+		err = last
+	}
+	return a, err
+}
+
+func worthRetrying(err error) bool {
+	var status *StatusError
+	var malformed *MalformedError
+	switch {
+	case errors.As(err, &status):
+		return status.Status == http.StatusTooManyRequests || status.Status == 499 || status.Status >= 500
+	case errors.As(err, &malformed), errors.Is(err, errRedirect):
+		return false
+	}
+	return true
+}
+
+func (c *client) try(ctx context.Context, path string, limit int64, etag string) (a answer, retryAfter time.Duration, err error) {
+	select {
+	case c.slots <- struct{}{}:
+		defer func() { <-c.slots }()
+	case <-ctx.Done():
+		return answer{}, 0, ctx.Err()
+	}
+	if err := c.limiter.Wait(ctx); err != nil {
+		return answer{}, 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base.String()+"/"+path, nil)
+	if err != nil {
+		return answer{}, 0, err
+	}
+	req.Header.Set("User-Agent", c.opts.UserAgent)
+	req.Header.Set("Accept-Encoding", "gzip")
+	if etag != "" {
+		req.Header.Set("If-None-Match", etag)
+	}
+	c.requests.Add(1)
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return answer{}, 0, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNotModified && etag != "" {
+		return answer{notModified: true}, 0, nil
+	}
+	if resp.StatusCode != http.StatusOK {
+		head, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
+		return answer{}, parseRetryAfter(resp.Header.Get("Retry-After"), time.Now()), &StatusError{resp.StatusCode, path, strings.TrimSpace(string(head))}
+	}
+	body, err := c.read(resp, path, limit)
+	if err != nil {
+		return answer{}, 0, err
+	}
+	return answer{body: body, etag: resp.Header.Get("ETag")}, 0, nil
+}
+
+// read returns the inflated body, or an error once it has more than limit
+// bytes, inflated or not.
+func (c *client) read(resp *http.Response, path string, limit int64) ([]byte, error) {
+	// Compressing cannot make random bytes much longer than they are.
+	wire := &countingReader{r: io.LimitReader(resp.Body, limit+limit/100+1024), n: &c.bytes}
+	var r io.Reader = wire
+	switch enc := resp.Header.Get("Content-Encoding"); enc {
+	case "", "identity":
+	case "gzip":
+		z, err := gzip.NewReader(wire)
+		if err != nil {
+			return nil, &MalformedError{path, "not gzip, though sent as such"}
+		}
+		defer z.Close()
+		r = z
+	default:
+		return nil, &MalformedError{path, fmt.Sprintf("content encoding %.40q is not understood (gzip and identity are)", enc)}
+	}
+	// The length that a server promises is believed only as far as the limit.
+	size := min(max(resp.ContentLength, 0), limit) + 512
+	body, err := readAll(io.LimitReader(r, limit+1), size)
+	if err != nil {
+		if errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) {
+			return nil, &MalformedError{path, "broken gzip"}
+		}
+		return nil, fmt.Errorf("GET %s: answer broke off after %d bytes: %w", path, len(body), err)
+	}
+	if int64(len(body)) > limit {
+		return nil, &MalformedError{path, fmt.Sprintf("answer is longer than %d bytes", limit)}
+	}
+	return body, nil
+}
+
+// readAll is io.ReadAll with a first buffer of the expected size.
+func readAll(r io.Reader, size int64) ([]byte, error) {
+	buf := make([]byte, 0, size)
+	for {
+		n, err := r.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		if err == io.EOF {
+			return buf, nil
+		}
+		if err != nil {
+			return buf, err
+		}
+		if len(buf) == cap(buf) {
+			buf = append(buf, 0)[:len(buf)]
+		}
+	}
+}
+
+type countingReader struct {
+	r io.Reader
+	n *atomic.Int64
+}
+
+func (c *countingReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+// parseRetryAfter reads both forms of the header (RFC 9110, 10.2.3); 0 where
+// it says nothing, and never more than maxRetryAfter.
+func parseRetryAfter(text string, now time.Time) time.Duration {
+	var wait time.Duration
+	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {
+		wait = time.Duration(seconds) * time.Second
+	} else if at, err := http.ParseTime(text); err == nil {
+		wait = at.Sub(now)
+	}
+	return min(max(wait, 0), maxRetryAfter)
+}
