@@ -8,3 +8,5 @@ require (
 	golang.org/x/mod v0.42.0
 	golang.org/x/time v0.16.0
 )
+
+require golang.org/x/crypto v0.58.0 // indirect

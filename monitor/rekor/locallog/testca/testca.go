@@ -231,12 +231,22 @@ func (s Signer) HashedRekord(artifact []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.entry(digest[:], sig)
+}
+
+// EntryFor returns an entry of the signer's certificate with nothing really
+// signed, for tests of what reads entries.
+func (s Signer) EntryFor() ([]byte, error) {
+	return s.entry(make([]byte, sha256.Size), []byte("unsigned"))
+}
+
+func (s Signer) entry(digest, sig []byte) ([]byte, error) {
 	verifier, err := s.verifier()
 	if err != nil {
 		return nil, err
 	}
 	return fmt.Appendf(nil, `{"apiVersion":"0.0.2","kind":"hashedrekord","spec":{"hashedRekordV002":{"data":{"algorithm":"SHA2_256","digest":%q},"signature":{"content":%q,"verifier":%s}}}}`,
-		b64(digest[:]), b64(sig), verifier), nil
+		b64(digest), b64(sig), verifier), nil
 }
 
 // DSSE returns the log entry, dsse 0.0.2 in canonical JSON, for an envelope

@@ -1,0 +1,100 @@
+package entry
+
+import (
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Bounds of chain verification.
+const (
+	maxChain   = 10
+	maxRSABits = 8192
+)
+
+// Authority is a certificate authority that is trusted for a time.
+type Authority struct {
+	// Chain is in leaf-to-root order: the last certificate is the anchor.
+	Chain []*x509.Certificate
+	// ValidFrom and ValidUntil bound when it may have issued; zero: unbounded.
+	ValidFrom, ValidUntil time.Time
+}
+
+// Authorities verifies certificates of entries. The zero value trusts nobody.
+type Authorities struct {
+	list []authority
+}
+
+type authority struct {
+	Authority
+	roots, intermediates *x509.CertPool
+}
+
+// NewAuthorities prepares authorities for use, once.
+func NewAuthorities(list ...Authority) (*Authorities, error) {
+	a := &Authorities{}
+	for i, ca := range list {
+		if len(ca.Chain) == 0 || len(ca.Chain) > maxChain {
+			return nil, fmt.Errorf("certificate authority %d has a chain of %d certificates, want 1 to %d", i, len(ca.Chain), maxChain)
+		}
+		prepared := authority{ca, x509.NewCertPool(), x509.NewCertPool()}
+		last := len(ca.Chain) - 1
+		prepared.roots.AddCert(ca.Chain[last])
+		for _, c := range ca.Chain[:last] {
+			prepared.intermediates.AddCert(c)
+		}
+		a.list = append(a.list, prepared)
+	}
+	return a, nil
+}
+
+var (
+	errNoAuthority = errors.New("no trusted certificate authority issued it")
+	oidSANDotted   = asn1.ObjectIdentifier{2, 5, 29, 17}
+)
+
+// Verify checks that a trusted authority issued the identity's certificate for
+// code signing, at the certificate's own NotBefore: a Rekor v2 log tells no
+// time, and a certificate of ten minutes is long expired when it is read. The
+// error says why it is not trusted.
+func (a *Authorities) Verify(id *Identity) error {
+	if id.Certificate == nil {
+		return errors.New("a bare key has no certificate")
+	}
+	cert, err := x509.ParseCertificate(id.Certificate)
+	if err != nil {
+		return fmt.Errorf("certificate cannot be parsed: %w", err)
+	}
+	if key, ok := cert.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > maxRSABits {
+		return fmt.Errorf("RSA key of %d bits, more than %d", key.N.BitLen(), maxRSABits)
+	}
+	if len(id.Subjects) > 0 {
+		// crypto/x509 knows no otherName and then calls the whole extension
+		// unhandled; here it was read.
+		cert.UnhandledCriticalExtensions = slices.DeleteFunc(cert.UnhandledCriticalExtensions, oidSANDotted.Equal)
+	}
+	at := cert.NotBefore
+	failure := errNoAuthority
+	for i := range a.list {
+		ca := &a.list[i]
+		if !ca.ValidFrom.IsZero() && at.Before(ca.ValidFrom) || !ca.ValidUntil.IsZero() && at.After(ca.ValidUntil) {
+			continue
+		}
+		_, err := cert.Verify(x509.VerifyOptions{
+			Roots: ca.roots, Intermediates: ca.intermediates, CurrentTime: at,
+			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
+		})
+		if err == nil {
+			return nil
+		}
+		var unknown x509.UnknownAuthorityError
+		if !errors.As(err, &unknown) {
+			failure = err
+		}
+	}
+	return failure
+}

@@ -1,0 +1,307 @@
+package entry
+
+import (
+	"bytes"
+	stdasn1 "encoding/asn1"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+)
+
+// Bounds of a certificate that is read.
+const (
+	maxCertificate = 64 << 10
+	maxSubjects    = 256
+	maxExtensions  = 128
+)
+
+// extensionNames are Fulcio's extensions 1.3.6.1.4.1.57264.1.N, by N
+// (sigstore/fulcio, docs/oid-info.md). Those below 8 hold raw bytes, the
+// others a DER UTF8String. 1 and 8 are the issuer, 7 occurs in subjects only.
+var extensionNames = map[int]string{
+	2: "github-workflow-trigger", 3: "github-workflow-sha", 4: "github-workflow-name", 5: "github-workflow-repository", 6: "github-workflow-ref",
+	9: "build-signer-uri", 10: "build-signer-digest", 11: "runner-environment", 12: "source-repository-uri", 13: "source-repository-digest",
+	14: "source-repository-ref", 15: "source-repository-identifier", 16: "source-repository-owner-uri", 17: "source-repository-owner-identifier",
+	18: "build-config-uri", 19: "build-config-digest", 20: "build-trigger", 21: "run-invocation-uri",
+	22: "source-repository-visibility-at-signing", 23: "deployment-environment", 24: "token-subject",
+}
+
+const fulcioArc = "1.3.6.1.4.1.57264.1."
+
+// ExtensionNames returns the names of Fulcio's extensions, as watches use them.
+func ExtensionNames() []string {
+	var names []string
+	for n := range 64 {
+		if name, ok := extensionNames[n]; ok {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// ExtensionName returns the name under which Identity.Extensions holds an
+// extension that is given by name or by dotted OID; false if it is neither.
+func ExtensionName(text string) (string, bool) {
+	for _, name := range extensionNames {
+		if text == name {
+			return name, true
+		}
+	}
+	if n, ok := strings.CutPrefix(text, fulcioArc); ok {
+		if i, err := strconv.Atoi(n); err == nil && extensionNames[i] != "" {
+			return extensionNames[i], true
+		}
+	}
+	parts := strings.Split(text, ".")
+	for _, p := range parts {
+		if _, err := strconv.ParseUint(p, 10, 31); err != nil || len(p) > 1 && p[0] == '0' {
+			return "", false
+		}
+	}
+	return text, len(parts) > 2
+}
+
+// DER of object identifiers that are compared as bytes.
+var (
+	oidFulcio   = []byte{0x2b, 0x06, 0x01, 0x04, 0x01, 0x83, 0xbf, 0x30, 0x01}       // 1.3.6.1.4.1.57264.1
+	oidUsername = []byte{0x2b, 0x06, 0x01, 0x04, 0x01, 0x83, 0xbf, 0x30, 0x01, 0x07} // 1.3.6.1.4.1.57264.1.7
+	oidSAN      = []byte{0x55, 0x1d, 0x11}                                           // 2.5.29.17
+	oidCE       = []byte{0x55, 0x1d}                                                 // 2.5.29
+	oidSCTList  = []byte{0x2b, 0x06, 0x01, 0x04, 0x01, 0xd6, 0x79, 0x02, 0x04, 0x02} // 1.3.6.1.4.1.11129.2.4.2
+)
+
+var errCertificate = errors.New("certificate cannot be read")
+
+// parseCertificate walks a DER certificate and takes what an identity needs.
+// It checks less than crypto/x509 does, on purpose: a certificate that is odd
+// in a place that does not matter must not hide its subject. A certificate
+// whose outer form is broken gives an Identity without Certificate; one with a
+// broken extension gives all the others, and an error.
+func parseCertificate(der []byte) (Identity, error) {
+	if len(der) > maxCertificate {
+		return Identity{}, fmt.Errorf("%w: %d bytes, more than %d", errCertificate, len(der), maxCertificate)
+	}
+	var cert, tbs, serial, validity, spki cryptobyte.String
+	input := cryptobyte.String(der)
+	if !input.ReadASN1(&cert, asn1.SEQUENCE) || !input.Empty() || !cert.ReadASN1(&tbs, asn1.SEQUENCE) {
+		return Identity{}, fmt.Errorf("%w: not one DER sequence", errCertificate)
+	}
+	if !tbs.SkipOptionalASN1(asn1.Tag(0).Constructed().ContextSpecific()) ||
+		!tbs.ReadASN1(&serial, asn1.INTEGER) || !tbs.SkipASN1(asn1.SEQUENCE) || // signature algorithm
+		!tbs.SkipASN1(asn1.SEQUENCE) || !tbs.ReadASN1(&validity, asn1.SEQUENCE) ||
+		!tbs.SkipASN1(asn1.SEQUENCE) || !tbs.ReadASN1Element(&spki, asn1.SEQUENCE) {
+		return Identity{}, fmt.Errorf("%w: its fields are not those of X.509", errCertificate)
+	}
+	id := Identity{Certificate: der, SPKI: spki, fingerprints: fingerprints(der, spki)}
+	var errs []error
+	var ok1, ok2 bool
+	id.NotBefore, ok1 = readTime(&validity)
+	id.NotAfter, ok2 = readTime(&validity)
+	if !ok1 || !ok2 || !validity.Empty() {
+		errs = append(errs, fmt.Errorf("%w: bad validity", errCertificate))
+	}
+	if !tbs.SkipOptionalASN1(asn1.Tag(1).ContextSpecific()) || !tbs.SkipOptionalASN1(asn1.Tag(2).ContextSpecific()) {
+		errs = append(errs, fmt.Errorf("%w: bad unique identifiers", errCertificate))
+	}
+	var wrapped, extensions cryptobyte.String
+	var present bool
+	if !tbs.ReadOptionalASN1(&wrapped, &present, asn1.Tag(3).Constructed().ContextSpecific()) || !tbs.Empty() ||
+		present && (!wrapped.ReadASN1(&extensions, asn1.SEQUENCE) || !wrapped.Empty()) {
+		errs = append(errs, fmt.Errorf("%w: bad list of extensions", errCertificate))
+	}
+	var seen [][]byte
+	for !extensions.Empty() {
+		var ext, oid, value cryptobyte.String
+		if !extensions.ReadASN1(&ext, asn1.SEQUENCE) || !ext.ReadASN1(&oid, asn1.OBJECT_IDENTIFIER) ||
+			!ext.SkipOptionalASN1(asn1.BOOLEAN) || !ext.ReadASN1(&value, asn1.OCTET_STRING) || !ext.Empty() {
+			errs = append(errs, fmt.Errorf("%w: bad extension", errCertificate))
+			break
+		}
+		for _, other := range seen {
+			if bytes.Equal(other, oid) {
+				errs = append(errs, fmt.Errorf("%w: an extension is there twice", errCertificate))
+			}
+		}
+		if seen = append(seen, oid); len(seen) > maxExtensions {
+			errs = append(errs, fmt.Errorf("%w: more than %d extensions", errCertificate, maxExtensions))
+			break
+		}
+		if err := id.addExtension(oid, value); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return id, errors.Join(errs...)
+}
+
+func (id *Identity) addExtension(oid, value cryptobyte.String) error {
+	switch {
+	case bytes.Equal(oid, oidSAN):
+		return id.addSubjects(value)
+	case bytes.Equal(oid, oidSCTList):
+		id.HasSCT = true
+		return nil
+	case bytes.HasPrefix(oid, oidFulcio) && len(oid) > len(oidFulcio):
+		return id.addFulcio(oid, value)
+	case bytes.HasPrefix(oid, oidCE):
+		return nil // what every certificate has: key usage, key ids, constraints
+	}
+	name, ok := dotted(oid)
+	if !ok {
+		return fmt.Errorf("%w: bad object identifier", errCertificate)
+	}
+	text, ok := derString(value)
+	if !ok {
+		text = hex.EncodeToString(value)
+	}
+	id.Extensions = append(id.Extensions, Extension{name, text})
+	return nil
+}
+
+// addFulcio reads an extension of Fulcio's by its number: what is raw and what
+// is DER is never guessed, since raw text can by chance be DER too.
+func (id *Identity) addFulcio(oid, value cryptobyte.String) error {
+	number := 0
+	if len(oid) == len(oidFulcio)+1 && oid[len(oid)-1] < 0x80 {
+		number = int(oid[len(oid)-1])
+	}
+	name, known := extensionNames[number]
+	if !known {
+		var ok bool
+		if name, ok = dotted(oid); !ok {
+			return fmt.Errorf("%w: bad object identifier", errCertificate)
+		}
+	}
+	var text string
+	switch {
+	case number >= 1 && number <= 6:
+		if !utf8.Valid(value) {
+			return fmt.Errorf("%w: extension %s%d is not text", errCertificate, fulcioArc, number)
+		}
+		text = string(value)
+	default:
+		var ok bool
+		text, ok = derString(value)
+		if !ok && (known || number == 8) {
+			return fmt.Errorf("%w: extension %s%d is not a DER UTF8String", errCertificate, fulcioArc, number)
+		}
+		if !ok {
+			text = hex.EncodeToString(value)
+		}
+	}
+	if number == 1 || number == 8 {
+		if len(id.Issuers) == 0 || id.Issuers[0] != text {
+			id.Issuers = append(id.Issuers, text)
+		}
+		return nil
+	}
+	id.Extensions = append(id.Extensions, Extension{name, text})
+	return nil
+}
+
+// derString reads a DER UTF8String that is the whole of value.
+func derString(value cryptobyte.String) (string, bool) {
+	var text cryptobyte.String
+	if !value.ReadASN1(&text, asn1.UTF8String) || !value.Empty() || !utf8.Valid(text) {
+		return "", false
+	}
+	return string(text), true
+}
+
+// addSubjects reads the subject alternative names (RFC 5280, 4.2.1.6).
+func (id *Identity) addSubjects(value cryptobyte.String) error {
+	bad := fmt.Errorf("%w: bad subject alternative name", errCertificate)
+	var names cryptobyte.String
+	if !value.ReadASN1(&names, asn1.SEQUENCE) || !value.Empty() {
+		return bad
+	}
+	var errs []error
+	for !names.Empty() {
+		var name cryptobyte.String
+		var tag asn1.Tag
+		if !names.ReadAnyASN1(&name, &tag) {
+			return errors.Join(append(errs, bad)...)
+		}
+		if len(id.Subjects) == maxSubjects {
+			return errors.Join(append(errs, fmt.Errorf("%w: more than %d subjects", errCertificate, maxSubjects))...)
+		}
+		var subject Subject
+		switch tag {
+		case asn1.Tag(1).ContextSpecific():
+			subject = Subject{Email, string(name)}
+		case asn1.Tag(2).ContextSpecific():
+			subject = Subject{DNS, string(name)}
+		case asn1.Tag(6).ContextSpecific():
+			subject = Subject{URI, string(name)}
+		case asn1.Tag(7).ContextSpecific():
+			addr, ok := netip.AddrFromSlice(name)
+			if !ok {
+				errs = append(errs, bad)
+				continue
+			}
+			subject = Subject{IP, addr.String()}
+		case asn1.Tag(0).Constructed().ContextSpecific():
+			user, ours, ok := otherName(name)
+			if !ok {
+				errs = append(errs, bad)
+			}
+			if !ours || !ok {
+				continue // a form of other authorities
+			}
+			subject = Subject{Username, user}
+		default:
+			continue // directory names and the like name nobody whom a watch can name
+		}
+		id.Subjects = append(id.Subjects, subject)
+	}
+	return errors.Join(errs...)
+}
+
+// otherName reads Fulcio's user!domain form; ours is false for other forms.
+func otherName(name cryptobyte.String) (user string, ours, ok bool) {
+	var oid, wrapped cryptobyte.String
+	if !name.ReadASN1(&oid, asn1.OBJECT_IDENTIFIER) {
+		return "", false, false
+	}
+	if !bytes.Equal(oid, oidUsername) {
+		return "", false, true
+	}
+	if !name.ReadASN1(&wrapped, asn1.Tag(0).Constructed().ContextSpecific()) || !name.Empty() {
+		return "", true, false
+	}
+	user, ok = derString(wrapped)
+	return user, true, ok
+}
+
+// readTime reads a UTCTime or GeneralizedTime.
+func readTime(s *cryptobyte.String) (t time.Time, ok bool) {
+	if s.PeekASN1Tag(asn1.UTCTime) {
+		ok = s.ReadASN1UTCTime(&t)
+	} else {
+		ok = s.ReadASN1GeneralizedTime(&t)
+	}
+	return t.UTC(), ok
+}
+
+// dotted prints the contents of a DER object identifier.
+func dotted(oid cryptobyte.String) (string, bool) {
+	var b cryptobyte.Builder
+	b.AddASN1(asn1.OBJECT_IDENTIFIER, func(b *cryptobyte.Builder) { b.AddBytes(oid) })
+	der, err := b.Bytes()
+	if err != nil {
+		return "", false
+	}
+	s := cryptobyte.String(der)
+	var id stdasn1.ObjectIdentifier
+	if !s.ReadASN1ObjectIdentifier(&id) {
+		return "", false
+	}
+	return id.String(), true
+}

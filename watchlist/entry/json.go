@@ -1,0 +1,246 @@
+package entry
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// Bounds of the JSON that is read (what exceeds them is not understood).
+const (
+	maxBody  = 1 << 20
+	maxDepth = 16
+	maxNodes = 10000
+)
+
+// value is one JSON value. Strings, numbers and names that need no unescaping
+// point into the entry's bytes.
+type value struct {
+	kind    byte // '{' '[' '"' '0' (number) 'l' (true, false, null)
+	text    []byte
+	members []member
+	items   []value
+}
+
+type member struct {
+	name  string
+	value value
+}
+
+// parser reads strict JSON (RFC 8259). Unlike encoding/json it refuses an
+// object with two names that are equal or differ by case only: which of them
+// counts would be a matter of taste, and an entry could say two things.
+type parser struct {
+	data  []byte
+	at    int
+	nodes int
+}
+
+var errJSON = errors.New("not strict JSON")
+
+func parseJSON(data []byte) (value, error) {
+	if len(data) > maxBody {
+		return value{}, fmt.Errorf("%w: %d bytes, more than %d", errJSON, len(data), maxBody)
+	}
+	p := parser{data: data}
+	p.space()
+	v, err := p.value(0)
+	if err != nil {
+		return value{}, err
+	}
+	p.space()
+	if p.at != len(data) {
+		return value{}, p.fail("something follows the value")
+	}
+	return v, nil
+}
+
+func (p *parser) fail(why string) error {
+	return fmt.Errorf("%w: %s at byte %d", errJSON, why, p.at)
+}
+
+func (p *parser) space() {
+	for p.at < len(p.data) {
+		switch p.data[p.at] {
+		case ' ', '\t', '\n', '\r':
+			p.at++
+		default:
+			return
+		}
+	}
+}
+
+func (p *parser) value(depth int) (value, error) {
+	if p.nodes++; p.nodes > maxNodes || depth > maxDepth {
+		return value{}, p.fail("too many or too deeply nested values")
+	}
+	if p.at == len(p.data) {
+		return value{}, p.fail("broken off")
+	}
+	switch c := p.data[p.at]; {
+	case c == '{':
+		return p.object(depth)
+	case c == '[':
+		return p.array(depth)
+	case c == '"':
+		text, err := p.str()
+		return value{kind: '"', text: text}, err
+	case c == '-' || c >= '0' && c <= '9':
+		start := p.at
+		for p.at < len(p.data) && bytes.IndexByte([]byte("+-.eE0123456789"), p.data[p.at]) >= 0 {
+			p.at++
+		}
+		if !json.Valid(p.data[start:p.at]) {
+			return value{}, p.fail("bad number")
+		}
+		return value{kind: '0', text: p.data[start:p.at]}, nil
+	}
+	for _, literal := range []string{"true", "false", "null"} {
+		if bytes.HasPrefix(p.data[p.at:], []byte(literal)) {
+			p.at += len(literal)
+			return value{kind: 'l', text: []byte(literal)}, nil
+		}
+	}
+	return value{}, p.fail("no value")
+}
+
+func (p *parser) object(depth int) (value, error) {
+	v := value{kind: '{', members: make([]member, 0, 4)}
+	for p.at++; ; p.at++ {
+		p.space()
+		if p.at < len(p.data) && p.data[p.at] == '}' && len(v.members) == 0 {
+			p.at++
+			return v, nil
+		}
+		if p.at == len(p.data) || p.data[p.at] != '"' {
+			return value{}, p.fail("no name of a member")
+		}
+		raw, err := p.str()
+		if err != nil {
+			return value{}, err
+		}
+		name := string(raw)
+		for _, m := range v.members {
+			if strings.EqualFold(m.name, name) {
+				return value{}, p.fail(fmt.Sprintf("member %.40q is there twice", name))
+			}
+		}
+		p.space()
+		if p.at == len(p.data) || p.data[p.at] != ':' {
+			return value{}, p.fail("no colon")
+		}
+		p.at++
+		p.space()
+		child, err := p.value(depth + 1)
+		if err != nil {
+			return value{}, err
+		}
+		v.members = append(v.members, member{name, child})
+		p.space()
+		switch {
+		case p.at < len(p.data) && p.data[p.at] == ',':
+		case p.at < len(p.data) && p.data[p.at] == '}':
+			p.at++
+			return v, nil
+		default:
+			return value{}, p.fail("object broken off")
+		}
+	}
+}
+
+func (p *parser) array(depth int) (value, error) {
+	v := value{kind: '['}
+	for p.at++; ; p.at++ {
+		p.space()
+		if p.at < len(p.data) && p.data[p.at] == ']' && len(v.items) == 0 {
+			p.at++
+			return v, nil
+		}
+		child, err := p.value(depth + 1)
+		if err != nil {
+			return value{}, err
+		}
+		v.items = append(v.items, child)
+		p.space()
+		switch {
+		case p.at < len(p.data) && p.data[p.at] == ',':
+		case p.at < len(p.data) && p.data[p.at] == ']':
+			p.at++
+			return v, nil
+		default:
+			return value{}, p.fail("array broken off")
+		}
+	}
+}
+
+// str reads a string. Those without an escape, which are nearly all, are not
+// copied; the others are unescaped by encoding/json, which also checks them.
+func (p *parser) str() ([]byte, error) {
+	p.at++
+	rest := p.data[p.at:]
+	end := bytes.IndexByte(rest, '"')
+	if end < 0 {
+		return nil, p.fail("string broken off")
+	}
+	if bytes.IndexByte(rest[:end], '\\') < 0 {
+		text := rest[:end]
+		for _, c := range text {
+			if c < 0x20 {
+				return nil, p.fail("control character in a string")
+			}
+		}
+		if !utf8.Valid(text) {
+			return nil, p.fail("string is not UTF-8")
+		}
+		p.at += end + 1
+		return text, nil
+	}
+	i := 0
+	for ; i < len(rest) && rest[i] != '"'; i++ {
+		if rest[i] == '\\' {
+			i++
+		}
+	}
+	if i >= len(rest) {
+		return nil, p.fail("string broken off")
+	}
+	var text string
+	quoted := p.data[p.at-1 : p.at+i+1]
+	if !utf8.Valid(quoted) || json.Unmarshal(quoted, &text) != nil {
+		return nil, p.fail("bad escape in a string")
+	}
+	p.at += i + 1
+	return []byte(text), nil
+}
+
+// object checks that v is an object whose members are all among names, and
+// returns their values in the order of names (zero where absent).
+func (v value) object(where string, names ...string) ([]value, error) {
+	if v.kind != '{' {
+		return nil, fmt.Errorf("%s is missing, or not an object", where)
+	}
+	out := make([]value, len(names))
+	var unknown error
+next:
+	for _, m := range v.members {
+		for i, name := range names {
+			if m.name == name {
+				out[i] = m.value
+				continue next
+			}
+		}
+		unknown = fmt.Errorf("%s has the unknown member %.40q", where, m.name)
+	}
+	return out, unknown
+}
+
+// str returns a string value.
+func (v value) str(where string) (string, error) {
+	if v.kind != '"' {
+		return "", fmt.Errorf("%s is missing, or not a string", where)
+	}
+	return string(v.text), nil
+}
