@@ -1,0 +1,260 @@
+package watchlist
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/sigwarden/sigwarden/watchlist/entry"
+)
+
+// Hit says that identities of an entry are a watch's.
+type Hit struct {
+	// Watch is the place of the watch in the list.
+	Watch int
+	// Ours are the identities that an item of match fits.
+	Ours []Ours
+}
+
+// Ours is one identity that a watch claims. Index is its place in
+// Facts.Identities, or -1 where an entry names no identity at all.
+type Ours struct {
+	Index int
+	// Pinned says that a fingerprint or digest made it ours: then it is ours
+	// whether or not anybody vouches for its certificate.
+	Pinned bool
+}
+
+// Match finds the watches that an entry belongs to, in the order of the list.
+func (l *List) Match(f *entry.Facts) []Hit {
+	var hits []Hit
+	if len(f.Identities) == 0 {
+		none := view{facts: f}
+		hits = l.matchOne(hits, &none, -1)
+	}
+	for i := range f.Identities {
+		v := view{facts: f, id: &f.Identities[i]}
+		hits = l.matchOne(hits, &v, i)
+	}
+	slices.SortFunc(hits, func(a, b Hit) int { return a.Watch - b.Watch })
+	return hits
+}
+
+// view is an identity with its entry, ready to be compared; parts of it are
+// prepared when they are first asked for.
+type view struct {
+	facts    *entry.Facts
+	id       *entry.Identity // nil: an entry without any
+	subjects []subject
+	issuers  []subject
+	ready    bool
+}
+
+func (v *view) prepare() {
+	if v.ready || v.id == nil {
+		return
+	}
+	v.ready = true
+	for _, s := range v.id.Subjects {
+		v.subjects = append(v.subjects, newSubject(s.Type, s.Value))
+	}
+	for _, i := range v.id.Issuers {
+		v.issuers = append(v.issuers, newSubject("", i))
+	}
+}
+
+func (v *view) fingerprints() []string {
+	if v.id == nil {
+		return nil
+	}
+	return v.id.Fingerprints()
+}
+
+func (l *List) matchOne(hits []Hit, v *view, at int) []Hit {
+	v.prepare()
+	var tried []int
+	try := func(id int) {
+		if slices.Contains(tried, id) {
+			return
+		}
+		tried = append(tried, id)
+		if it := l.items[id]; it.fits(v) {
+			hits = addHit(hits, it, at)
+		}
+	}
+	for i := range v.subjects {
+		l.subjects.find(v.subjects[i].lower, try)
+	}
+	for i := range v.issuers {
+		l.issuers.find(v.issuers[i].lower, try)
+	}
+	if len(v.issuers) == 0 {
+		for _, id := range l.issuers.exact[""] {
+			try(id)
+		}
+	}
+	if len(l.extensions) > 0 && v.id != nil {
+		for _, e := range v.id.Extensions {
+			if x := l.extensions[e.Name]; x != nil {
+				x.find(asciiLower(e.Value), try)
+			}
+		}
+	}
+	if len(l.hashes) > 0 {
+		for _, d := range v.facts.Digests {
+			for _, id := range l.hashes[d] {
+				try(id)
+			}
+		}
+		if l.fingerprints {
+			for _, p := range v.fingerprints() {
+				for _, id := range l.hashes[p] {
+					try(id)
+				}
+			}
+		}
+	}
+	for _, id := range l.globHashes {
+		try(id)
+	}
+	l.kinds.find(asciiLower(v.facts.Kind), try)
+	return hits
+}
+
+func addHit(hits []Hit, it *item, at int) []Hit {
+	pinned := len(it.fingerprint)+len(it.digest) > 0
+	i := slices.IndexFunc(hits, func(h Hit) bool { return h.Watch == it.watch })
+	if i < 0 {
+		return append(hits, Hit{Watch: it.watch, Ours: []Ours{{at, pinned}}})
+	}
+	ours := &hits[i].Ours
+	for j := range *ours {
+		if (*ours)[j].Index == at {
+			(*ours)[j].Pinned = (*ours)[j].Pinned || pinned
+			return hits
+		}
+	}
+	*ours = append(*ours, Ours{at, pinned})
+	return hits
+}
+
+// fits reports whether every key of the item fits the identity.
+func (it *item) fits(v *view) bool { return len(it.misfits(v, true)) == 0 }
+
+// misfits names the keys that do not fit, with what was found there; only the
+// first one if that is enough.
+func (it *item) misfits(v *view, first bool) []string {
+	v.prepare()
+	var bad []string
+	check := func(ok bool, key string, found func() string) bool {
+		if !ok {
+			if first {
+				bad = append(bad, key)
+			} else {
+				bad = append(bad, key+" is "+found())
+			}
+		}
+		return !ok && first
+	}
+	if len(it.subject) > 0 && check(anyFits(it.subject, v.subjects), "subject", func() string { return listed(v.subjects) }) {
+		return bad
+	}
+	if len(it.issuer) > 0 || it.noIssuer {
+		ok := it.noIssuer && len(v.issuers) == 0 || anyFits(it.issuer, v.issuers)
+		if check(ok, "issuer", func() string { return listed(v.issuers) }) {
+			return bad
+		}
+	}
+	if len(it.fingerprint) > 0 && check(anyText(it.fingerprint, v.fingerprints()), "fingerprint", func() string { return strings.Join(v.fingerprints(), ", ") }) {
+		return bad
+	}
+	if len(it.digest) > 0 && check(anyText(it.digest, v.facts.Digests), "digest", func() string { return strings.Join(v.facts.Digests, ", ") }) {
+		return bad
+	}
+	if len(it.kind) > 0 && check(anyText(it.kind, []string{v.facts.Kind}), "kind", func() string { return v.facts.Kind }) {
+		return bad
+	}
+	for _, e := range it.extensions {
+		value, ok := "", false
+		if v.id != nil {
+			value, ok = v.id.Extension(e.name)
+		}
+		s := newSubject("", value)
+		if check(ok && anyFits(e.patterns, []subject{s}), e.name, func() string {
+			if !ok {
+				return "not set"
+			}
+			return value
+		}) {
+			return bad
+		}
+	}
+	return bad
+}
+
+func anyFits(patterns []*pattern, subjects []subject) bool {
+	for _, p := range patterns {
+		for i := range subjects {
+			if p.fits(&subjects[i]) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func anyText(patterns []*pattern, texts []string) bool {
+	for _, p := range patterns {
+		for _, t := range texts {
+			if s := (subject{value: t, lower: t}); p.fits(&s) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func listed(subjects []subject) string {
+	if len(subjects) == 0 {
+		return "none"
+	}
+	var out []string
+	for _, s := range subjects {
+		out = append(out, s.value)
+	}
+	return strings.Join(out, ", ")
+}
+
+// usesClaims reports whether the item believes what a certificate says.
+func (it *item) usesClaims() bool {
+	return len(it.subject)+len(it.issuer)+len(it.extensions) > 0
+}
+
+// Expected reports whether an identity that is a watch's fits one of its
+// expect items, and if not, why. index is as in Ours. vouched says whether a
+// trusted authority issued its certificate: what an untrusted certificate says
+// never makes anything expected.
+func (l *List) Expected(watch int, f *entry.Facts, index int, vouched bool) (ok bool, reason string) {
+	v := view{facts: f}
+	if index >= 0 {
+		v.id = &f.Identities[index]
+	}
+	w := &l.watches[watch]
+	if len(w.expect) == 0 {
+		return false, "the watch expects nothing: whatever matches is unexpected"
+	}
+	var best []string
+	for _, it := range w.expect {
+		bad := it.misfits(&v, false)
+		if v.id != nil && v.id.Certificate != nil && it.usesClaims() && !vouched {
+			bad = append(bad, "the certificate is not trusted")
+		}
+		if len(bad) == 0 {
+			return true, fmt.Sprintf("expect item %d fits", it.index+1)
+		}
+		if best == nil || len(bad) < len(best) {
+			best = bad
+		}
+	}
+	return false, "no expect item fits: " + strings.Join(best, "; ")
+}

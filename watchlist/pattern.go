@@ -1,0 +1,274 @@
+package watchlist
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"regexp/syntax"
+	"strings"
+
+	"github.com/sigwarden/sigwarden/watchlist/entry"
+)
+
+// maxPattern bounds the length of a pattern: nobody's name is that long, and
+// regular expressions are compiled.
+const maxPattern = 4096
+
+// scope says with which kinds of subject a pattern is compared.
+type scope int
+
+const (
+	anySubject scope = iota
+	onlyEmails       // a glob with "@" and without "://"
+	onlyURIs         // a glob with "://"
+)
+
+// pattern is a compiled glob or regular expression.
+type pattern struct {
+	text  string
+	scope scope
+	// A glob: literal runs between wildcards. '?' is a run of its own.
+	glob []globPart
+	// re is set instead for a regular expression.
+	re *regexp.Regexp
+	// prefix, suffix and literal, in lower case, must begin, end and occur in
+	// whatever fits. They are what patterns are found by.
+	prefix, suffix, literal string
+	exact                   bool // the prefix is all of it
+}
+
+type globPart struct {
+	kind byte // 'l' literal, '*', '?'
+	text string
+}
+
+// compilePattern reads a pattern as a configuration has it.
+func compilePattern(text string) (*pattern, error) {
+	if text == "" {
+		return nil, errors.New("is empty: it could never match")
+	}
+	if len(text) > maxPattern {
+		return nil, fmt.Errorf("has %d bytes, more than %d", len(text), maxPattern)
+	}
+	if expr, ok := strings.CutPrefix(text, "re:"); ok {
+		return compileRegexp(text, expr)
+	}
+	p := &pattern{text: text}
+	switch {
+	case strings.Contains(text, "://"):
+		p.scope = onlyURIs
+	case strings.Contains(text, "@"):
+		p.scope = onlyEmails
+	}
+	var run strings.Builder
+	flush := func() {
+		if run.Len() > 0 {
+			p.glob = append(p.glob, globPart{'l', run.String()})
+			run.Reset()
+		}
+	}
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; c {
+		case '*', '?':
+			flush()
+			if n := len(p.glob); c == '?' || n == 0 || p.glob[n-1].kind != '*' {
+				p.glob = append(p.glob, globPart{kind: c})
+			}
+		case '\\':
+			if i++; i == len(text) {
+				return nil, errors.New(`ends in a lone \: write \\ for a backslash`)
+			}
+			run.WriteByte(text[i])
+		default:
+			run.WriteByte(c)
+		}
+	}
+	flush()
+	if first := p.glob[0]; first.kind == 'l' {
+		p.prefix = asciiLower(first.text)
+		p.exact = len(p.glob) == 1
+	}
+	if last := p.glob[len(p.glob)-1]; last.kind == 'l' {
+		p.suffix = asciiLower(last.text)
+	}
+	for _, part := range p.glob {
+		if len(part.text) > len(p.literal) {
+			p.literal = asciiLower(part.text)
+		}
+	}
+	return p, nil
+}
+
+func compileRegexp(text, expr string) (*pattern, error) {
+	parsed, err := syntax.Parse(expr, syntax.Perl)
+	if err != nil {
+		return nil, fmt.Errorf("is no regular expression of RE2: %w", err)
+	}
+	p := &pattern{text: text}
+	if p.re, err = regexp.Compile(`^(?:` + expr + `)$`); err != nil {
+		return nil, fmt.Errorf("is no regular expression of RE2: %w", err)
+	}
+	parsed = parsed.Simplify()
+	p.literal = asciiLower(longestLiteral(parsed))
+	if bare, err := regexp.Compile(expr); err == nil {
+		prefix, whole := bare.LiteralPrefix()
+		p.prefix = asciiLower(prefix)
+		p.exact = whole && prefix != ""
+	}
+	return p, nil
+}
+
+// longestLiteral returns the longest text that is in every string that the
+// expression matches, as far as that is plain to see.
+func longestLiteral(re *syntax.Regexp) string {
+	switch re.Op {
+	case syntax.OpLiteral:
+		return string(re.Rune)
+	case syntax.OpCapture, syntax.OpPlus:
+		return longestLiteral(re.Sub[0])
+	case syntax.OpConcat:
+		longest := ""
+		for _, sub := range re.Sub {
+			if l := longestLiteral(sub); len(l) > len(longest) {
+				longest = l
+			}
+		}
+		return longest
+	}
+	return ""
+}
+
+// subject is a subject, issuer or extension value ready to be compared.
+type subject struct {
+	kind  entry.SubjectType // "" for what is no subject
+	value string
+	lower string
+	// [foldFrom, foldTo) is compared without case: the domain of an e-mail
+	// address or user name, scheme and host of a URI, all of a host name.
+	foldFrom, foldTo int
+}
+
+func newSubject(kind entry.SubjectType, value string) subject {
+	s := subject{kind: kind, value: value, lower: asciiLower(value)}
+	switch {
+	case kind == entry.DNS || kind == entry.IP:
+		s.foldTo = len(value)
+	case kind == entry.Email:
+		s.foldFrom, s.foldTo = strings.LastIndexByte(value, '@')+1, len(value)
+	case kind == entry.Username:
+		s.foldFrom, s.foldTo = strings.LastIndexByte(value, '!')+1, len(value)
+	default:
+		if i := strings.Index(value, "://"); i > 0 {
+			host := value[i+3:]
+			if end := strings.IndexAny(host, "/?#"); end >= 0 {
+				host = host[:end]
+			}
+			s.foldTo = i + 3 + len(host)
+			if at := strings.LastIndexByte(host, '@'); at >= 0 {
+				s.foldFrom = i + 3 + at + 1
+			}
+		}
+	}
+	return s
+}
+
+// asciiLower folds ASCII letters alone. Host names have no others, and bytes of
+// other letters, or of no text at all, must stay where they are.
+func asciiLower(s string) string {
+	if strings.IndexFunc(s, func(r rune) bool { return r >= 'A' && r <= 'Z' }) < 0 {
+		return s
+	}
+	b := []byte(s)
+	for i, c := range b {
+		if c >= 'A' && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
+}
+
+// fits reports whether the pattern fits the whole value.
+func (p *pattern) fits(s *subject) bool {
+	switch {
+	case p.scope == onlyEmails && s.kind != entry.Email && s.kind != "",
+		p.scope == onlyURIs && s.kind != entry.URI && s.kind != "":
+		return false
+	case p.re != nil:
+		if p.re.MatchString(s.value) {
+			return true
+		}
+		if s.foldTo == s.foldFrom {
+			return false
+		}
+		folded := s.value[:s.foldFrom] + s.lower[s.foldFrom:s.foldTo] + s.value[s.foldTo:]
+		return folded != s.value && p.re.MatchString(folded)
+	}
+	return p.globFits(s)
+}
+
+// globFits matches in time proportional to pattern times value at worst: only
+// the last '*' is ever tried again.
+func (p *pattern) globFits(s *subject) bool {
+	part, at := 0, 0
+	star, starAt := -1, 0
+	for {
+		ok := false
+		switch {
+		case part == len(p.glob):
+			if at == len(s.value) {
+				return true
+			}
+		case p.glob[part].kind == '*':
+			star, starAt = part, at
+			part++
+			continue
+		case p.glob[part].kind == '?':
+			if size := runeLen(s.value[at:]); size > 0 {
+				part, at, ok = part+1, at+size, true
+			}
+		default:
+			if n := len(p.glob[part].text); s.hasAt(at, p.glob[part].text) {
+				part, at, ok = part+1, at+n, true
+			}
+		}
+		if ok {
+			continue
+		}
+		if star < 0 || starAt >= len(s.value) {
+			return false
+		}
+		starAt++
+		part, at = star+1, starAt
+	}
+}
+
+func runeLen(s string) int {
+	for i := range s {
+		if i > 0 {
+			return i
+		}
+	}
+	return len(s)
+}
+
+// hasAt reports whether text stands at a place of the value, without case
+// where that does not count.
+func (s *subject) hasAt(at int, text string) bool {
+	if len(s.value)-at < len(text) {
+		return false
+	}
+	for i := range len(text) {
+		a, b := s.value[at+i], text[i]
+		if a != b && (at+i < s.foldFrom || at+i >= s.foldTo || lowerByte(a) != lowerByte(b)) {
+			return false
+		}
+	}
+	return true
+}
+
+func lowerByte(c byte) byte {
+	if c >= 'A' && c <= 'Z' {
+		return c + 'a' - 'A'
+	}
+	return c
+}

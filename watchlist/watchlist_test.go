@@ -1,0 +1,381 @@
+package watchlist
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/sigwarden/sigwarden/watchlist/entry"
+)
+
+const gh = "https://token.actions.githubusercontent.com"
+
+func compile(t testing.TB, items ...Item) *List {
+	t.Helper()
+	l, err := Compile([]Watch{{Name: "w", Match: items}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func identity(kind entry.SubjectType, value, issuer string, extensions ...entry.Extension) *entry.Facts {
+	id := entry.Identity{Certificate: []byte{1}, Subjects: []entry.Subject{{Type: kind, Value: value}}, Extensions: extensions}
+	if issuer != "" {
+		id.Issuers = []string{issuer}
+	}
+	return &entry.Facts{Kind: "hashedrekord", Identities: []entry.Identity{id}}
+}
+
+func TestGlobs(t *testing.T) {
+	for _, tc := range []struct {
+		pattern string
+		kind    entry.SubjectType
+		value   string
+		want    bool
+	}{
+		{"a@acme.example", entry.Email, "a@acme.example", true},
+		{"a@acme.example", entry.Email, "a@ACME.example", true},
+		{"a@ACME.example", entry.Email, "a@acme.example", true},
+		{"A@acme.example", entry.Email, "a@acme.example", false},
+		{"*@acme.example", entry.Email, "x.y@acme.example", true},
+		{"*@acme.example", entry.Email, "x@evil-acme.example", false},
+		{"*@acme.example", entry.Email, "x@acme.example.evil", false},
+		{"*@acme.example", entry.URI, "https://evil.example/x@acme.example", false},
+		{"*@acme.example", entry.Username, "x@acme.example", false},
+		{"*@*.acme.example", entry.Email, "a@Sub.Acme.Example", true},
+		{"https://github.com/acme/*", entry.URI, "https://github.com/acme/widget/.github/workflows/r.yml@refs/tags/v1", true},
+		{"https://github.com/acme/*", entry.URI, "https://GITHUB.com/acme/widget", true},
+		{"https://github.com/acme/*", entry.URI, "https://github.com/ACME/widget", false},
+		{"https://github.com/acme/*", entry.URI, "https://github.com/acme", false},
+		{"https://github.com/acme/*", entry.URI, "https://github.com.evil.example/acme/x", false},
+		{"https://github.com/acme/*", entry.Email, "https://github.com/acme/x", false},
+		{"*://github.com/acme/*", entry.URI, "http://github.com/acme/x", true},
+		{"https://*@refs/tags/v*", entry.URI, "https://github.com/a/b@refs/tags/v1.2", true},
+		{"*.acme.example", entry.DNS, "BUILD.acme.example", true},
+		{"*.acme.example", entry.DNS, "acme.example", false},
+		{"foo!oidc.local", entry.Username, "foo!OIDC.local", true},
+		{"foo!oidc.local", entry.Username, "Foo!oidc.local", false},
+		{"192.0.2.*", entry.IP, "192.0.2.77", true},
+		{"*", entry.Email, "anybody@x.example", true},
+		{"*", entry.URI, "https://x/", true},
+		{"?@x.example", entry.Email, "a@x.example", true},
+		{"?@x.example", entry.Email, "\u00e4@x.example", true},
+		{"?@x.example", entry.Email, "ab@x.example", false},
+		{"?@x.example", entry.Email, "@x.example", false},
+		{`a\*@x.example`, entry.Email, "a*@x.example", true},
+		{`a\*@x.example`, entry.Email, "ab@x.example", false},
+		{`a\\@x.example`, entry.Email, `a\@x.example`, true},
+		{"a*b*c@x.example", entry.Email, "a1b2b3c@x.example", true},
+		{"a*b*c@x.example", entry.Email, "a1c2b3@x.example", false},
+		{"a**b@x.example", entry.Email, "ab@x.example", true},
+		{`re:user@domain\.com`, entry.Email, "user@domain.com", true},
+		{`re:user@domain\.com`, entry.Email, "xuser@domain.community", false},
+		{`re:user@domain\.com`, entry.Email, "user@DOMAIN.com", true},
+		{`re:.*@acme\.example`, entry.URI, "https://x.example/@acme.example", true},
+		{`re:https://github\.com/(acme|beta)/.*`, entry.URI, "https://github.com/beta/x", true},
+		{`re:a|b`, entry.Email, "a", true},
+		{`re:a|b`, entry.Email, "ab", false},
+		{`re:(?i)ACME@x`, entry.Email, "acme@x", true},
+		{"caf\u00e9@x.example", entry.Email, "caf\u00e9@x.example", true},
+		{"\u212a@x.example", entry.Email, "k@x.example", false}, // the Kelvin sign is no k
+	} {
+		got := len(compile(t, Item{Subject: []string{tc.pattern}}).Match(identity(tc.kind, tc.value, gh))) > 0
+		if got != tc.want {
+			t.Errorf("%q fits %s %q: %v, want %v", tc.pattern, tc.kind, tc.value, got, tc.want)
+		}
+	}
+}
+
+func TestItems(t *testing.T) {
+	uri := "https://github.com/acme/widget"
+	hosted := entry.Extension{Name: "runner-environment", Value: "self-hosted"}
+	owner := entry.Extension{Name: "source-repository-owner-uri", Value: "https://github.com/acme"}
+	f := identity(entry.URI, uri, gh, hosted, owner)
+	f.Digests = []string{"sha256:" + strings.Repeat("ab", 32)}
+	key := &entry.Facts{Kind: "hashedrekord", Identities: []entry.Identity{{SPKI: []byte{1}}}}
+	for _, tc := range []struct {
+		name string
+		item Item
+		f    *entry.Facts
+		want bool
+	}{
+		{"subject and issuer", Item{Subject: []string{uri}, Issuer: []string{gh}}, f, true},
+		{"subject and other issuer", Item{Subject: []string{uri}, Issuer: []string{"https://accounts.google.com"}}, f, false},
+		{"list of subjects", Item{Subject: []string{"x", uri}}, f, true},
+		{"list of issuers", Item{Subject: []string{uri}, Issuer: []string{"none", gh}}, f, true},
+		{"issuer alone", Item{Issuer: []string{gh}}, f, true},
+		{"issuer glob", Item{Issuer: []string{"https://*.githubusercontent.com"}}, f, true},
+		{"none for a key", Item{Issuer: []string{"none"}}, key, true},
+		{"none for a certificate", Item{Issuer: []string{"none"}}, f, false},
+		{"extension", Item{Extensions: map[string][]string{"source-repository-owner-uri": {"https://github.com/acme"}}}, f, true},
+		{"extension by OID", Item{Extensions: map[string][]string{"1.3.6.1.4.1.57264.1.16": {"https://github.com/acme"}}}, f, true},
+		{"extension in another case", Item{Extensions: map[string][]string{"source-repository-owner-uri": {"https://github.com/ACME"}}}, f, false},
+		{"two extensions", Item{Extensions: map[string][]string{"source-repository-owner-uri": {"*"}, "runner-environment": {"github-hosted"}}}, f, false},
+		{"extension that is not there", Item{Extensions: map[string][]string{"build-trigger": {"*"}}}, f, false},
+		{"digest", Item{Digest: []string{"sha256:" + strings.Repeat("AB", 32)}}, f, true},
+		{"digest without algorithm", Item{Digest: []string{strings.Repeat("ab", 32)}}, f, true},
+		{"digest and subject", Item{Digest: []string{strings.Repeat("ab", 32)}, Subject: []string{"y"}}, f, false},
+		{"digest glob", Item{Digest: []string{"sha256:abab*"}}, f, true},
+		{"kind", Item{Kind: []string{"hashed*"}}, key, true},
+		{"other kind", Item{Kind: []string{"dsse"}}, key, false},
+	} {
+		l := compile(t, tc.item)
+		if got := len(l.Match(tc.f)) > 0; got != tc.want {
+			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
+		}
+	}
+	// An entry without any identity can still be ours by its digest.
+	bare := &entry.Facts{Kind: "x", Digests: f.Digests}
+	hits := compile(t, Item{Digest: []string{f.Digests[0]}}).Match(bare)
+	if len(hits) != 1 || hits[0].Ours[0].Index != -1 || !hits[0].Ours[0].Pinned {
+		t.Errorf("digest alone: %+v", hits)
+	}
+}
+
+func TestFingerprints(t *testing.T) {
+	leaf, err := base64.StdEncoding.DecodeString("MAMCAQE=") // SEQUENCE { INTEGER 1 }
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := fmt.Sprintf(`{"apiVersion":"0.0.2","kind":"hashedrekord","spec":{"hashedRekordV002":{"data":{"algorithm":"SHA2_256","digest":%q},"signature":{"content":"","verifier":{"keyDetails":"x","publicKey":{"rawBytes":%q}}}}}}`,
+		base64.StdEncoding.EncodeToString(make([]byte, 32)), base64.StdEncoding.EncodeToString(leaf))
+	f, err := entry.Decode([]byte(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	print := f.Identities[0].Fingerprints()[0]
+	for text, want := range map[string]bool{print: true, strings.ToUpper(strings.TrimPrefix(print, "sha256:")): true, print[:20] + "*": true, "sha256:" + strings.Repeat("0", 64): false} {
+		hits := compile(t, Item{Fingerprint: []string{text}}).Match(&f)
+		if (len(hits) == 1) != want {
+			t.Errorf("%s: %v", text, hits)
+		}
+	}
+}
+
+func TestExpected(t *testing.T) {
+	l, err := Compile([]Watch{{Name: "w", Match: []Item{{Subject: []string{"https://github.com/acme/*"}}},
+		Expect: []Item{
+			{Subject: []string{"https://github.com/acme/widget@refs/tags/v*"}, Issuer: []string{gh}, Extensions: map[string][]string{"runner-environment": {"github-hosted"}}},
+			{Fingerprint: []string{strings.Repeat("00", 32)}},
+		}}, {Name: "none", Match: []Item{{Subject: []string{"x"}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(env string) *entry.Facts {
+		return identity(entry.URI, "https://github.com/acme/widget@refs/tags/v1", gh, entry.Extension{Name: "runner-environment", Value: env})
+	}
+	if ok, why := l.Expected(0, at("github-hosted"), 0, true); !ok {
+		t.Error(why)
+	}
+	if ok, why := l.Expected(0, at("self-hosted"), 0, true); ok || why != "no expect item fits: runner-environment is self-hosted" {
+		t.Error(why)
+	}
+	if ok, why := l.Expected(0, at("github-hosted"), 0, false); ok || !strings.Contains(why, "not trusted") {
+		t.Errorf("an untrusted certificate is expected: %s", why)
+	}
+	if ok, _ := l.Expected(1, at("github-hosted"), 0, true); ok {
+		t.Error("a watch without expect expects something")
+	}
+}
+
+func TestCompileErrors(t *testing.T) {
+	for _, tc := range []struct {
+		path string
+		w    Watch
+	}{
+		{"[0].match", Watch{}},
+		{"[0].match[0]", Watch{Match: []Item{{}}}},
+		{"[0].match[0].subject[1]", Watch{Match: []Item{{Subject: []string{"a", ""}}}}},
+		{"[0].match[0].subject[0]", Watch{Match: []Item{{Subject: []string{"re:("}}}}},
+		{"[0].match[0].subject[0]", Watch{Match: []Item{{Subject: []string{`a\`}}}}},
+		{"[0].match[0].subject[0]", Watch{Match: []Item{{Subject: []string{strings.Repeat("a", maxPattern+1)}}}}},
+		{"[0].match[0].fingerprint[0]", Watch{Match: []Item{{Fingerprint: []string{"sha256:4f0c"}}}}},
+		{"[0].match[0].fingerprint[0]", Watch{Match: []Item{{Fingerprint: []string{"md5:" + strings.Repeat("0", 32)}}}}},
+		{"[0].match[0].digest[0]", Watch{Match: []Item{{Digest: []string{"sha256:" + strings.Repeat("g", 64)}}}}},
+		{"[0].match[0].extensions.runner-enviroment", Watch{Match: []Item{{Extensions: map[string][]string{"runner-enviroment": {"x"}}}}}},
+		{"[0].expect[0]", Watch{Match: []Item{{Kind: []string{"x"}}}, Expect: []Item{{Subject: []string{"x"}}}}},
+		{"[0].expect[0]", Watch{Match: []Item{{Kind: []string{"x"}}}, Expect: []Item{{}}}},
+	} {
+		_, err := Compile([]Watch{tc.w})
+		var e *Error
+		if !errors.As(err, &e) || e.Path != tc.path {
+			t.Errorf("%+v: %v, want an error at %s", tc.w, err, tc.path)
+		}
+	}
+}
+
+func TestHash(t *testing.T) {
+	a := Watch{Name: "a", Match: []Item{{Subject: []string{"x"}}}}
+	b := Watch{Name: "b", Match: []Item{{Subject: []string{"x"}}}}
+	c := Watch{Name: "a", Match: []Item{{Subject: []string{"y"}}}}
+	if a.Hash() != b.Hash() || a.Hash() == c.Hash() || !strings.HasPrefix(a.Hash(), "sha256:") {
+		t.Error("the hash of a rule is not that of what it says")
+	}
+}
+
+func TestMatchRaw(t *testing.T) {
+	print := strings.Repeat("9f", 32)
+	sum, _ := hex.DecodeString(print)
+	l, err := Compile([]Watch{
+		{Name: "mail", Match: []Item{{Subject: []string{"*@acme.example"}}}},
+		{Name: "repo", Match: []Item{{Subject: []string{"https://github.com/acme/*"}, Issuer: []string{gh}}}},
+		{Name: "key", Match: []Item{{Fingerprint: []string{print}}}},
+		{Name: "re", Match: []Item{{Subject: []string{`re:.*-release@corp\.example`}}}},
+		{Name: "short", Match: []Item{{Subject: []string{"a*b"}}}},
+		{Name: "owner", Match: []Item{{Extensions: map[string][]string{"source-repository-owner-uri": {"https://gitlab.com/beta"}}}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b64 := func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+	for _, tc := range []struct {
+		name, leaf string
+		want       string
+	}{
+		{"plain", "{broken a@ACME.example", "0"},
+		{"nothing", "{broken", ""},
+		{"base64", `{"x":"` + b64("who: bob@acme.example") + `"`, "0"},
+		{"twice", `"` + b64("["+b64("bob@acme.example!")+"]") + `"`, "0"},
+		{"three times", b64("[" + b64("["+b64("bob@acme.example!")+"]") + "]"), "0"},
+		{"four times is not looked at", b64("[" + b64("["+b64("["+b64("bob@acme.example!")+"]")+"]") + "]"), ""},
+		{"out of step", "z" + b64("who: bob@acme.example"), "0"},
+		{"URL alphabet", strings.NewReplacer("+", "-", "/", "_").Replace(b64("\xff\xfe\xfb https://github.com/acme/x \xff\xfb")), "1"},
+		{"hash as hex", "x " + strings.ToUpper(print), "2"},
+		{"hash as bytes", "x " + string(sum), "2"},
+		{"hash in base64", `{"digest":"` + base64.StdEncoding.EncodeToString(sum) + `"`, "2"},
+		{"part of an expression", "big-release@corp.example", "3"},
+		{"extension", "https://gitlab.com/beta", "5"},
+		{"several", "a@acme.example https://github.com/acme/", "01"},
+		{"issuer alone says nothing", gh, ""},
+	} {
+		got := ""
+		for _, h := range l.MatchRaw([]byte(tc.leaf)) {
+			got += fmt.Sprint(h.Watch)
+			if h.Found == "" {
+				t.Errorf("%s: nothing said about what was found", tc.name)
+			}
+		}
+		if got != tc.want {
+			t.Errorf("%s: watches %q, want %q", tc.name, got, tc.want)
+		}
+	}
+}
+
+// TestIndexFindsAll compares the indexed search with asking every item.
+func TestIndexFindsAll(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	word := func() string {
+		return []string{"a", "ab", "B", "acme", "x.y", "@", "://", "/", "*", "?", "-", "!", "ACME", "k"}[rng.IntN(14)]
+	}
+	words := func() string {
+		s := ""
+		for range 1 + rng.IntN(6) {
+			s += word()
+		}
+		return s
+	}
+	kinds := []entry.SubjectType{entry.Email, entry.URI, entry.DNS, entry.Username}
+	matched := 0
+	for range 3000 {
+		var watches []Watch
+		for range 1 + rng.IntN(8) {
+			it := Item{}
+			if rng.IntN(3) > 0 {
+				it.Subject = []string{words(), words()}
+			}
+			if rng.IntN(3) == 0 {
+				it.Extensions = map[string][]string{"build-trigger": {words()}}
+			}
+			if rng.IntN(4) == 0 || len(it.Subject)+len(it.Extensions) == 0 {
+				it.Issuer = []string{[]string{words(), "none", "*"}[rng.IntN(3)]}
+			}
+			if rng.IntN(6) == 0 {
+				it.Kind = []string{words()}
+			}
+			watches = append(watches, Watch{Match: []Item{it}})
+		}
+		l, err := Compile(watches)
+		if err != nil {
+			t.Fatal(err)
+		}
+		value := strings.NewReplacer("*", "q", "?", "r").Replace(words())
+		f := identity(kinds[rng.IntN(len(kinds))], value, "", entry.Extension{Name: "build-trigger", Value: words()})
+		f.Kind = words()
+		if rng.IntN(2) == 0 {
+			f.Identities[0].Issuers = []string{words()}
+		}
+		got := map[int]bool{}
+		for _, h := range l.Match(f) {
+			got[h.Watch] = true
+		}
+		for _, it := range l.items {
+			v := view{facts: f, id: &f.Identities[0]}
+			if want := it.fits(&v); want != got[it.watch] {
+				t.Fatalf("%+v on %+v: index says %v, comparing says %v", watches[it.watch], f, got[it.watch], want)
+			} else if want {
+				matched++
+			}
+		}
+	}
+	if matched < 500 {
+		t.Errorf("only %d matches: the test shows too little", matched)
+	}
+}
+
+func FuzzPattern(f *testing.F) {
+	f.Add("*@acme.example", "a@acme.example")
+	f.Add(`re:a(b|c)\d`, "ab1")
+	f.Add(`\*?`, "*x")
+	f.Fuzz(func(t *testing.T, text, value string) {
+		p, err := compilePattern(text)
+		if err != nil {
+			return
+		}
+		for _, kind := range []entry.SubjectType{"", entry.Email, entry.URI, entry.DNS, entry.Username} {
+			s := newSubject(kind, value)
+			if !p.fits(&s) {
+				continue
+			}
+			var x index
+			x.add(p, 1)
+			found := false
+			x.find(s.lower, func(int) { found = true })
+			if !found {
+				t.Fatalf("%q fits %q, but the index does not find it", text, value)
+			}
+		}
+	})
+}
+
+// BenchmarkMatch compares a list of one watch with one of a thousand; the
+// ratio of both is what counts.
+func BenchmarkMatch(b *testing.B) {
+	for _, n := range []int{1, 1000} {
+		var watches []Watch
+		for i := range n {
+			watches = append(watches, Watch{Match: []Item{
+				{Subject: []string{fmt.Sprintf("https://github.com/org%d/*", i)}, Issuer: []string{gh}},
+				{Subject: []string{fmt.Sprintf("*@org%d.example", i)}},
+				{Fingerprint: []string{fmt.Sprintf("%064x", i)}},
+			}})
+		}
+		l, err := Compile(watches)
+		if err != nil {
+			b.Fatal(err)
+		}
+		f := identity(entry.URI, "https://github.com/somebody/project/.github/workflows/release.yml@refs/tags/v1.2.3", gh)
+		b.Run(fmt.Sprintf("watches=%d", n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if len(l.Match(f)) != 0 {
+					b.Fatal("matched")
+				}
+			}
+		})
+	}
+}
