@@ -360,3 +360,7 @@ func (t *Tree) proven() []Tile {
 	}
 	return tiles
 }
+
+// Link returns the proven perfect subtrees that make up [from, size) of the
+// tree, as Known.Link holds them.
+func (t *Tree) Link(from uint64) ([]Hash, error) { return t.nodes(from, t.head.size) }

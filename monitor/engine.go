@@ -1,0 +1,319 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sigwarden/sigwarden/checkpoint"
+	"github.com/sigwarden/sigwarden/watchlist"
+	"github.com/sigwarden/sigwarden/watchlist/entry"
+)
+
+// Schedule says when a log is polled next (robfig/cron's schedules do).
+type Schedule interface {
+	Next(time.Time) time.Time
+}
+
+// LogConfig is one log to follow.
+type LogConfig struct {
+	// Name is how people call the log, ID how the store does: for Rekor v2 the
+	// origin.
+	Name, ID string
+	// Type is rekor-v2.
+	Type string
+	// Log opens its checkpoints, Source serves them.
+	Log    *checkpoint.Log
+	Source TileLog
+	// Authorities are trusted for entries of this log.
+	Authorities *entry.Authorities
+	// Start is "latest" (default), "first" or an index in decimal: where
+	// coverage begins when the log is first seen.
+	Start string
+	// ConsistencyOnly follows the log without reading its entries.
+	ConsistencyOnly bool
+	// Schedule is when to poll. Needed by Run only.
+	Schedule Schedule
+	// StaleAfter is how long a log may show nothing new; 0: for ever.
+	StaleAfter time.Duration
+	// Parallel is how many bundles are worked on at a time; default 4.
+	Parallel int
+}
+
+// WatchConfig is what the engine needs of a watch beside its rule.
+type WatchConfig struct {
+	Severity string   // of findings that notify; default high
+	Channels []string // that hear of them
+}
+
+// Options configure an Engine.
+type Options struct {
+	Store Store
+	Logs  []LogConfig
+	// Watches is the compiled list, WatchConfigs in the same order.
+	Watches      *watchlist.List
+	WatchConfigs []WatchConfig
+	// IncidentChannels hear of integrity incidents, HealthChannels of
+	// operational ones.
+	IncidentChannels, HealthChannels []string
+	// Wake, if not nil, is called after deliveries were put into the outbox.
+	Wake func()
+	// Now is the clock; default time.Now.
+	Now func() time.Time
+	// Logger; default: none.
+	Logger *slog.Logger
+	// CommitEvery bounds the entries of one transaction; default 65,536.
+	CommitEvery int
+}
+
+// Engine follows logs.
+type Engine struct {
+	opts     Options
+	watchSet []string // hashes of the rules of today
+	runners  []*runner
+	mu       sync.Mutex
+	metrics  Metrics
+}
+
+// runner follows one log. Only one pass of it runs at a time.
+type runner struct {
+	*Engine
+	cfg      LogConfig
+	log      *slog.Logger
+	busy     sync.Mutex
+	progress atomic.Int64 // moves with everything that the log answers
+	first    atomic.Bool  // a first pass was tried
+}
+
+// New checks the options and returns an engine.
+func New(opts Options) (*Engine, error) {
+	if opts.Store == nil || opts.Watches == nil {
+		return nil, errors.New("monitor: a store and a watchlist are needed")
+	}
+	if len(opts.WatchConfigs) != len(opts.Watches.Watches()) {
+		return nil, errors.New("monitor: one WatchConfig a watch is needed")
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.CommitEvery <= 0 {
+		opts.CommitEvery = 65536
+	}
+	e := &Engine{opts: opts, metrics: newMetrics()}
+	for _, w := range opts.Watches.Watches() {
+		e.watchSet = append(e.watchSet, w.Hash())
+	}
+	seen := map[string]string{}
+	for _, cfg := range opts.Logs {
+		if cfg.Log == nil || cfg.Source == nil || cfg.ID == "" || cfg.Name == "" {
+			return nil, fmt.Errorf("monitor: log %q is not complete", cfg.Name)
+		}
+		if other, ok := seen[cfg.ID]; ok {
+			return nil, fmt.Errorf("monitor: logs %q and %q are the same log (%s)", other, cfg.Name, cfg.ID)
+		}
+		seen[cfg.ID] = cfg.Name
+		if cfg.Parallel <= 0 {
+			cfg.Parallel = 4
+		}
+		if cfg.Authorities == nil {
+			cfg.Authorities = &entry.Authorities{}
+		}
+		r := &runner{Engine: e, cfg: cfg, log: opts.Logger.With("log", cfg.Name)}
+		e.runners = append(e.runners, r)
+	}
+	return e, nil
+}
+
+// Run follows every log, at once and then on its schedule with up to 10 % of
+// jitter, until ctx ends. A poll that is due while the last one still runs is
+// skipped. Run returns when every log has stopped.
+func (e *Engine) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	for _, r := range e.runners {
+		wg.Go(func() { r.follow(ctx) })
+	}
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+func (r *runner) follow(ctx context.Context) {
+	for ctx.Err() == nil {
+		next := r.next(r.opts.Now())
+		out := r.pass(ctx, next)
+		r.report(out)
+		if out.Behind && out.Err == nil {
+			continue // the scan was only cut to look at the head
+		}
+		next = r.next(r.opts.Now())
+		timer := time.NewTimer(next.Sub(r.opts.Now()))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+		}
+	}
+}
+
+// next is the next tick with its jitter, which spreads the logs of many
+// monitors over time.
+func (r *runner) next(now time.Time) time.Time {
+	at := r.cfg.Schedule.Next(now)
+	if wait := at.Sub(now); wait > 0 {
+		at = at.Add(time.Duration(rand.Int64N(int64(wait)/10 + 1)))
+	}
+	return at
+}
+
+func (r *runner) report(out Outcome) {
+	switch {
+	case out.Err != nil && !errors.Is(out.Err, context.Canceled):
+		r.log.Warn("poll failed; it is tried again on schedule", "error", out.Err)
+	case out.Findings > 0:
+		r.log.Info("pass done", "findings", out.Findings, "notifying", out.Notifying, "scanned", out.Scanned, "head", out.Head)
+	default:
+		r.log.Debug("pass done", "scanned", out.Scanned, "head", out.Head)
+	}
+}
+
+// Outcome is what one pass over a log came to.
+type Outcome struct {
+	Log string
+	// Err says why the pass could not be finished; nil also for a halted log.
+	Err error
+	// Begun is set by the pass that saw the log first; From is where coverage
+	// begins then.
+	Begun bool
+	From  uint64
+	// Findings are new ones, Notifying those of them that are told to people.
+	Findings, Notifying int
+	Head, Scanned       uint64
+	// Behind: the scan was cut before it reached the head.
+	Behind bool
+	// Halted names the incident that halts the log.
+	Halted string
+	// Missing are entries of gaps that could not be had.
+	Missing bool
+	// Older: the log served an older checkpoint than the verified one.
+	Older bool
+}
+
+// Once makes one full pass over every log, all at the same time, to the newest
+// checkpoint. It gives up on a log after idle without any progress.
+func (e *Engine) Once(ctx context.Context, idle time.Duration) []Outcome {
+	outcomes := make([]Outcome, len(e.runners))
+	var wg sync.WaitGroup
+	for i, r := range e.runners {
+		wg.Go(func() {
+			ctx, cancel := context.WithCancelCause(ctx)
+			defer cancel(nil)
+			stop := r.watchProgress(cancel, idle)
+			defer stop()
+			outcomes[i] = r.pass(ctx, time.Time{})
+			if cause := context.Cause(ctx); outcomes[i].Err != nil && cause != nil {
+				outcomes[i].Err = cause
+			}
+			r.report(outcomes[i])
+		})
+	}
+	wg.Wait()
+	return outcomes
+}
+
+// watchProgress cancels when nothing has moved for a while.
+func (r *runner) watchProgress(cancel context.CancelCauseFunc, idle time.Duration) (stop func()) {
+	if idle <= 0 {
+		return func() {}
+	}
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		last, at := r.progress.Load(), time.Now()
+		tick := time.NewTicker(max(idle/20, time.Millisecond))
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				if now := r.progress.Load(); now != last {
+					last, at = now, time.Now()
+				} else if time.Since(at) > idle {
+					cancel(fmt.Errorf("no progress for %s: given up on this log", idle))
+					return
+				}
+			}
+		}
+	})
+	return func() { close(done); wg.Wait() }
+}
+
+// Ready reports whether a first pass over every log was tried.
+func (e *Engine) Ready() bool {
+	for _, r := range e.runners {
+		if !r.first.Load() {
+			return false
+		}
+	}
+	return true
+}
+
+// source wraps what a log answers, to see that it does.
+func (r *runner) checkpoint(ctx context.Context) ([]byte, error) {
+	raw, err := r.cfg.Source.Checkpoint(ctx)
+	r.moved(err)
+	return raw, err
+}
+
+func (r *runner) leaves(ctx context.Context, from, to uint64) ([][]byte, error) {
+	leaves, err := r.cfg.Source.Leaves(ctx, from, to)
+	r.moved(err)
+	return leaves, err
+}
+
+// served reads tiles for the pure code in checkpoint.
+func (r *runner) served(ctx context.Context) checkpoint.TileReader {
+	return func(level uint, index uint64, width int) ([]byte, error) {
+		raw, err := r.cfg.Source.Tile(ctx, level, index, width)
+		r.moved(err)
+		if isMalformed(err) {
+			// An answer that is no tile proves nothing, like a tile that does not fit.
+			return nil, fmt.Errorf("%w: %w", checkpoint.ErrTile, err)
+		}
+		return raw, err
+	}
+}
+
+func (r *runner) own(ctx context.Context) checkpoint.OwnTiles {
+	return func(level uint, index uint64) ([]checkpoint.Hash, error) {
+		return r.opts.Store.OwnTile(ctx, r.cfg.ID, level, index)
+	}
+}
+
+func (r *runner) moved(err error) {
+	if err == nil {
+		r.progress.Add(1)
+	}
+}
+
+// isMalformed recognises an answer that is not what was asked for.
+func isMalformed(err error) bool {
+	var m interface{ Malformed() bool }
+	return errors.As(err, &m) && m.Malformed()
+}
+
+// shorten keeps remote text in messages readable.
+func shorten(s string) string {
+	if len(s) > 300 {
+		s = s[:300] + "..."
+	}
+	return strings.ToValidUTF8(s, "?")
+}

@@ -1,0 +1,291 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/sigwarden/sigwarden/checkpoint"
+)
+
+// maxKinds bounds the undecodable kinds that are told apart: a log can invent
+// as many as it likes.
+const maxKinds = 100
+
+// maxGapsAPoll bounds how many gaps are tried again in one poll.
+const maxGapsAPoll = 256
+
+// scanHead reads what lies between the scanned size and the head, after it has
+// tried the gaps again.
+func (r *runner) scanHead(ctx context.Context, until time.Time, out *Outcome) error {
+	t, err := r.newTurn(ctx, out)
+	if err != nil {
+		return err
+	}
+	if t.old.Head == "" || t.old.Halted != "" || r.cfg.ConsistencyOnly {
+		return nil
+	}
+	known, err := r.known(ctx, t.old)
+	if err != nil {
+		return err
+	}
+	tree, err := known.Tree(r.served(ctx))
+	if err != nil {
+		return fmt.Errorf("stored state of log %s: %w", r.cfg.Name, err)
+	}
+	s := r.newSpan(tree, t.old.Epoch, until)
+	gapErr := t.retryGaps(ctx, s)
+	if t, err = t.commitAndGoOn(ctx); err != nil {
+		return err
+	}
+	c := &committer{turn: t, tree: tree, frontier: known.Scanned, began: r.opts.Now()}
+	reached, runErr := s.run(ctx, known.Scanned.Size(), known.Head.Size(), func(res result) error { return c.take(ctx, res) })
+	// What was read is kept, whatever ended the scan: a last write that is
+	// bounded where the end was asked for.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 8*time.Second)
+	defer cancel()
+	if err := c.flush(last); err != nil {
+		return errors.Join(err, runErr)
+	}
+	out.Behind = reached < known.Head.Size()
+	if runErr != nil {
+		return runErr
+	}
+	return gapErr
+}
+
+// commitAndGoOn commits a turn and begins the next one from what it left.
+func (t *turn) commitAndGoOn(ctx context.Context) (*turn, error) {
+	if err := t.commit(ctx); err != nil {
+		return nil, err
+	}
+	next := &turn{old: t.next, next: t.next, out: t.out}
+	next.desk = desk{runner: t.runner, now: t.opts.Now(), open: t.open, batch: &next.batch}
+	next.next.Kinds, next.next.Streaks = maps.Clone(t.next.Kinds), maps.Clone(t.next.Streaks)
+	return next, nil
+}
+
+// committer gathers bundles and commits them in order.
+type committer struct {
+	turn     *turn
+	tree     *checkpoint.Tree
+	frontier checkpoint.Frontier
+	began    time.Time
+
+	chunks  []checkpoint.Chunk
+	pending int
+	tally   tally
+}
+
+func (c *committer) take(ctx context.Context, res result) error {
+	c.chunks = append(c.chunks, res.chunk)
+	c.pending += int(res.job.to - res.job.from)
+	c.tally.add(res.tally)
+	c.turn.book(res, c.tree)
+	if c.pending < c.turn.opts.CommitEvery && c.turn.opts.Now().Sub(c.began) < commitAfter {
+		return nil
+	}
+	return c.flush(ctx)
+}
+
+// book puts findings and gaps of a bundle into the batch of the turn.
+func (t *turn) book(res result, tree *checkpoint.Tree) {
+	t.batch.Findings = append(t.batch.Findings, res.findings...)
+	t.batch.SetGaps = append(t.batch.SetGaps, res.gaps...)
+	for _, g := range res.gaps {
+		t.out.Missing = true
+		if g.Reason == KindEntryMismatch {
+			t.entryMismatch(g, res.served, tree)
+		}
+	}
+}
+
+func (t *turn) entryMismatch(g Gap, served map[uint64][]byte, tree *checkpoint.Tree) {
+	head := tree.Head()
+	evidence := []Evidence{{"checkpoint", head.Raw()}}
+	for i, data := range served {
+		if i >= g.From && i < g.To {
+			evidence = append(evidence, Evidence{fmt.Sprintf("served-entry-%d", i), data})
+		}
+	}
+	if inc := t.find(KindEntryMismatch); inc != nil {
+		if t.batch.Collect == nil {
+			t.batch.Collect = map[string][]Evidence{}
+		}
+		t.batch.Collect[inc.ID] = append(t.batch.Collect[inc.ID], evidence...)
+		return
+	}
+	t.raise(KindEntryMismatch, fmt.Sprintf("Log %s serves, for entries %d to %d, bytes that are not those that its signed tree of size %d commits to; they were fetched %d times.", t.cfg.Name, g.From, g.To-1, head.Size(), refetches+1),
+		map[string]any{"from": g.From, "to": g.To, "checkpoint": TreeHead{head.Size(), checkpoint.HexHash(head.Root())}}, evidence...)
+}
+
+// flush commits what was gathered.
+func (c *committer) flush(ctx context.Context) error {
+	c.began = c.turn.opts.Now()
+	if len(c.chunks) == 0 {
+		return nil
+	}
+	t := c.turn
+	frontier, tiles, err := checkpoint.Grow(c.frontier, t.own(ctx), c.chunks)
+	if err != nil {
+		return fmt.Errorf("own hashes: %w", err)
+	}
+	from, to := c.frontier.Size(), frontier.Size()
+	link, err := c.tree.Link(to)
+	if err != nil {
+		return fmt.Errorf("linking the scanned size %d to the head: %w", to, err)
+	}
+	t.next.Scanned, t.next.Peaks, t.next.Link = to, hexes(frontier.Peaks()), hexes(link)
+	t.batch.Tiles = tiles
+	if last := to / checkpoint.TileWidth; last > checkpoint.KeptLeafTiles {
+		t.batch.PruneLeafTiles = last - checkpoint.KeptLeafTiles
+	}
+	t.batch.Coverage, t.batch.WatchSet = []Range{{from, to}}, t.watchSet
+	t.tally(c.tally)
+	if c.turn, err = t.commitAndGoOn(ctx); err != nil {
+		return err
+	}
+	c.frontier, c.chunks, c.pending, c.tally = frontier, nil, 0, tally{}
+	return nil
+}
+
+// tally adds counters to the state and opens an incident for each kind that
+// was not seen before.
+func (t *turn) tally(c tally) {
+	t.next.Entries += c.entries
+	t.next.KeyOnly += c.keyOnly
+	t.next.Undecodable += c.undecodable
+	for kind, n := range c.kinds {
+		if t.next.Kinds == nil {
+			t.next.Kinds = map[string]uint64{}
+		}
+		if _, ok := t.next.Kinds[kind]; !ok && len(t.next.Kinds) >= maxKinds {
+			kind = "other kinds"
+		}
+		if _, ok := t.next.Kinds[kind]; !ok {
+			t.raiseAnew(KindUndecodable, fmt.Sprintf("Log %s holds entries that no decoder understands: %s. They are counted, and searched as raw bytes for what is watched.", t.cfg.Name, kind),
+				map[string]any{"kind": kind})
+		}
+		t.next.Kinds[kind] += n
+	}
+}
+
+// retryGaps tries to fill gaps of the coverage with the entries that the tree
+// commits to.
+func (t *turn) retryGaps(ctx context.Context, s *span) error {
+	gaps, err := t.opts.Store.Gaps(ctx, t.cfg.ID)
+	if err != nil || len(gaps) == 0 {
+		return err
+	}
+	var count tally
+	var failure error
+	var left []Gap
+	for i, g := range gaps {
+		if i >= maxGapsAPoll || failure != nil {
+			left = append(left, g)
+			continue
+		}
+		rest, err := t.retryGap(ctx, s, g, &count)
+		if err != nil {
+			failure = err
+			left = append(left, g)
+			continue
+		}
+		left = append(left, rest...)
+	}
+	t.tally(count)
+	t.judgeGaps(left)
+	return failure
+}
+
+// retryGap reads the bundles of a gap again, and returns what is still missing.
+func (t *turn) retryGap(ctx context.Context, s *span, g Gap, count *tally) ([]Gap, error) {
+	var rest []Gap
+	var results []result
+	for at := g.From; at < g.To; {
+		j, err := s.job(at, g.To)
+		if err != nil {
+			return nil, err
+		}
+		res, err := s.bundle(ctx, j)
+		if err != nil {
+			return nil, err
+		}
+		for k := range res.gaps {
+			res.gaps[k].Polls, res.gaps[k].Since = g.Polls+1, g.Since
+		}
+		rest = append(rest, res.gaps...)
+		results = append(results, res)
+		at = j.to
+	}
+	for _, res := range results {
+		count.add(res.tally)
+		t.book(res, s.tree)
+	}
+	t.batch.FilledGaps = append(t.batch.FilledGaps, g)
+	if len(rest) == 0 {
+		t.log.Info("gap filled", "from", g.From, "to", g.To)
+	}
+	return rest, nil
+}
+
+// judgeGaps opens, worsens and settles the incidents of gaps.
+func (t *turn) judgeGaps(left []Gap) {
+	mismatch, withheld := 0, 0
+	for _, g := range left {
+		t.out.Missing = true
+		if g.Reason == KindEntryMismatch {
+			mismatch++
+			continue
+		}
+		withheld++
+		if g.Polls < strikes {
+			continue
+		}
+		summary := fmt.Sprintf("Over %d polls since %s log %s has not served entries %d to %d of its signed tree, or not as a bundle.", g.Polls, g.Since.Format(time.RFC3339), t.cfg.Name, g.From, g.To-1)
+		t.raise(KindEntryWithheld, summary, map[string]any{"from": g.From, "to": g.To, "since": g.Since})
+		if t.now.Sub(g.Since) > t.staleAfter() {
+			t.worsen(KindEntryWithheld, summary)
+		}
+	}
+	if mismatch == 0 {
+		t.settle(KindEntryMismatch, "The log serves the entries that its tree commits to; the gap in the coverage is filled.")
+	}
+	if withheld == 0 {
+		t.settle(KindEntryWithheld, "The log serves the missing entries; the gap in the coverage is filled.")
+	}
+}
+
+// lagging judges whether the scan keeps up with the log.
+func (t *turn) lagging() {
+	if t.next.HeadSize <= t.next.Scanned || t.next.Halted != "" {
+		t.next.CatchUp = nil
+		t.settle(KindLagging, "The scan has caught up with the log.")
+		return
+	}
+	if t.next.CatchUp == nil {
+		t.next.CatchUp = &CatchUp{Since: t.now.UTC(), Scanned: t.next.Scanned, Head: t.next.HeadSize}
+		return
+	}
+	c := *t.next.CatchUp
+	elapsed := t.now.Sub(c.Since)
+	if elapsed < unreachableAfter {
+		return
+	}
+	scanned := float64(t.next.Scanned-c.Scanned) / elapsed.Seconds()
+	grown := float64(t.next.HeadSize-c.Head) / elapsed.Seconds()
+	behind := t.next.HeadSize - t.next.Scanned
+	prospect := "at this rate it will never catch up"
+	if scanned > grown {
+		prospect = "at this rate it will have caught up in " + (time.Duration(float64(behind)/(scanned-grown)) * time.Second).Round(time.Minute).String()
+	}
+	summary := fmt.Sprintf("The scan of log %s has been behind for %s, now by %d entries: it reads %.1f entries a second while the log grows by %.1f; %s.", t.cfg.Name, elapsed.Round(time.Minute), behind, scanned, grown, prospect)
+	details := map[string]any{"behind": behind, "entries_per_second": scanned, "growth_per_second": grown, "since": c.Since}
+	if t.find(KindLagging) != nil {
+		t.refresh(KindLagging, summary, details)
+		return
+	}
+	t.raise(KindLagging, summary, details)
+}

@@ -1,0 +1,217 @@
+package monitor
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sigwarden/sigwarden/notify"
+)
+
+// Classes of incidents.
+const (
+	Integrity   = "integrity"
+	Operational = "operational"
+)
+
+// Kinds of incidents.
+const (
+	KindFork           = "fork"
+	KindRetiredChanged = "retired-log-changed"
+	KindUnproven       = "unproven"
+	KindEntryMismatch  = "entry-mismatch"
+	KindBadSignature   = "bad-signature"
+	KindEntryWithheld  = "entry-withheld"
+	KindRollback       = "rollback"
+	KindStale          = "stale"
+	KindUnreachable    = "unreachable"
+	KindLagging        = "lagging"
+	KindUndecodable    = "undecodable"
+	KindDeliveryFailed = "delivery-failed"
+)
+
+// IncidentKind is a line of the table of incidents.
+type IncidentKind struct {
+	Kind, Class, Severity string
+	// Effect says what becomes of the log, for people.
+	Effect string
+	// Halts: the log stands still until a person has looked at it.
+	Halts bool
+}
+
+var incidentKinds = []IncidentKind{
+	{Kind: KindFork, Class: Integrity, Severity: "critical", Halts: true,
+		Effect: "The log is halted at its last verified checkpoint until somebody runs `sigwarden logs resume`."},
+	{Kind: KindRetiredChanged, Class: Integrity, Severity: "critical", Halts: true,
+		Effect: "The log is halted at its last checkpoint until somebody runs `sigwarden logs resume`."},
+	{Kind: KindUnproven, Class: Integrity, Severity: "critical",
+		Effect: "The verified head stays where it is; every poll tries again, and the incident resolves itself when the log proves itself."},
+	{Kind: KindEntryMismatch, Class: Integrity, Severity: "critical",
+		Effect: "The scan goes on past the gap; it is tried again at every poll, and the incident resolves itself when the true entries are served."},
+	{Kind: KindBadSignature, Class: Integrity, Severity: "critical",
+		Effect: "The verified head stays where it is; every poll tries again, and the incident resolves itself when the log signs with its key again."},
+	{Kind: KindEntryWithheld, Class: Operational, Severity: "high",
+		Effect: "The scan goes on past the gap; it is tried again at every poll, and the incident resolves itself when the entries are served."},
+	{Kind: KindRollback, Class: Operational, Severity: "medium",
+		Effect: "The verified head stays where it is; the incident resolves itself when the log serves it, or a larger one, again."},
+	{Kind: KindStale, Class: Operational, Severity: "low", Effect: "The incident resolves itself when the log grows."},
+	{Kind: KindUnreachable, Class: Operational, Severity: "low", Effect: "Every poll tries again; the incident resolves itself when the log answers."},
+	{Kind: KindLagging, Class: Operational, Severity: "low", Effect: "The incident resolves itself when the scan has caught up."},
+	{Kind: KindUndecodable, Class: Operational, Severity: "low", Effect: "The entries are counted and searched as raw bytes; the scan goes on."},
+	{Kind: KindDeliveryFailed, Class: Operational, Severity: "high", Effect: "The notification is not tried again; the event itself is in the store."},
+}
+
+// IncidentKinds returns the table of all kinds.
+func IncidentKinds() []IncidentKind { return slices.Clone(incidentKinds) }
+
+func incidentKind(kind string) IncidentKind {
+	for _, k := range incidentKinds {
+		if k.Kind == kind {
+			return k
+		}
+	}
+	return IncidentKind{Kind: kind, Class: Operational, Severity: "low"}
+}
+
+// shortID makes an id of a prefix and a hash over parts.
+func shortID(prefix string, parts ...string) string {
+	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
+	return prefix + hex.EncodeToString(sum[:10])
+}
+
+// desk opens, changes and resolves the incidents of one log within one turn,
+// and puts what becomes of them into a batch.
+type desk struct {
+	*runner
+	now   time.Time
+	open  []Incident
+	batch *Batch
+}
+
+func (d *desk) find(kind string) *Incident {
+	for i := range d.open {
+		if d.open[i].Kind == kind {
+			return &d.open[i]
+		}
+	}
+	return nil
+}
+
+// raise opens an incident of a kind unless one is open, and returns its id.
+// Evidence is kept in the same transaction.
+func (d *desk) raise(kind, summary string, details any, evidence ...Evidence) string {
+	if inc := d.find(kind); inc != nil {
+		return inc.ID
+	}
+	return d.raiseAnew(kind, summary, details, evidence...)
+}
+
+// raiseAnew opens an incident although another one of its kind may be open.
+func (d *desk) raiseAnew(kind, summary string, details any, evidence ...Evidence) string {
+	k := incidentKind(kind)
+	inc := Incident{
+		ID:    shortID("i-", d.cfg.ID, kind, d.now.UTC().Format(time.RFC3339Nano), summary),
+		Class: k.Class, Kind: kind, Log: d.cfg.Name, LogID: d.cfg.ID, Severity: k.Severity,
+		State: "open", OpenedAt: d.now.UTC(), Summary: summary, Details: marshal(details), Evidence: evidence,
+	}
+	inc.Deliveries = d.deliver(notify.IncidentOpened, inc)
+	d.open = append(d.open, inc)
+	d.batch.Open = append(d.batch.Open, inc)
+	d.log.Error("incident opened", "kind", kind, "class", k.Class, "incident", inc.ID, "summary", summary)
+	return inc.ID
+}
+
+// worsen makes an open operational incident one of integrity.
+func (d *desk) worsen(kind, summary string) {
+	inc := d.find(kind)
+	if inc == nil || inc.Class == Integrity {
+		return
+	}
+	inc.Class, inc.Severity, inc.Summary = Integrity, "critical", summary
+	changed := *inc
+	changed.Evidence = nil
+	changed.Deliveries = d.deliver(notify.IncidentOpened, changed)
+	d.batch.Update = append(d.batch.Update, changed)
+	d.log.Error("incident is one of integrity now", "kind", kind, "incident", inc.ID, "summary", summary)
+}
+
+// refresh gives an open incident a new summary without telling anybody.
+func (d *desk) refresh(kind, summary string, details any) {
+	if inc := d.find(kind); inc != nil && inc.Summary != summary {
+		inc.Summary, inc.Details = summary, marshal(details)
+		changed := *inc
+		changed.Evidence, changed.Deliveries = nil, nil
+		d.batch.Update = append(d.batch.Update, changed)
+	}
+}
+
+// settle resolves the open incident of a kind, if there is one.
+func (d *desk) settle(kind, note string) {
+	inc := d.find(kind)
+	if inc == nil {
+		return
+	}
+	done := *inc
+	at := d.now.UTC()
+	done.State, done.Resolved, done.Note = "resolved", &at, note
+	d.open = slices.DeleteFunc(d.open, func(i Incident) bool { return i.ID == done.ID })
+	d.batch.Resolve = append(d.batch.Resolve, Resolution{ID: done.ID, At: at, Note: note, Deliveries: d.deliver(notify.IncidentResolved, done)})
+	d.log.Info("incident resolved", "kind", kind, "incident", done.ID, "note", note)
+}
+
+// deliver addresses an incident's event to those who are to hear of it.
+func (d *desk) deliver(eventType string, inc Incident) []notify.Delivery {
+	channels := d.opts.HealthChannels
+	if inc.Class == Integrity {
+		channels = d.opts.IncidentChannels
+	}
+	return address(channels, IncidentEvent(eventType, inc, d.now))
+}
+
+func address(channels []string, e notify.Event) []notify.Delivery {
+	var out []notify.Delivery
+	for _, c := range channels {
+		out = append(out, notify.Delivery{Channel: c, Event: e})
+	}
+	return out
+}
+
+// IncidentEvent makes the event that tells of an incident.
+func IncidentEvent(eventType string, inc Incident, now time.Time) notify.Event {
+	verb := "opened"
+	summary := inc.Summary + " " + incidentKind(inc.Kind).Effect
+	if eventType == notify.IncidentResolved {
+		verb, summary = "resolved", inc.Note
+	}
+	e := notify.Event{
+		ID:       shortID("e-", inc.ID, eventType, inc.Class),
+		Type:     eventType,
+		Time:     now.UTC(),
+		Severity: inc.Severity,
+		Title:    fmt.Sprintf("%s incident %s: %s on log %s", inc.Class, verb, inc.Kind, inc.Log),
+		Summary:  summary,
+		Next:     "sigwarden incidents show " + inc.ID,
+		Data:     marshal(map[string]any{"incident": inc}),
+		Fields: []notify.Field{
+			{Name: "Log", Value: inc.Log}, {Name: "Kind", Value: inc.Kind}, {Name: "Class", Value: inc.Class},
+			{Name: "Opened", Value: inc.OpenedAt.UTC().Format(time.RFC3339)}, {Name: "Incident", Value: inc.ID},
+		},
+	}
+	if inc.Log == "" {
+		e.Title = fmt.Sprintf("%s incident %s: %s", inc.Class, verb, inc.Kind)
+		e.Fields = e.Fields[1:]
+	}
+	return e
+}
+
+func marshal(v any) json.RawMessage {
+	data, err := json.Marshal(v)
+	if err != nil || v == nil {
+		return json.RawMessage("{}")
+	}
+	return data
+}

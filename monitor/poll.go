@@ -1,0 +1,498 @@
+package monitor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
+	"time"
+
+	"github.com/sigwarden/sigwarden/checkpoint"
+)
+
+const (
+	// strikes is how many polls in a row must show a symptom before it counts.
+	strikes = 3
+	// unreachableAfter is how long a log must have failed to answer.
+	unreachableAfter = 15 * time.Minute
+	// defaultStale stands for stale_after where that is off.
+	defaultStale = 24 * time.Hour
+	// maxPending bounds the smaller checkpoints that are archived for one log.
+	maxPending = 16
+)
+
+// errAnswered marks a failed poll that the log did answer, so that it is not
+// unreachable.
+var errAnswered = errors.New("the log answered, but")
+
+// turn is one poll: the state before and after it, and what it records.
+type turn struct {
+	desk
+	old, next State
+	batch     Batch
+	out       *Outcome
+	archived  int // smaller checkpoints that are kept already
+}
+
+func (r *runner) newTurn(ctx context.Context, out *Outcome) (*turn, error) {
+	old, err := r.opts.Store.State(ctx, r.cfg.ID)
+	if err != nil {
+		return nil, err
+	}
+	open, err := r.opts.Store.OpenIncidents(ctx, r.cfg.ID)
+	if err != nil {
+		return nil, err
+	}
+	t := &turn{old: old, next: old, out: out}
+	t.desk = desk{runner: r, now: r.opts.Now(), open: open, batch: &t.batch}
+	t.next.Origin, t.next.Name = r.cfg.Log.Origin(), r.cfg.Name
+	t.next.Streaks = maps.Clone(old.Streaks)
+	if t.next.Streaks == nil {
+		t.next.Streaks = map[string]Streak{}
+	}
+	t.next.Kinds = maps.Clone(old.Kinds)
+	return t, nil
+}
+
+// commit stores the turn, if it changed anything.
+func (t *turn) commit(ctx context.Context) error {
+	t.out.Head, t.out.Scanned, t.out.Halted = t.next.HeadSize, t.next.Scanned, t.next.Halted
+	if t.old.Version != 0 && string(marshal(t.old)) == string(marshal(t.next)) && t.batch.empty() {
+		return nil
+	}
+	recorded, err := t.opts.Store.Commit(ctx, t.cfg.ID, t.old, &t.next, t.batch)
+	if err != nil {
+		return fmt.Errorf("storing the state of the log: %w", err)
+	}
+	t.count(t.batch, recorded, t.out)
+	if t.opts.Wake != nil && t.batch.delivers() {
+		t.opts.Wake()
+	}
+	return nil
+}
+
+// count books what was new.
+func (r *runner) count(b Batch, rec Recorded, out *Outcome) {
+	fresh := make(map[string]bool, len(rec.Findings))
+	for _, id := range rec.Findings {
+		fresh[id] = true
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range b.Findings {
+		if !fresh[f.ID] {
+			continue
+		}
+		out.Findings++
+		if f.State == StateOpen {
+			out.Notifying++
+		}
+		r.metrics.Findings[[2]string{f.Watch, string(f.Verdict)}]++
+	}
+}
+
+func (b *Batch) empty() bool {
+	return len(b.Findings)+len(b.Open)+len(b.Update)+len(b.Resolve)+len(b.Tiles)+len(b.Coverage)+len(b.SetGaps)+len(b.FilledGaps)+
+		len(b.Pending)+len(b.Judged)+len(b.Collect) == 0 && !b.Reset
+}
+
+func (b *Batch) delivers() bool {
+	for _, f := range b.Findings {
+		if len(f.Deliveries) > 0 {
+			return true
+		}
+	}
+	return len(b.Open)+len(b.Update)+len(b.Resolve) > 0
+}
+
+// pass polls a log once and scans towards its head, until the time given (zero:
+// to the end).
+func (r *runner) pass(ctx context.Context, until time.Time) (out Outcome) {
+	r.busy.Lock()
+	defer r.busy.Unlock()
+	defer r.first.Store(true)
+	out.Log = r.cfg.Name
+	out.Err = r.poll(ctx, &out)
+	if ctx.Err() == nil && out.Halted == "" {
+		// A poll that failed says nothing about entries of the verified tree.
+		scanErr := r.scanHead(ctx, until, &out)
+		if out.Err == nil {
+			out.Err = scanErr
+		}
+	}
+	if ctx.Err() != nil {
+		if out.Err == nil {
+			out.Err = ctx.Err()
+		}
+		// Stopping is no failure of the log. Giving up on it is.
+		if errors.Is(context.Cause(ctx), context.Canceled) {
+			return out
+		}
+		out.Err = context.Cause(ctx)
+	}
+	// What is left is a bounded last write, also for a pass that was given up.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if err := r.close(last, &out); err != nil && out.Err == nil {
+		out.Err = err
+	}
+	return out
+}
+
+// poll asks for the newest checkpoint and judges it.
+func (r *runner) poll(ctx context.Context, out *Outcome) error {
+	t, err := r.newTurn(ctx, out)
+	if err != nil {
+		return err
+	}
+	raw, err := r.checkpoint(ctx)
+	if err != nil {
+		out.Head, out.Scanned, out.Halted = t.old.HeadSize, t.old.Scanned, t.old.Halted
+		return fmt.Errorf("fetching the checkpoint: %w", err)
+	}
+	c, openErr := r.cfg.Log.Open(raw)
+	switch {
+	case errors.Is(openErr, checkpoint.ErrSignature), errors.Is(openErr, checkpoint.ErrOrigin):
+		t.badSignature(raw, openErr)
+		openErr = fmt.Errorf("%w %w", errAnswered, openErr)
+	case openErr == nil:
+		delete(t.next.Streaks, KindBadSignature)
+		t.settle(KindBadSignature, "The log serves a checkpoint that its key signed again.")
+		openErr = t.judge(ctx, c)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err := t.commit(ctx); err != nil {
+		return err
+	}
+	return openErr
+}
+
+// streak counts another poll with a symptom.
+func (t *turn) streak(kind string) Streak {
+	s, ok := t.next.Streaks[kind]
+	if !ok {
+		s.Since = t.now.UTC()
+	}
+	s.Polls++
+	t.next.Streaks[kind] = s
+	return s
+}
+
+func (t *turn) badSignature(raw []byte, err error) {
+	if s := t.streak(KindBadSignature); s.Polls >= strikes {
+		t.raise(KindBadSignature, fmt.Sprintf("For %d polls in a row log %s has answered with a checkpoint that none of its known keys signed.", s.Polls, t.cfg.Name),
+			map[string]any{"since": s.Since, "polls": s.Polls, "error": shorten(err.Error())}, Evidence{"checkpoint", raw})
+	}
+}
+
+// judge compares a validly signed checkpoint with what is known.
+func (t *turn) judge(ctx context.Context, c checkpoint.Checkpoint) error {
+	if t.old.Head == "" {
+		return t.begin(ctx, c)
+	}
+	if t.old.Halted != "" {
+		// Evidence goes on being collected; nothing is believed.
+		root := c.Root()
+		t.batch.Collect = map[string][]Evidence{t.old.Halted: {{fmt.Sprintf("checkpoint-%d-%x", c.Size(), root[:6]), c.Raw()}}}
+		return nil
+	}
+	known, err := t.known(ctx, t.old)
+	if err != nil {
+		return err
+	}
+	if err := t.judgePending(ctx, known); err != nil || t.next.Halted != "" {
+		return err
+	}
+	step, tiles, err := known.Compare(c, t.served(ctx), nil)
+	var fork *checkpoint.DivergenceError
+	switch {
+	case errors.As(err, &fork):
+		t.fork(fork)
+		return nil
+	case errors.Is(err, checkpoint.ErrOlder), errors.Is(err, checkpoint.ErrPending):
+		t.older(c, tiles, errors.Is(err, checkpoint.ErrPending))
+		return nil
+	case errors.Is(err, checkpoint.ErrUnproven):
+		t.unproven(known.Head, c, err)
+		return fmt.Errorf("%w its checkpoint of size %d could not be verified: %w", errAnswered, c.Size(), err)
+	case err != nil:
+		return fmt.Errorf("verifying the checkpoint of size %d: %w", c.Size(), err)
+	}
+	t.settle(KindUnproven, "The log has proven its newest checkpoint.")
+	t.settle(KindRollback, "The log serves its newest checkpoint again.")
+	delete(t.next.Streaks, KindUnproven)
+	delete(t.next.Streaks, KindRollback)
+	if c.Size() == known.Head.Size() {
+		if c.Frozen() && t.next.Frozen == "" {
+			t.next.Frozen = string(c.Raw())
+			t.settle(KindStale, "The log is retired: its last checkpoint says so.")
+		}
+		t.stale()
+		return nil
+	}
+	if t.old.Frozen != "" {
+		t.retiredChanged(c)
+		return nil
+	}
+	return t.advance(ctx, c, step)
+}
+
+// known puts what the store holds together again.
+func (r *runner) known(ctx context.Context, s State) (checkpoint.Known, error) {
+	head, err := r.cfg.Log.Open([]byte(s.Head))
+	if err != nil {
+		return checkpoint.Known{}, fmt.Errorf("the stored head of log %s does not verify with its configured key and origin; was the key changed? %w", r.cfg.Name, err)
+	}
+	scanned, err := checkpoint.NewFrontier(s.Scanned, hashes(s.Peaks))
+	if err != nil {
+		return checkpoint.Known{}, fmt.Errorf("stored state of log %s: %w", r.cfg.Name, err)
+	}
+	return checkpoint.Known{Head: head, Peaks: hashes(s.HeadPeaks), Scanned: scanned, Link: hashes(s.Link), Own: r.own(ctx)}, nil
+}
+
+func hashes(list []checkpoint.HexHash) []checkpoint.Hash {
+	out := make([]checkpoint.Hash, len(list))
+	for i, h := range list {
+		out[i] = checkpoint.Hash(h)
+	}
+	return out
+}
+
+func hexes(list []checkpoint.Hash) []checkpoint.HexHash {
+	out := make([]checkpoint.HexHash, len(list))
+	for i, h := range list {
+		out[i] = checkpoint.HexHash(h)
+	}
+	return out
+}
+
+// begin takes the first checkpoint of a log as it is, and proves the frontier
+// of the place where coverage is to begin against it.
+func (t *turn) begin(ctx context.Context, c checkpoint.Checkpoint) error {
+	tree, err := checkpoint.OpenTree(c, t.served(ctx))
+	if err != nil {
+		return fmt.Errorf("reading the first checkpoint's tree: %w", err)
+	}
+	start, err := startIndex(t.cfg.Start, c.Size())
+	if err != nil {
+		return err
+	}
+	if t.cfg.ConsistencyOnly {
+		start = c.Size()
+	}
+	if err := t.rebase(tree, start); err != nil {
+		return err
+	}
+	t.next.Begun = t.now.UTC()
+	t.out.Begun, t.out.From = true, start
+	t.log.Info("log seen for the first time", "coverage_begins", start, "size", c.Size())
+	return nil
+}
+
+// rebase makes a checkpoint the head, with everything before start taken as read.
+func (t *turn) rebase(tree *checkpoint.Tree, start uint64) error {
+	c := tree.Head()
+	frontier, err := tree.Frontier(start)
+	if err != nil {
+		return err
+	}
+	edges, err := tree.EdgeTiles(start)
+	if err != nil {
+		return err
+	}
+	link, err := tree.Link(start)
+	if err != nil {
+		return err
+	}
+	t.next.Start = start
+	t.next.Head, t.next.HeadSize, t.next.HeadAt = string(c.Raw()), c.Size(), t.now.UTC()
+	t.next.HeadPeaks, t.next.Peaks, t.next.Link = hexes(tree.Peaks()), hexes(frontier.Peaks()), hexes(link)
+	t.next.Scanned = start
+	if c.Frozen() {
+		t.next.Frozen = t.next.Head
+	}
+	t.batch.Tiles = edges
+	return nil
+}
+
+func startIndex(start string, size uint64) (uint64, error) {
+	switch start {
+	case "", "latest":
+		return size, nil
+	case "first":
+		return 0, nil
+	}
+	n, err := strconv.ParseUint(start, 10, 63)
+	if err != nil {
+		return 0, fmt.Errorf("start %q is neither latest, first nor an index", start)
+	}
+	if n > size {
+		return 0, fmt.Errorf("start %d lies beyond the log, which has %d entries", n, size)
+	}
+	return n, nil
+}
+
+// advance moves the head. The scan follows in transactions of its own: a crash
+// must not forget what the log has signed.
+func (t *turn) advance(ctx context.Context, c checkpoint.Checkpoint, step checkpoint.Step) error {
+	t.next.Head, t.next.HeadSize, t.next.HeadAt = string(c.Raw()), c.Size(), t.now.UTC()
+	t.next.HeadPeaks, t.next.Link = hexes(step.Peaks), hexes(step.Link)
+	if c.Frozen() {
+		t.next.Frozen = t.next.Head
+	}
+	t.settle(KindStale, fmt.Sprintf("The log has grown to %d entries.", c.Size()))
+	if !t.cfg.ConsistencyOnly {
+		return nil
+	}
+	// Entries are not read: the scanned size follows the head on proofs alone.
+	tree, err := checkpoint.OpenTree(c, t.served(ctx))
+	if err != nil {
+		return err
+	}
+	if t.batch.Tiles, err = tree.EdgeTiles(c.Size()); err != nil {
+		return err
+	}
+	t.next.Scanned, t.next.Peaks, t.next.Link = c.Size(), t.next.HeadPeaks, nil
+	return nil
+}
+
+// fork halts the log: two checkpoints contradict each other.
+func (t *turn) fork(d *checkpoint.DivergenceError) {
+	e := d.Evidence
+	proof, err := json.Marshal(e)
+	if err != nil {
+		proof = []byte(err.Error())
+	}
+	smaller, errS := t.cfg.Log.Open([]byte(e.Smaller))
+	larger, errL := t.cfg.Log.Open([]byte(e.Larger))
+	summary := fmt.Sprintf("Log %s has signed two checkpoints that cannot both be true.", t.cfg.Name)
+	details := map[string]any{"shape": e.Shape}
+	if errS == nil && errL == nil {
+		summary = fmt.Sprintf("Log %s has signed two checkpoints, of sizes %d and %d, that cannot both be true: it shows different histories to different people, or has rewritten its own.", t.cfg.Name, smaller.Size(), larger.Size())
+		details["smaller"] = TreeHead{smaller.Size(), checkpoint.HexHash(smaller.Root())}
+		details["larger"] = TreeHead{larger.Size(), checkpoint.HexHash(larger.Root())}
+	}
+	t.halt(t.raise(KindFork, summary, details, Evidence{"divergence.json", proof},
+		Evidence{"smaller-checkpoint", []byte(e.Smaller)}, Evidence{"larger-checkpoint", []byte(e.Larger)}))
+}
+
+func (t *turn) retiredChanged(c checkpoint.Checkpoint) {
+	summary := fmt.Sprintf("Log %s had signed that it has ended at size %d, and has now signed a checkpoint of size %d.", t.cfg.Name, t.old.HeadSize, c.Size())
+	t.halt(t.raise(KindRetiredChanged, summary, map[string]any{"frozen_size": t.old.HeadSize, "size": c.Size()},
+		Evidence{"frozen-checkpoint", []byte(t.old.Frozen)}, Evidence{"later-checkpoint", c.Raw()}))
+}
+
+func (t *turn) halt(incident string) { t.next.Halted = incident }
+
+// older is a smaller checkpoint: an honest replica that lags, a cache, or a
+// log that was rolled back.
+func (t *turn) older(c checkpoint.Checkpoint, tiles []checkpoint.Tile, pending bool) {
+	t.out.Older = true
+	root := checkpoint.HexHash(c.Root())
+	if pending && t.archived < maxPending {
+		t.batch.Pending = append(t.batch.Pending, Pending{Note: string(c.Raw()), Size: c.Size(), Root: root, Tiles: tiles, Since: t.now.UTC()})
+	}
+	s := t.streak(KindRollback)
+	limit := t.staleAfter()
+	if t.now.Sub(s.Since) <= limit {
+		return
+	}
+	state := "it is a true prefix of what was verified"
+	if pending {
+		state = "whether it belongs to the same tree could not be shown yet"
+	}
+	t.raise(KindRollback, fmt.Sprintf("For %s log %s has kept serving an older checkpoint, now of size %d, than the verified one of size %d; %s.", t.now.Sub(s.Since).Round(time.Minute), t.cfg.Name, c.Size(), t.old.HeadSize, state),
+		map[string]any{"since": s.Since, "served": TreeHead{c.Size(), root}, "verified": t.old.HeadSize}, Evidence{"checkpoint", c.Raw()})
+}
+
+func (t *turn) staleAfter() time.Duration {
+	if t.cfg.StaleAfter > 0 {
+		return t.cfg.StaleAfter
+	}
+	return defaultStale
+}
+
+// judgePending judges archived checkpoints again, with what is known by now.
+func (t *turn) judgePending(ctx context.Context, known checkpoint.Known) error {
+	pending, err := t.opts.Store.Pending(ctx, t.cfg.ID)
+	if err != nil {
+		return err
+	}
+	t.archived = len(pending)
+	for _, p := range pending {
+		c, err := t.cfg.Log.Open([]byte(p.Note))
+		if err != nil {
+			return fmt.Errorf("archived checkpoint of size %d: %w", p.Size, err)
+		}
+		_, _, err = known.Compare(c, t.served(ctx), archived(p.Tiles))
+		var fork *checkpoint.DivergenceError
+		switch {
+		case errors.As(err, &fork):
+			t.fork(fork)
+			return nil
+		case errors.Is(err, checkpoint.ErrOlder):
+			t.batch.Judged = append(t.batch.Judged, p)
+		}
+	}
+	return nil
+}
+
+// archived reads the tiles that were kept with a checkpoint.
+func archived(tiles []checkpoint.Tile) checkpoint.TileReader {
+	return func(level uint, index uint64, width int) ([]byte, error) {
+		for _, tile := range tiles {
+			if tile.Level == level && tile.Index == index && len(tile.Hashes) == width {
+				raw := make([]byte, 0, width*checkpoint.HashSize)
+				for _, h := range tile.Hashes {
+					raw = append(raw, h[:]...)
+				}
+				return raw, nil
+			}
+		}
+		return nil, errors.New("tile was not archived")
+	}
+}
+
+func (t *turn) unproven(head, c checkpoint.Checkpoint, err error) {
+	if s := t.streak(KindUnproven); s.Polls >= strikes {
+		t.raise(KindUnproven, fmt.Sprintf("For %d polls in a row log %s has signed a larger checkpoint, now of size %d, and served tiles that do not prove that it extends the verified one of size %d.", s.Polls, t.cfg.Name, c.Size(), head.Size()),
+			map[string]any{"since": s.Since, "polls": s.Polls, "size": c.Size(), "verified": head.Size(), "error": shorten(err.Error())},
+			Evidence{"verified-checkpoint", head.Raw()}, Evidence{"unproven-checkpoint", c.Raw()})
+	}
+}
+
+func (t *turn) stale() {
+	quiet := t.now.Sub(t.next.HeadAt)
+	if t.cfg.StaleAfter <= 0 || t.next.Frozen != "" || quiet <= t.cfg.StaleAfter {
+		return
+	}
+	t.raise(KindStale, fmt.Sprintf("Log %s has shown no newer checkpoint than the one of size %d for %s.", t.cfg.Name, t.next.HeadSize, quiet.Round(time.Minute)),
+		map[string]any{"size": t.next.HeadSize, "since": t.next.HeadAt})
+}
+
+// close ends a pass: it books how it went, and judges what only a run of
+// passes can show.
+func (r *runner) close(ctx context.Context, out *Outcome) error {
+	failures, err := r.opts.Store.RecordPoll(ctx, r.cfg.ID, r.opts.Now(), out.Err)
+	if err != nil {
+		return err
+	}
+	t, err := r.newTurn(ctx, out)
+	if err != nil {
+		return err
+	}
+	switch {
+	case out.Err == nil:
+		t.settle(KindUnreachable, "The log answers again.")
+	case errors.Is(out.Err, errAnswered):
+	case failures.Polls >= strikes && t.now.Sub(failures.Since) >= unreachableAfter:
+		t.raise(KindUnreachable, fmt.Sprintf("For %s no poll of log %s has succeeded (%d tries). The last one failed with: %s", t.now.Sub(failures.Since).Round(time.Minute), t.cfg.Name, failures.Polls, shorten(out.Err.Error())),
+			map[string]any{"since": failures.Since, "polls": failures.Polls, "last_success": failures.LastSuccess, "error": shorten(out.Err.Error())})
+	}
+	t.lagging()
+	return t.commit(ctx)
+}

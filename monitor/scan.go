@@ -1,0 +1,323 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sigwarden/sigwarden/checkpoint"
+)
+
+const (
+	// commitAfter bounds how long proven entries wait for their transaction.
+	commitAfter = 3 * time.Second
+	// refetches is how often entries that do not fit are fetched again at once.
+	refetches = 2
+	// window bounds the bundles that are on their way from the producer to the
+	// committer: what is kept of each by then is its hashes, 8 kB.
+	window = 1024
+	// maxServed bounds the wrong entries of a bundle that are kept as evidence.
+	maxServed = 4
+)
+
+// job is one bundle to read.
+type job struct {
+	index uint64 // of the bundle
+	// [from, to) are the leaves wanted, [first, end) those of the whole bundle
+	// as far as the tree has them.
+	from, to, first, end uint64
+	root                 checkpoint.Hash   // proven root of a full bundle
+	want                 []checkpoint.Hash // proven leaf hashes of a partial one
+}
+
+// result is what became of a bundle.
+type result struct {
+	job      job
+	chunk    checkpoint.Chunk // of [job.from, job.to)
+	findings []Finding
+	tally    tally
+	gaps     []Gap
+	served   map[uint64][]byte // entries that did not fit, by index
+}
+
+// span reads parts of one tree.
+type span struct {
+	*runner
+	tree     *checkpoint.Tree
+	epoch    string
+	deadline time.Time // no further bundles are begun after it; zero: none
+	budget   *budget
+}
+
+func (r *runner) newSpan(tree *checkpoint.Tree, epoch string, deadline time.Time) *span {
+	return &span{runner: r, tree: tree, epoch: epoch, deadline: deadline, budget: newBudget()}
+}
+
+// run proves and reads [from, to) with several workers, and gives take one
+// bundle after the other, in order. It returns how far it came; what take has
+// had is good even if there is an error.
+func (s *span) run(ctx context.Context, from, to uint64, take func(result) error) (uint64, error) {
+	jobs, done := make(chan job), make(chan result)
+	slots := make(chan struct{}, window)
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(jobs)
+		return s.produce(gctx, from, to, slots, jobs)
+	})
+	var workers sync.WaitGroup
+	for range s.cfg.Parallel {
+		workers.Add(1)
+		g.Go(func() error {
+			defer workers.Done()
+			for j := range jobs {
+				res, err := s.bundle(gctx, j)
+				if err != nil {
+					return err
+				}
+				select {
+				case done <- res:
+				case <-gctx.Done():
+					return gctx.Err()
+				}
+			}
+			return nil
+		})
+	}
+	g.Go(func() error { workers.Wait(); close(done); return nil })
+	reached := from
+	g.Go(func() error {
+		waiting := map[uint64]result{}
+		for res := range done {
+			waiting[res.job.index] = res
+			for {
+				next, ok := waiting[reached/checkpoint.TileWidth]
+				if !ok || next.job.from != reached {
+					break
+				}
+				delete(waiting, next.job.index)
+				if err := take(next); err != nil {
+					return err
+				}
+				reached = next.job.to
+				<-slots
+			}
+		}
+		return nil
+	})
+	err := g.Wait()
+	return reached, err
+}
+
+// produce proves the roots of bundles, a whole level-1 tile at a time, and
+// sends the bundles off.
+func (s *span) produce(ctx context.Context, from, to uint64, slots chan<- struct{}, jobs chan<- job) error {
+	for at := from; at < to; {
+		if !s.deadline.IsZero() && !s.opts.Now().Before(s.deadline) {
+			return nil
+		}
+		j, err := s.job(at, to)
+		if err != nil {
+			return err
+		}
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		select {
+		case jobs <- j:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		at = j.to
+	}
+	return nil
+}
+
+// job prepares the bundle that holds leaf from.
+func (s *span) job(from, to uint64) (job, error) {
+	index := from / checkpoint.TileWidth
+	first := index * checkpoint.TileWidth
+	j := job{index: index, from: from, first: first, end: min(first+checkpoint.TileWidth, s.tree.Head().Size())}
+	j.to = min(to, j.end)
+	if j.end-first < checkpoint.TileWidth {
+		want, err := s.tree.Tile(0, index)
+		if err != nil {
+			return j, fmt.Errorf("hashes of entries %d to %d: %w", j.first, j.end, err)
+		}
+		j.want = want
+		return j, nil
+	}
+	roots, err := s.tree.Tile(1, index/checkpoint.TileWidth)
+	if err != nil {
+		return j, fmt.Errorf("hashes of entries %d to %d: %w", j.first, j.end, err)
+	}
+	j.root = roots[index%checkpoint.TileWidth]
+	return j, nil
+}
+
+// bundle fetches, proves, decodes and judges one bundle. Its error is one of
+// fetching: what the log answers wrongly becomes a gap.
+func (s *span) bundle(ctx context.Context, j job) (result, error) {
+	release, err := s.budget.take(ctx)
+	if err != nil {
+		return result{}, err
+	}
+	defer release()
+	res := result{job: j}
+	var leaves [][]byte
+	var got []checkpoint.Hash
+	for try := 0; ; try++ {
+		if leaves, err = s.fetch(ctx, j); errors.Is(err, fs.ErrNotExist) || isMalformed(err) {
+			s.log.Warn("an entry bundle could not be had; the scan goes on past it", "bundle", j.index, "error", err)
+			return s.gap(res, "entry-withheld")
+		} else if err != nil {
+			return result{}, fmt.Errorf("fetching entries %d to %d: %w", j.first, j.end, err)
+		}
+		got = leafHashes(leaves)
+		if j.fits(got) {
+			break
+		}
+		if try == refetches {
+			return s.mismatch(res, leaves, got)
+		}
+	}
+	res.chunk = j.chunk(got)
+	return s.readAll(res, leaves, got, nil)
+}
+
+func (s *span) fetch(ctx context.Context, j job) ([][]byte, error) {
+	var leaves [][]byte
+	size := 0
+	for at := j.first; at < j.end; {
+		part, err := s.leaves(ctx, at, j.end)
+		if err != nil {
+			return nil, err
+		}
+		if n := uint64(len(part)); n == 0 || n > j.end-at {
+			return nil, fmt.Errorf("source returned %d entries for [%d, %d)", n, at, j.end)
+		}
+		for _, l := range part {
+			size += len(l)
+		}
+		leaves = append(leaves, part...)
+		at = j.first + uint64(len(leaves))
+	}
+	s.budget.learn(size)
+	return leaves, nil
+}
+
+func leafHashes(leaves [][]byte) []checkpoint.Hash {
+	hasher := checkpoint.NewLeafHasher()
+	out := make([]checkpoint.Hash, len(leaves))
+	for i, leaf := range leaves {
+		out[i] = hasher.Hash(leaf)
+	}
+	return out
+}
+
+// fits reports whether these are the leaf hashes of the bundle.
+func (j job) fits(got []checkpoint.Hash) bool {
+	if j.want == nil {
+		return checkpoint.PerfectRoot(got) == j.root
+	}
+	for i := range got {
+		if got[i] != j.want[i] {
+			return false
+		}
+	}
+	return len(got) == len(j.want)
+}
+
+// chunk is what the bundle adds to a frontier. Where no leaf hash is known, it
+// is the root alone.
+func (j job) chunk(all []checkpoint.Hash) checkpoint.Chunk {
+	c := checkpoint.Chunk{}
+	if all != nil {
+		c.Leaves = all[j.from-j.first : j.to-j.first]
+	}
+	if j.from == j.first && j.to == j.first+checkpoint.TileWidth {
+		c.Root = j.root
+	}
+	return c
+}
+
+// readAll decodes the leaves that are wanted, save those left out, and proves
+// those that are ours.
+func (s *span) readAll(res result, leaves [][]byte, proven []checkpoint.Hash, leaveOut map[uint64]bool) (result, error) {
+	j := res.job
+	for i := j.from; i < j.to; i++ {
+		if leaveOut[i] {
+			continue
+		}
+		found := s.read(i, leaves[i-j.first], proven[i-j.first], &res.tally)
+		if len(found) == 0 {
+			continue
+		}
+		path, err := s.tree.LeafPath(i, proven)
+		if err != nil {
+			return result{}, fmt.Errorf("inclusion proof of entry %d: %w", i, err)
+		}
+		for k := range found {
+			s.seal(&found[k], s.epoch, s.tree, path)
+		}
+		res.findings = append(res.findings, found...)
+	}
+	return res, nil
+}
+
+// gap goes on without any entry of a bundle.
+func (s *span) gap(res result, reason string) (result, error) {
+	j := res.job
+	want := j.want
+	if want == nil {
+		// The hashes serve our own tiles only; the root alone is enough to go on.
+		want, _ = s.tree.Tile(0, j.index)
+	}
+	res.chunk = j.chunk(want)
+	if len(res.chunk.Leaves) == 0 && res.chunk.Root == (checkpoint.Hash{}) {
+		return result{}, fmt.Errorf("neither entries nor leaf hashes of [%d, %d) could be had", j.from, j.to)
+	}
+	res.gaps = []Gap{{Range: Range{j.from, j.to}, Reason: reason, Polls: 1, Since: s.opts.Now().UTC()}}
+	return res, nil
+}
+
+// mismatch finds out which entries of a bundle do not fit, and goes on with
+// the others.
+func (s *span) mismatch(res result, leaves [][]byte, got []checkpoint.Hash) (result, error) {
+	j := res.job
+	s.log.Warn("entries do not hash to the signed tree; the scan goes on past them", "bundle", j.index)
+	want := j.want
+	if want == nil {
+		var err error
+		if want, err = s.tree.Tile(0, j.index); err != nil {
+			if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, checkpoint.ErrTile) {
+				return result{}, fmt.Errorf("leaf hashes of entries %d to %d: %w", j.first, j.end, err)
+			}
+			return s.gap(res, KindEntryMismatch) // which of them cannot be told
+		}
+	}
+	res.chunk = j.chunk(want)
+	res.served = map[uint64][]byte{}
+	wrong := map[uint64]bool{}
+	for i := j.from; i < j.to; i++ {
+		if got[i-j.first] == want[i-j.first] {
+			continue
+		}
+		wrong[i] = true
+		if len(res.served) < maxServed {
+			res.served[i] = append([]byte(nil), leaves[i-j.first]...)
+		}
+		if n := len(res.gaps); n > 0 && res.gaps[n-1].To == i {
+			res.gaps[n-1].To++
+		} else {
+			res.gaps = append(res.gaps, Gap{Range: Range{i, i + 1}, Reason: KindEntryMismatch, Polls: 1, Since: s.opts.Now().UTC()})
+		}
+	}
+	return s.readAll(res, leaves, want, wrong)
+}

@@ -1,0 +1,262 @@
+// Package monitor is the engine: it polls logs, compares and proves what they
+// sign, scans their entries, records what it found, and keeps time.
+//
+// Each log has one goroutine that owns its state:
+//
+//	tick ─> poll ──────────> compare ──> commit the head ─┐
+//	        Checkpoint       Known.Compare                │
+//	   ┌──────────────────────────────────────────────────┘
+//	   └─> producer ──> workers ──────────────> committer ──> Store.Commit
+//	       proven        fetch, hash, prove,     in order      one transaction
+//	       bundle roots  decode, match, judge
+//
+// A long scan is cut at every tick, so that the head is never out of sight.
+package monitor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/sigwarden/sigwarden/checkpoint"
+	"github.com/sigwarden/sigwarden/notify"
+	"github.com/sigwarden/sigwarden/watchlist/entry"
+	"github.com/sigwarden/sigwarden/watchlist/policy"
+)
+
+// Log is a source of what one log serves, all of it unproven. Errors that mean
+// "the log does not have it" are fs.ErrNotExist; an answer that is no answer to
+// what was asked has a method Malformed() bool that returns true. All methods
+// may be called by several goroutines at a time.
+type Log interface {
+	// Checkpoint returns the newest signed note.
+	Checkpoint(ctx context.Context) ([]byte, error)
+	// Leaves returns the entries from index from on: at least one, at most
+	// to-from; none, or more, is an error.
+	Leaves(ctx context.Context, from, to uint64) ([][]byte, error)
+}
+
+// TileLog is a log that serves hash tiles, so that every bundle is proven by
+// itself and any node can be read.
+type TileLog interface {
+	Log
+	// Tile returns width hashes of 32 bytes.
+	Tile(ctx context.Context, level uint, index uint64, width int) ([]byte, error)
+}
+
+// ErrConflict is returned by Store.Commit when the state has moved on since it
+// was read: somebody else writes to the same store.
+var ErrConflict = errors.New("the stored state of the log was changed by another process")
+
+// Store keeps what the engine knows. Every method is atomic and durable when it
+// returns, and may be called by several goroutines at a time.
+type Store interface {
+	// State returns what is stored of a log; Version 0 if nothing is.
+	State(ctx context.Context, logID string) (State, error)
+	// Commit moves a log on in one transaction, if its version is still that of
+	// old, and returns what of the batch was new. ErrConflict otherwise. With
+	// next nil the state stays as it is, and only the batch is recorded.
+	Commit(ctx context.Context, logID string, old State, next *State, b Batch) (Recorded, error)
+	// RecordPoll notes how a poll went, and returns the run of failures that it
+	// ends, if it failed.
+	RecordPoll(ctx context.Context, logID string, at time.Time, err error) (Failures, error)
+	Archive
+}
+
+// Archive returns what Commit put away.
+type Archive interface {
+	// OwnTile returns the kept hashes of a tile, none if there are none.
+	OwnTile(ctx context.Context, logID string, level uint, index uint64) ([]checkpoint.Hash, error)
+	// Gaps returns the gaps of a log, in order.
+	Gaps(ctx context.Context, logID string) ([]Gap, error)
+	// Pending returns smaller checkpoints that could not be judged yet.
+	Pending(ctx context.Context, logID string) ([]Pending, error)
+	// OpenIncidents returns the incidents of a log that are not resolved.
+	OpenIncidents(ctx context.Context, logID string) ([]Incident, error)
+}
+
+// State is what is known of one log.
+type State struct {
+	// Version counts commits; the store sets it.
+	Version int64 `json:"-"`
+	// Origin and Name are for people who read the store.
+	Origin string `json:"origin"`
+	Name   string `json:"name"`
+	// Start is the index at which coverage began, Begun when.
+	Start uint64    `json:"start"`
+	Begun time.Time `json:"begun"`
+	// Head is the newest verified note; empty before the first. HeadAt is when
+	// the log was first seen with it.
+	Head      string               `json:"head"`
+	HeadSize  uint64               `json:"head_size"`
+	HeadPeaks []checkpoint.HexHash `json:"head_peaks"`
+	HeadAt    time.Time            `json:"head_at"`
+	// Scanned is the number of leaves read, from the log's first one on where
+	// Start is 0; Peaks and Link as in checkpoint.Known.
+	Scanned uint64               `json:"scanned"`
+	Peaks   []checkpoint.HexHash `json:"peaks"`
+	Link    []checkpoint.HexHash `json:"link"`
+	// Halted is the id of the incident that halts the log.
+	Halted string `json:"halted,omitempty"`
+	// Epoch is set when the log was given a new baseline after it had
+	// contradicted itself: the root at which it went on. Indexes before and after
+	// are those of different trees.
+	Epoch string `json:"epoch,omitempty"`
+	// Frozen is the note that said that the log has ended.
+	Frozen string `json:"frozen,omitempty"`
+	// Streaks count polls in a row with the same symptom.
+	Streaks map[string]Streak `json:"streaks,omitempty"`
+	// CatchUp is set while the scan is behind the head from one poll to the next.
+	CatchUp *CatchUp `json:"catch_up,omitempty"`
+	// Counters of entries read so far.
+	Entries     uint64            `json:"entries"`
+	KeyOnly     uint64            `json:"key_only"`
+	Undecodable uint64            `json:"undecodable"`
+	Kinds       map[string]uint64 `json:"kinds,omitempty"` // undecodable ones, by kind
+}
+
+// Streak is a run of polls in a row that showed the same symptom.
+type Streak struct {
+	Polls int       `json:"polls"`
+	Since time.Time `json:"since"`
+}
+
+// CatchUp is where a scan stood when it was first seen to be behind.
+type CatchUp struct {
+	Since   time.Time `json:"since"`
+	Scanned uint64    `json:"scanned"`
+	Head    uint64    `json:"head"`
+}
+
+// Failures is a run of failed polls.
+type Failures struct {
+	Polls       int
+	Since       time.Time // of the first failure
+	LastSuccess time.Time // zero: never
+}
+
+// Batch is everything that one transaction records beside the state.
+type Batch struct {
+	Findings []Finding
+	// Open are new incidents, Update those whose class, severity, summary or
+	// details changed, Resolve the ids of those that are over.
+	Open    []Incident
+	Update  []Incident
+	Resolve []Resolution
+	// Tiles are own hashes, PruneLeafTiles the first tile of level 0 to keep.
+	Tiles          []checkpoint.Tile
+	PruneLeafTiles uint64
+	// Coverage are ranges that were read with the watches of WatchSet.
+	Coverage []Range
+	WatchSet []string
+	// SetGaps are gaps that are new or changed, FilledGaps those to remove; the
+	// parts of a gap that remain are in SetGaps.
+	SetGaps    []Gap
+	FilledGaps []Gap
+	// Pending are checkpoints to keep, Judged those to forget.
+	Pending []Pending
+	Judged  []Pending
+	// Collect adds evidence to incidents that are open, by incident id.
+	Collect map[string][]Evidence
+	// Reset forgets own hashes, gaps, coverage and pending checkpoints: the log
+	// was given a new baseline.
+	Reset bool
+}
+
+// Recorded is what of a batch was new.
+type Recorded struct {
+	Findings []string // ids
+}
+
+// Range is a half-open range of indexes.
+type Range struct {
+	From uint64 `json:"from"`
+	To   uint64 `json:"to"`
+}
+
+// Gap is a range of a proven tree whose entries could not be had, or were not
+// those that the tree commits to.
+type Gap struct {
+	Range
+	Reason string    `json:"reason"` // entry-mismatch or entry-withheld
+	Polls  int       `json:"-"`
+	Since  time.Time `json:"-"`
+}
+
+// Pending is a smaller checkpoint with the tiles that it was served with.
+type Pending struct {
+	Note  string
+	Size  uint64
+	Root  checkpoint.HexHash
+	Tiles []checkpoint.Tile
+	Since time.Time
+}
+
+// Finding is an entry that a watch matched.
+type Finding struct {
+	ID         string             `json:"id"`
+	Log        string             `json:"log"`
+	Origin     string             `json:"origin"`
+	Index      uint64             `json:"index"`
+	LeafHash   checkpoint.HexHash `json:"leaf_hash"`
+	Kind       string             `json:"kind"`
+	APIVersion string             `json:"api_version"`
+	Watch      string             `json:"watch"`
+	Verdict    policy.Verdict     `json:"verdict"`
+	Severity   string             `json:"severity"`
+	Reason     string             `json:"reason"`
+	Identities []entry.Report     `json:"identities"`
+	Digests    []string           `json:"digests"`
+	SCT        string             `json:"sct"`
+	Integrated *time.Time         `json:"integrated_at"`
+	SeenAt     time.Time          `json:"seen_at"`
+	Checkpoint TreeHead           `json:"checkpoint"`
+	State      string             `json:"state"`
+	Note       string             `json:"note,omitempty"`
+	RuleHash   string             `json:"rule_hash"`
+	LogID      string             `json:"-"`
+	Leaf       []byte             `json:"-"`
+	Proof      []checkpoint.Hash  `json:"-"`
+	SignedNote string             `json:"-"`
+	Deliveries []notify.Delivery  `json:"-"` // made only if the finding is new
+}
+
+// TreeHead is the size and root of a checkpoint.
+type TreeHead struct {
+	Size uint64             `json:"size"`
+	Root checkpoint.HexHash `json:"root"`
+}
+
+// Incident is something wrong with a log or with the monitoring itself.
+type Incident struct {
+	ID       string          `json:"id"`
+	Class    string          `json:"class"`
+	Kind     string          `json:"kind"`
+	Log      string          `json:"log"`
+	Severity string          `json:"severity"`
+	State    string          `json:"state"`
+	OpenedAt time.Time       `json:"opened_at"`
+	Resolved *time.Time      `json:"resolved_at"`
+	Summary  string          `json:"summary"`
+	Details  json.RawMessage `json:"details"`
+	Note     string          `json:"note,omitempty"`
+
+	LogID      string            `json:"-"`
+	Evidence   []Evidence        `json:"-"` // raw bytes, kept for good
+	Deliveries []notify.Delivery `json:"-"`
+}
+
+// Evidence is raw bytes that belong to an incident.
+type Evidence struct {
+	Name string
+	Data []byte
+}
+
+// Resolution ends an incident.
+type Resolution struct {
+	ID         string
+	At         time.Time
+	Note       string
+	Deliveries []notify.Delivery
+}
