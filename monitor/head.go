@@ -77,6 +77,7 @@ type committer struct {
 	chunks  []checkpoint.Chunk
 	pending int
 	tally   tally
+	failed  bool // a commit failed: what it held is read again by the next pass
 }
 
 func (c *committer) take(ctx context.Context, res result) error {
@@ -124,7 +125,7 @@ func (t *turn) entryMismatch(g Gap, served map[uint64][]byte, tree *checkpoint.T
 // flush commits what was gathered.
 func (c *committer) flush(ctx context.Context) error {
 	c.began = c.turn.opts.Now()
-	if len(c.chunks) == 0 {
+	if len(c.chunks) == 0 || c.failed {
 		return nil
 	}
 	t := c.turn
@@ -144,10 +145,12 @@ func (c *committer) flush(ctx context.Context) error {
 	}
 	t.batch.Coverage, t.batch.WatchSet = []Range{{from, to}}, t.watchSet
 	t.tally(c.tally)
-	if c.turn, err = t.commitAndGoOn(ctx); err != nil {
+	next, err := t.commitAndGoOn(ctx)
+	if err != nil {
+		c.failed = true
 		return err
 	}
-	c.frontier, c.chunks, c.pending, c.tally = frontier, nil, 0, tally{}
+	c.turn, c.frontier, c.chunks, c.pending, c.tally = next, frontier, nil, 0, tally{}
 	return nil
 }
 

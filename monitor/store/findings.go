@@ -1,0 +1,185 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/sigwarden/sigwarden/checkpoint"
+	"github.com/sigwarden/sigwarden/monitor"
+)
+
+// ErrNotFound is returned for an id that nothing has.
+var ErrNotFound = errors.New("not found")
+
+// finding stores a finding with its deliveries, unless it is there already: a
+// crash repeats a batch, and ids make repeats harmless.
+func (w *writer) finding(f monitor.Finding) (isNew bool, err error) {
+	doc, err := json.Marshal(f)
+	if err != nil {
+		return false, err
+	}
+	root := hexOf(f.Checkpoint.Root)
+	var proof []byte
+	for _, h := range f.Proof {
+		proof = append(proof, h[:]...)
+	}
+	if proof == nil {
+		proof = []byte{}
+	}
+	var id string
+	err = w.tx.QueryRowContext(w.ctx, "INSERT INTO findings (id, log_id, log_name, idx, watch, verdict, severity, state, note, seen_at, size, root, document, leaf, proof) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '', $9, $10, $11, $12, $13, $14) ON CONFLICT DO NOTHING RETURNING id",
+		f.ID, w.logID, f.Log, f.Index, f.Watch, string(f.Verdict), f.Severity, f.State, micros(f.SeenAt), f.Checkpoint.Size, root, string(doc), f.Leaf, proof).Scan(&id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := w.exec("INSERT INTO notes (log_id, size, root, note) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING", w.logID, f.Checkpoint.Size, root, f.SignedNote); err != nil {
+		return false, err
+	}
+	return true, w.enqueue(f.Deliveries)
+}
+
+// Filter selects findings and incidents; zero fields select all.
+type Filter struct {
+	Watch, Log, Verdict, State, Kind, Severity string
+	Since, Until                               time.Time
+	Limit                                      int // of the newest; 0: all
+}
+
+// where builds a condition of numbered parameters.
+type where struct {
+	parts []string
+	args  []any
+}
+
+func (w *where) add(column, op string, value any) {
+	w.args = append(w.args, value)
+	w.parts = append(w.parts, fmt.Sprintf("%s %s $%d", column, op, len(w.args)))
+}
+
+func (w *where) addText(column, value string) {
+	if value != "" {
+		w.add(column, "=", value)
+	}
+}
+
+func (w *where) addTimes(column string, since, until time.Time) {
+	if !since.IsZero() {
+		w.add(column, ">=", micros(since))
+	}
+	if !until.IsZero() {
+		w.add(column, "<", micros(until))
+	}
+}
+
+func (w *where) String() string {
+	if len(w.parts) == 0 {
+		return ""
+	}
+	return " WHERE " + strings.Join(w.parts, " AND ")
+}
+
+// newest makes a query that returns the newest rows, oldest first.
+func newest(columns, table string, w *where, limit int, order ...string) string {
+	query := "SELECT " + columns + " FROM " + table + w.String() + " ORDER BY " + strings.Join(order, " DESC, ") + " DESC"
+	if limit > 0 {
+		query += fmt.Sprintf(" LIMIT %d", limit)
+	}
+	return "SELECT * FROM (" + query + ") AS newest ORDER BY " + strings.Join(order, ", ")
+}
+
+// Findings returns findings, oldest first.
+func (s *Store) Findings(ctx context.Context, f Filter) ([]monitor.Finding, error) {
+	var w where
+	w.addText("watch", f.Watch)
+	w.addText("log_name", f.Log)
+	w.addText("verdict", f.Verdict)
+	w.addText("state", f.State)
+	w.addText("severity", f.Severity)
+	w.addTimes("seen_at", f.Since, f.Until)
+	rows, err := s.db.QueryContext(ctx, newest("document, state, note, seen_at, log_id, idx, id", "findings", &w, f.Limit, "seen_at", "log_id", "idx", "id"), w.args...)
+	if err != nil {
+		return nil, s.explain("reading", err)
+	}
+	defer rows.Close()
+	out := []monitor.Finding{}
+	for rows.Next() {
+		var doc, state, note, logID, id string
+		var seen, index int64
+		if err := rows.Scan(&doc, &state, &note, &seen, &logID, &index, &id); err != nil {
+			return nil, s.explain("reading", err)
+		}
+		finding, err := parseFinding(doc, state, note)
+		if err != nil {
+			return nil, fmt.Errorf("state file %s: finding %s: %w", s.path, id, err)
+		}
+		out = append(out, finding)
+	}
+	return out, s.explain("reading", rows.Err())
+}
+
+func parseFinding(doc, state, note string) (monitor.Finding, error) {
+	var f monitor.Finding
+	err := json.Unmarshal([]byte(doc), &f)
+	f.State, f.Note = state, note
+	return f, err
+}
+
+// Finding returns one finding with its leaf, proof and signed note.
+func (s *Store) Finding(ctx context.Context, id string) (monitor.Finding, error) {
+	var doc, state, note, logID, signed string
+	var leaf, proof []byte
+	err := s.db.QueryRowContext(ctx, "SELECT f.document, f.state, f.note, f.log_id, f.leaf, f.proof, n.note FROM findings f JOIN notes n ON n.log_id = f.log_id AND n.size = f.size AND n.root = f.root WHERE f.id = $1", id).
+		Scan(&doc, &state, &note, &logID, &leaf, &proof, &signed)
+	if errors.Is(err, sql.ErrNoRows) {
+		return monitor.Finding{}, fmt.Errorf("finding %q: %w", id, ErrNotFound)
+	}
+	if err != nil {
+		return monitor.Finding{}, s.explain("reading", err)
+	}
+	f, err := parseFinding(doc, state, note)
+	if err != nil {
+		return f, fmt.Errorf("state file %s: finding %s: %w", s.path, id, err)
+	}
+	f.LogID, f.Leaf, f.SignedNote = logID, leaf, signed
+	for i := 0; i+checkpoint.HashSize <= len(proof); i += checkpoint.HashSize {
+		f.Proof = append(f.Proof, checkpoint.Hash(proof[i:]))
+	}
+	return f, nil
+}
+
+// Acknowledge marks an open finding or incident as seen by a person.
+func (s *Store) Acknowledge(ctx context.Context, id, note string) error {
+	table := "findings"
+	if strings.HasPrefix(id, "i-") {
+		table = "incidents"
+	}
+	return s.write(ctx, "writing", func(tx *sql.Tx) error {
+		var state string
+		err := tx.QueryRowContext(ctx, "SELECT state FROM "+table+" WHERE id = $1", id).Scan(&state)
+		if errors.Is(err, sql.ErrNoRows) {
+			return fmt.Errorf("%q: %w", id, ErrNotFound)
+		}
+		if err != nil {
+			return err
+		}
+		if state != monitor.StateOpen && state != monitor.StateAcknowledged {
+			return fmt.Errorf("%s is %s: only what is open can be acknowledged", id, state)
+		}
+		_, err = tx.ExecContext(ctx, "UPDATE "+table+" SET state = $1, note = $2 WHERE id = $3", monitor.StateAcknowledged, note, id)
+		return err
+	})
+}
+
+// CountOpen returns how many findings and incidents are open.
+func (s *Store) CountOpen(ctx context.Context) (findings, incidents int, err error) {
+	err = s.db.QueryRowContext(ctx, "SELECT (SELECT COUNT(*) FROM findings WHERE state = 'open'), (SELECT COUNT(*) FROM incidents WHERE state = 'open')").Scan(&findings, &incidents)
+	return findings, incidents, s.explain("reading", err)
+}

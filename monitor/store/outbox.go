@@ -1,0 +1,89 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/sigwarden/sigwarden/notify"
+)
+
+// ChannelStatus is how the deliveries of a channel are.
+type ChannelStatus struct {
+	Name        string     `json:"name"`
+	Pending     int        `json:"pending"`
+	Failed      int        `json:"failed"`
+	LastSuccess *time.Time `json:"last_success"`
+}
+
+// Channels returns how the deliveries of channels are, in the order of names.
+func (s *Store) Channels(ctx context.Context, names []string) ([]ChannelStatus, error) {
+	out := []ChannelStatus{}
+	for _, name := range names {
+		c := ChannelStatus{Name: name}
+		var last sql.NullInt64
+		err := s.db.QueryRowContext(ctx, "SELECT (SELECT COUNT(*) FROM outbox WHERE channel = $1 AND state = 'pending'), (SELECT COUNT(*) FROM outbox WHERE channel = $1 AND state = 'failed'), (SELECT last_success FROM channels WHERE name = $1)", name).
+			Scan(&c.Pending, &c.Failed, &last)
+		if err != nil {
+			return nil, s.explain("reading", err)
+		}
+		if last.Valid {
+			at := timeOf(last.Int64)
+			c.LastSuccess = &at
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
+
+// Due returns up to limit deliveries of a channel that are due, the one that
+// waits longest first, and when the next one after them will be due (zero:
+// nothing waits).
+func (s *Store) Due(ctx context.Context, channel string, now time.Time, limit int) (due []notify.Queued, next time.Time, err error) {
+	rows, err := s.db.QueryContext(ctx, "SELECT event, attempts, created_at FROM outbox WHERE state = 'pending' AND channel = $1 AND due_at <= $2 ORDER BY due_at, event_id LIMIT $3", channel, micros(now), limit)
+	if err != nil {
+		return nil, next, s.explain("reading", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var doc string
+		var created int64
+		q := notify.Queued{Channel: channel}
+		if err := rows.Scan(&doc, &q.Attempts, &created); err != nil {
+			return nil, next, s.explain("reading", err)
+		}
+		if err := json.Unmarshal([]byte(doc), &q.Event); err != nil {
+			return nil, next, fmt.Errorf("state file %s: a notification in the outbox: %w", s.path, err)
+		}
+		q.Created = timeOf(created)
+		due = append(due, q)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, next, s.explain("reading", err)
+	}
+	rows.Close()
+	var at sql.NullInt64
+	err = s.db.QueryRowContext(ctx, "SELECT MIN(due_at) FROM outbox WHERE state = 'pending' AND channel = $1 AND due_at > $2", channel, micros(now)).Scan(&at)
+	return due, timeOrZero(at), s.explain("reading", err)
+}
+
+// Delivered takes a delivery out of the queue.
+func (s *Store) Delivered(ctx context.Context, q notify.Queued, at time.Time) error {
+	return s.write(ctx, "writing", func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, "UPDATE outbox SET state = 'delivered', attempts = attempts + 1, error = '' WHERE channel = $1 AND event_id = $2", q.Channel, q.Event.ID); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, "INSERT INTO channels (name, last_success) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET last_success = excluded.last_success", q.Channel, micros(at))
+		return err
+	})
+}
+
+// Retry puts a delivery off.
+func (s *Store) Retry(ctx context.Context, q notify.Queued, due time.Time, reason string) error {
+	return s.write(ctx, "writing", func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "UPDATE outbox SET attempts = attempts + 1, due_at = $1, error = $2 WHERE channel = $3 AND event_id = $4", micros(due), reason, q.Channel, q.Event.ID)
+		return err
+	})
+}

@@ -1,0 +1,231 @@
+// Package store keeps what the monitor knows in one SQLite file: states of
+// logs, findings, incidents with their evidence, coverage, and the outbox of
+// notifications. All SQL is here. Times are stored as microseconds.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/gofrs/flock"
+	"github.com/pressly/goose/v3"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Errors of Open. They are wrapped with the file's name and what to do.
+var (
+	ErrMissing = errors.New("state file does not exist")
+	ErrNewer   = errors.New("state file was written by a newer version of sigwarden")
+	ErrLocked  = errors.New("another sigwarden is running on this state file")
+)
+
+// Options of Open.
+type Options struct {
+	// Create makes a state file that does not exist; otherwise that is ErrMissing.
+	Create bool
+	// Exclusive keeps every other exclusive user out until Close: the daemon.
+	Exclusive bool
+	// pragmas are added to the connection; tests fill disks with them.
+	pragmas string
+}
+
+// Store is an open state file. All methods may be called by several goroutines.
+type Store struct {
+	db      *sql.DB
+	path    string
+	lock    *flock.Flock
+	Created bool // by this Open
+}
+
+// Open opens a state file, brings its schema up to date, and checks that it
+// can be read.
+func Open(ctx context.Context, path string, opts Options) (*Store, error) {
+	s := &Store{path: path}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !opts.Create:
+		return nil, fmt.Errorf("%s: %w", path, ErrMissing)
+	case errors.Is(err, fs.ErrNotExist):
+		s.Created = true
+		if _, err := os.Stat(filepath.Dir(path)); err != nil {
+			return nil, fmt.Errorf("state file %s: its folder cannot be used: %w", path, err)
+		}
+	case err != nil:
+		return nil, fmt.Errorf("state file: %w", err)
+	case info.IsDir():
+		return nil, fmt.Errorf("state file %s is a directory; name a file", path)
+	case info.Size() == 0:
+		// An empty file is what a failed copy leaves; taking it for a new state
+		// would forget everything without a word.
+		return nil, fmt.Errorf("state file %s is empty: it was truncated. Restore it from a backup, or remove it to begin anew", path)
+	}
+	if opts.Exclusive {
+		s.lock = flock.New(path + ".lock")
+		ok, err := s.lock.TryLock()
+		if err != nil {
+			return nil, fmt.Errorf("locking %s: %w", path+".lock", err)
+		}
+		if !ok {
+			return nil, fmt.Errorf("%s: %w; stop it, or give this one a state of its own", path, ErrLocked)
+		}
+	}
+	if err := s.open(ctx, opts); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Store) open(ctx context.Context, opts Options) error {
+	dsn, err := dataSource(s.path, opts.pragmas)
+	if err != nil {
+		return err
+	}
+	if s.db, err = sql.Open("sqlite", dsn); err != nil {
+		return s.explain("opening", err)
+	}
+	s.db.SetMaxOpenConns(4)
+	if err := s.migrate(ctx); err != nil {
+		return err
+	}
+	var verdict string
+	if err := s.db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&verdict); err != nil {
+		return s.explain("checking", err)
+	}
+	if verdict != "ok" {
+		return fmt.Errorf("state file %s is damaged (%s). Restore it from a backup; a copy of it is worth keeping for the findings in it", s.path, verdict)
+	}
+	return nil
+}
+
+// dataSource names the file for the driver: pragmas there hold for every
+// connection, and transactions take the write lock when they begin.
+func dataSource(path, more string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	abs = filepath.ToSlash(abs)
+	if runtime.GOOS == "windows" && !strings.HasPrefix(abs, "/") {
+		abs = "/" + abs
+	}
+	query := "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_txlock=immediate" + more
+	return (&url.URL{Scheme: "file", Path: abs, RawQuery: query}).String(), nil
+}
+
+func (s *Store) migrate(ctx context.Context) error {
+	// Two processes must not create the schema at once: goose has no lock here.
+	lock := flock.New(s.path + ".migrate.lock")
+	if _, err := lock.TryLockContext(ctx, 50*time.Millisecond); err != nil {
+		return fmt.Errorf("locking %s: %w", lock.Path(), err)
+	}
+	defer lock.Unlock()
+	if err := s.db.PingContext(ctx); err != nil {
+		return s.explain("opening", err)
+	}
+	sub, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, s.db, sub, goose.WithLogger(goose.NopLogger()), goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return err
+	}
+	have, newest, err := p.GetVersions(ctx)
+	if err != nil {
+		return s.explain("reading the schema version of", err)
+	}
+	if have > newest {
+		return fmt.Errorf("%s has schema %d, this program knows %d: %w; use that version, or restore a backup from before the upgrade", s.path, have, newest, ErrNewer)
+	}
+	if have == newest {
+		return nil
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return s.explain("bringing the schema up to date of", err)
+	}
+	return nil
+}
+
+// Close releases the file.
+func (s *Store) Close() error {
+	var err error
+	if s.db != nil {
+		err = s.db.Close()
+	}
+	if s.lock != nil {
+		err = errors.Join(err, s.lock.Unlock())
+	}
+	return err
+}
+
+// explain says what a stranger can do about an error of the database.
+func (s *Store) explain(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	advice := ""
+	var e *sqlite.Error
+	if errors.As(err, &e) {
+		switch e.Code() & 0xff {
+		case sqlite3.SQLITE_FULL:
+			advice = "the disk is full. Nothing was lost: free some space; the same work is done again"
+		case sqlite3.SQLITE_READONLY:
+			advice = "the file or its folder is read-only. Make both writable for this user"
+		case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+			advice = "the file is damaged or no state file. Restore it from a backup"
+		case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
+			advice = "another process holds the file for too long. Find it and stop it"
+		case sqlite3.SQLITE_CANTOPEN:
+			advice = "the file cannot be opened. Check that its folder exists and belongs to this user"
+		case sqlite3.SQLITE_IOERR:
+			advice = "the disk reported an error. Check it"
+		}
+	}
+	if advice == "" {
+		return fmt.Errorf("%s state file %s: %w", doing, s.path, err)
+	}
+	return fmt.Errorf("%s state file %s: %s (%w)", doing, s.path, advice, err)
+}
+
+// write runs f in one transaction. After an error nothing of it is kept.
+func (s *Store) write(ctx context.Context, doing string, f func(tx *sql.Tx) error) error {
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return s.explain(doing, err)
+	}
+	if err := f(tx); err != nil {
+		tx.Rollback()
+		return s.explain(doing, err)
+	}
+	if err := tx.Commit(); err != nil {
+		tx.Rollback()
+		return s.explain(doing, err)
+	}
+	return nil
+}
+
+func micros(t time.Time) int64 { return t.UnixMicro() }
+
+func timeOf(us int64) time.Time { return time.UnixMicro(us).UTC() }
+
+func timeOrZero(us sql.NullInt64) time.Time {
+	if !us.Valid {
+		return time.Time{}
+	}
+	return timeOf(us.Int64)
+}
