@@ -15,6 +15,7 @@ import (
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog/testca"
 	"github.com/sigwarden/sigwarden/monitor/store"
+	"github.com/sigwarden/sigwarden/watchlist"
 )
 
 func TestScanFindsOurs(t *testing.T) {
@@ -636,5 +637,143 @@ func TestLagging(t *testing.T) {
 	r.mustPass()
 	if strings.Contains(r.incidents(), "open") {
 		t.Errorf("incidents %q", r.incidents())
+	}
+}
+
+func TestResume(t *testing.T) {
+	for _, rebaseline := range []bool{false, true} {
+		r := newRig(t)
+		r.fill(r.log, 400)
+		first := r.sign(r.log, unexpectedEvent())
+		r.mustPass()
+		fork, _ := r.log.Fork(300)
+		for range 200 {
+			r.sign(fork, testca.Identity{Email: "x@other.example"})
+		}
+		r.server.Show(fork, nil)
+		out := r.mustPass()
+		ctx := context.Background()
+		if err := r.engine.Resume(ctx, "acme", "i-other", rebaseline); !errors.Is(err, monitor.ErrNotHalted) {
+			t.Errorf("resume with another incident: %v", err)
+		}
+		if err := r.engine.Resume(ctx, "nobody", out.Halted, rebaseline); !errors.Is(err, monitor.ErrUnknownLog) {
+			t.Errorf("resume of another log: %v", err)
+		}
+		if !rebaseline {
+			r.server.Show(r.log, nil)
+		}
+		if err := r.engine.Resume(ctx, "acme", out.Halted, rebaseline); err != nil {
+			t.Fatal(err)
+		}
+		r.wantIncidents("fork:integrity:resolved")
+		if rebaseline {
+			r.log = fork
+			if r.coverage() != "" {
+				t.Errorf("coverage of the former tree is claimed for the new one: %s", r.coverage())
+			}
+			r.sign(fork, unexpectedEvent())
+			inc, _ := r.store.Incident(ctx, out.Halted)
+			if last := inc.Evidence[len(inc.Evidence)-2]; last.Name != "head-before-rebaseline" || len(last.Data) == 0 {
+				t.Errorf("the old head is not kept: %+v", inc.Evidence)
+			}
+		} else {
+			r.sign(r.log, unexpectedEvent())
+		}
+		r.mustPass()
+		want := fmt.Sprintf("%d:unexpected %d:unexpected", first, first+1)
+		if rebaseline {
+			want = fmt.Sprintf("%d:unexpected %d:unexpected", first, 500)
+		}
+		if got := r.verdicts(); got != want {
+			t.Errorf("rebaseline %v: %s, want %s", rebaseline, got, want)
+		}
+		if !rebaseline {
+			r.audit()
+		}
+	}
+}
+
+func TestScanCoversHistory(t *testing.T) {
+	r := newRig(t)
+	r.cfg.Start = "latest"
+	r.restart()
+	a := r.sign(r.log, unexpectedEvent())
+	r.fill(r.log, 1500)
+	b := r.sign(r.log, expectedEvent())
+	r.fill(r.log, 77)
+	r.mustPass()
+	r.fill(r.log, 100)
+	r.mustPass()
+	if r.verdicts() != "" {
+		t.Fatal(r.verdicts())
+	}
+	ctx := context.Background()
+	r.server.Set(locallog.Faults{Missing: map[uint64]bool{3: true}})
+	calls := 0
+	out := r.engine.Scan(ctx, r.store, monitor.ScanOptions{Log: "acme", From: 0, To: 1579, Progress: func(done, total uint64) { calls++ }})
+	if out.Err != nil || out.Findings != 2 || out.Notifying != 1 || !out.Missing || calls < 5 {
+		t.Fatalf("%+v, %d calls", out, calls)
+	}
+	if got := r.verdicts(); got != fmt.Sprintf("%d:unexpected %d:expected", a, b) {
+		t.Error(got)
+	}
+	if got := r.coverage(); got != "[0,1679)-[768,1024)entry-withheld" {
+		t.Errorf("coverage %s", got)
+	}
+	r.server.Set(locallog.Faults{})
+	r.mustPass()
+	if got := r.coverage(); got != "[0,1679)" {
+		t.Errorf("coverage %s", got)
+	}
+	// All is covered: nothing is read again.
+	before := r.server.Requests()
+	if out := r.engine.Scan(ctx, r.store, monitor.ScanOptions{Log: "acme", From: 0}); out.Err != nil || r.server.Requests() != before {
+		t.Errorf("%+v, %d requests", out, r.server.Requests()-before)
+	}
+	for _, bad := range []monitor.ScanOptions{{Log: "acme", From: 9, To: 9}, {Log: "acme", To: 5000}, {Log: "x", To: 5}} {
+		if out := r.engine.Scan(ctx, r.store, bad); out.Err == nil {
+			t.Errorf("%+v accepted", bad)
+		}
+	}
+	r.audit()
+}
+
+// TestNewWatchHasNotCoveredYesterday adds a watch, and follows the command
+// that the engine then names.
+func TestNewWatchHasNotCoveredYesterday(t *testing.T) {
+	r := newRig(t)
+	r.fill(r.log, 300)
+	other := r.sign(r.log, testca.Identity{Email: "bob@beta.example", Issuer: "https://accounts.google.com"})
+	r.mustPass()
+	ctx := context.Background()
+	if missing, err := r.engine.Uncovered(ctx, r.store); err != nil || len(missing) != 0 {
+		t.Errorf("%v, %v", missing, err)
+	}
+	watches := append(r.opts.Watches.Watches(), watchlist.Watch{Name: "beta", Match: []watchlist.Item{{Subject: []string{"*@beta.example"}}}})
+	list, err := watchlist.Compile(watches)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.opts.Watches = list
+	r.opts.WatchConfigs = append(r.opts.WatchConfigs, monitor.WatchConfig{Severity: "high"})
+	r.restart()
+	r.fill(r.log, 100)
+	r.mustPass()
+	missing, err := r.engine.Uncovered(ctx, r.store)
+	if err != nil || len(missing) != 1 || missing[0].Command() != "sigwarden scan --log acme --from 0 --to 301" {
+		t.Fatalf("%v, %v", missing, err)
+	}
+	status, err := r.engine.Status(ctx, r.store, []string{"chat"})
+	if err != nil || fmt.Sprint(status.Logs[0].Coverage) != "[{301 401}]" || status.Logs[0].State != "ok" {
+		t.Errorf("%+v, %v", status, err)
+	}
+	if out := r.engine.Scan(ctx, r.store, monitor.ScanOptions{Log: "acme", From: missing[0].From, To: missing[0].To}); out.Err != nil {
+		t.Fatal(out.Err)
+	}
+	if missing, _ := r.engine.Uncovered(ctx, r.store); len(missing) != 0 {
+		t.Errorf("%v", missing)
+	}
+	if got := r.verdicts(); got != fmt.Sprintf("%d:unexpected", other) {
+		t.Error(got)
 	}
 }

@@ -7,22 +7,15 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/notify"
 )
 
-// ChannelStatus is how the deliveries of a channel are.
-type ChannelStatus struct {
-	Name        string     `json:"name"`
-	Pending     int        `json:"pending"`
-	Failed      int        `json:"failed"`
-	LastSuccess *time.Time `json:"last_success"`
-}
-
 // Channels returns how the deliveries of channels are, in the order of names.
-func (s *Store) Channels(ctx context.Context, names []string) ([]ChannelStatus, error) {
-	out := []ChannelStatus{}
+func (s *Store) Channels(ctx context.Context, names []string) ([]monitor.ChannelStatus, error) {
+	out := []monitor.ChannelStatus{}
 	for _, name := range names {
-		c := ChannelStatus{Name: name}
+		c := monitor.ChannelStatus{Name: name}
 		var last sql.NullInt64
 		err := s.db.QueryRowContext(ctx, "SELECT (SELECT COUNT(*) FROM outbox WHERE channel = $1 AND state = 'pending'), (SELECT COUNT(*) FROM outbox WHERE channel = $1 AND state = 'failed'), (SELECT last_success FROM channels WHERE name = $1)", name).
 			Scan(&c.Pending, &c.Failed, &last)

@@ -17,7 +17,7 @@ import (
 	"github.com/sigwarden/sigwarden/notify"
 )
 
-var _ monitor.Store = (*Store)(nil)
+var _ monitor.StatusStore = (*Store)(nil)
 
 // State returns what is stored of a log; Version 0 if nothing is.
 func (s *Store) State(ctx context.Context, logID string) (monitor.State, error) {

@@ -1,0 +1,349 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sigwarden/sigwarden/checkpoint"
+)
+
+// What a person does to a log beside the daemon.
+
+// Errors of Resume and Scan.
+var (
+	ErrUnknownLog = errors.New("no such log is configured")
+	ErrNotHalted  = errors.New("the log is not halted by this incident")
+	ErrNotBegun   = errors.New("the log was never polled successfully")
+)
+
+func (e *Engine) runner(name string) (*runner, error) {
+	for _, r := range e.runners {
+		if r.cfg.Name == name {
+			return r, nil
+		}
+	}
+	return nil, fmt.Errorf("log %q: %w", name, ErrUnknownLog)
+}
+
+// Resume lets a halted log go on from our head, once a person has looked at
+// the incident. With rebaseline it begins anew at the log's present head, with
+// coverage from there on; the old head stays with the incident.
+func (e *Engine) Resume(ctx context.Context, name, incident string, rebaseline bool) error {
+	r, err := e.runner(name)
+	if err != nil {
+		return err
+	}
+	for try := 0; ; try++ {
+		err := r.resume(ctx, incident, rebaseline)
+		// A daemon that polls just now was faster: it is its state then that
+		// has to go on.
+		if !errors.Is(err, ErrConflict) || try == 5 {
+			return err
+		}
+	}
+}
+
+func (r *runner) resume(ctx context.Context, incident string, rebaseline bool) error {
+	var out Outcome
+	t, err := r.newTurn(ctx, &out)
+	if err != nil {
+		return err
+	}
+	if t.old.Halted == "" || t.old.Halted != incident {
+		what := "it is not halted"
+		if t.old.Halted != "" {
+			what = "it is halted by incident " + t.old.Halted
+		}
+		return fmt.Errorf("log %s, incident %s: %w: %s", r.cfg.Name, incident, ErrNotHalted, what)
+	}
+	note := "Resumed from the verified head by an operator."
+	t.next.Halted = ""
+	if rebaseline {
+		raw, err := r.checkpoint(ctx)
+		if err != nil {
+			return fmt.Errorf("fetching the checkpoint: %w", err)
+		}
+		c, err := r.cfg.Log.Open(raw)
+		if err != nil {
+			return err
+		}
+		tree, err := checkpoint.OpenTree(c, r.served(ctx))
+		if err != nil {
+			return err
+		}
+		root := c.Root()
+		t.batch.Reset = true
+		t.batch.Collect = map[string][]Evidence{incident: {{"head-before-rebaseline", []byte(t.old.Head)}, {"head-after-rebaseline", c.Raw()}}}
+		t.next.Frozen, t.next.CatchUp, t.next.Streaks = "", nil, nil
+		if err := t.rebase(tree, c.Size()); err != nil {
+			return err
+		}
+		t.next.Epoch = fmt.Sprintf("%x", root)
+		note = fmt.Sprintf("Given a new baseline at size %d by an operator; coverage of the former tree ended at %d.", c.Size(), t.old.Scanned)
+	} else if inc := t.find(KindRetiredChanged); inc != nil && inc.ID == incident {
+		t.next.Frozen = "" // a person has decided that the log goes on
+	}
+	for _, inc := range t.open {
+		if inc.ID == incident {
+			t.settle(inc.Kind, note)
+			break
+		}
+	}
+	return t.commit(ctx)
+}
+
+// CoverageStore tells which ranges a watch has covered.
+type CoverageStore interface {
+	Store
+	// Coverage returns the ranges that a watch has covered, by the hash of its
+	// rule, in order and without overlap.
+	Coverage(ctx context.Context, logID, watchHash string) ([]Range, error)
+}
+
+// covered returns the ranges that every watch of today has covered.
+func (r *runner) covered(ctx context.Context, store CoverageStore) ([]Range, error) {
+	var all []Range
+	for i, hash := range r.watchSet {
+		ranges, err := store.Coverage(ctx, r.cfg.ID, hash)
+		if err != nil {
+			return nil, err
+		}
+		if i == 0 {
+			all = ranges
+		} else {
+			all = intersect(all, ranges)
+		}
+	}
+	return all, nil
+}
+
+func intersect(a, b []Range) []Range {
+	var out []Range
+	for i, j := 0, 0; i < len(a) && j < len(b); {
+		from, to := max(a[i].From, b[j].From), min(a[i].To, b[j].To)
+		if from < to {
+			out = append(out, Range{from, to})
+		}
+		if a[i].To < b[j].To {
+			i++
+		} else {
+			j++
+		}
+	}
+	return out
+}
+
+// without returns the parts of r that are in none of ranges.
+func without(r Range, ranges []Range) []Range {
+	var out []Range
+	for _, c := range ranges {
+		if c.To <= r.From || c.From >= r.To {
+			continue
+		}
+		if c.From > r.From {
+			out = append(out, Range{r.From, c.From})
+		}
+		r.From = c.To
+	}
+	if r.From < r.To {
+		out = append(out, r)
+	}
+	return out
+}
+
+// Uncovered is a range that a log's entries were read of, but not with every
+// watch of today.
+type Uncovered struct {
+	Log string
+	Range
+}
+
+// Command is the command that closes it.
+func (u Uncovered) Command() string {
+	return fmt.Sprintf("sigwarden scan --log %s --from %d --to %d", u.Log, u.From, u.To)
+}
+
+// Uncovered returns what the watches of today have not covered of what was
+// read: a watch that is added today has not seen yesterday.
+func (e *Engine) Uncovered(ctx context.Context, store CoverageStore) ([]Uncovered, error) {
+	var out []Uncovered
+	for _, r := range e.runners {
+		st, err := store.State(ctx, r.cfg.ID)
+		if err != nil {
+			return nil, err
+		}
+		if st.Head == "" || r.cfg.ConsistencyOnly || len(r.watchSet) == 0 {
+			continue
+		}
+		have, err := r.covered(ctx, store)
+		if err != nil {
+			return nil, err
+		}
+		for _, gap := range without(Range{st.Start, st.Scanned}, have) {
+			out = append(out, Uncovered{r.cfg.Name, gap})
+		}
+	}
+	return out, nil
+}
+
+// ScanOptions configure Scan.
+type ScanOptions struct {
+	Log      string
+	From, To uint64 // To 0: to the verified head
+	// Quiet stores findings without telling anybody.
+	Quiet bool
+	// Progress is called after every bundle with the entries done so far, of
+	// all that are to be read.
+	Progress func(done, total uint64)
+	// Idle gives up after a while without progress; 0: never.
+	Idle time.Duration
+}
+
+// Scan reads a range of a log's verified tree with the watches of today: what
+// they have not covered of it. It runs beside a daemon, and can be interrupted
+// and called again: what is covered by then is not read twice.
+func (e *Engine) Scan(ctx context.Context, store CoverageStore, opts ScanOptions) (out Outcome) {
+	r, err := e.runner(opts.Log)
+	if err != nil {
+		out.Err = err
+		return out
+	}
+	out.Log = r.cfg.Name
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer r.watchProgress(cancel, opts.Idle)()
+	if out.Err = r.scanRange(ctx, store, opts, &out); out.Err != nil && ctx.Err() != nil {
+		out.Err = context.Cause(ctx)
+	}
+	return out
+}
+
+func (r *runner) scanRange(ctx context.Context, store CoverageStore, opts ScanOptions, out *Outcome) error {
+	st, err := store.State(ctx, r.cfg.ID)
+	if err != nil {
+		return err
+	}
+	if st.Head == "" {
+		return fmt.Errorf("log %s: %w: `sigwarden run --once` begins it", r.cfg.Name, ErrNotBegun)
+	}
+	known, err := r.known(ctx, st)
+	if err != nil {
+		return err
+	}
+	if opts.To == 0 {
+		opts.To = st.HeadSize
+	}
+	if opts.From >= opts.To || opts.To > st.HeadSize {
+		return fmt.Errorf("log %s: range [%d, %d) is empty, or goes beyond the verified size %d", r.cfg.Name, opts.From, opts.To, st.HeadSize)
+	}
+	tree, err := known.Tree(r.served(ctx))
+	if err != nil {
+		return err
+	}
+	have, err := r.covered(ctx, store)
+	if err != nil {
+		return err
+	}
+	gaps, err := store.Gaps(ctx, r.cfg.ID)
+	if err != nil {
+		return err
+	}
+	todo := without(Range{opts.From, opts.To}, have)
+	var total, done uint64
+	for _, part := range todo {
+		total += part.To - part.From
+	}
+	report := func() {
+		if opts.Progress != nil {
+			opts.Progress(done, total)
+		}
+	}
+	report()
+	s := r.newSpan(tree, st.Epoch, time.Time{})
+	for _, part := range todo {
+		rec := &recorder{runner: r, span: s, out: out, quiet: opts.Quiet, at: part.From, from: part.From, gaps: gaps, began: r.opts.Now()}
+		_, runErr := s.run(ctx, part.From, part.To, func(res result) error {
+			done += res.job.to - res.job.from
+			report()
+			return rec.take(ctx, res)
+		})
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 8*time.Second)
+		flushErr := rec.flush(last)
+		cancel()
+		if err := errors.Join(runErr, flushErr); err != nil {
+			return err
+		}
+	}
+	out.Head, out.Scanned = st.HeadSize, opts.To
+	return nil
+}
+
+// recorder records what a scan beside the daemon found, without touching the
+// state of the log.
+type recorder struct {
+	*runner
+	span     *span
+	out      *Outcome
+	quiet    bool
+	from, at uint64
+	gaps     []Gap
+	results  []result
+	began    time.Time
+}
+
+func (c *recorder) take(ctx context.Context, res result) error {
+	c.results = append(c.results, res)
+	c.at = res.job.to
+	if c.at-c.from < uint64(c.opts.CommitEvery) && c.opts.Now().Sub(c.began) < commitAfter {
+		return nil
+	}
+	return c.flush(ctx)
+}
+
+func (c *recorder) flush(ctx context.Context) error {
+	c.began = c.opts.Now()
+	if len(c.results) == 0 {
+		return nil
+	}
+	t, err := c.newTurn(ctx, c.out)
+	if err != nil {
+		return err
+	}
+	for _, res := range c.results {
+		// A gap that was read in full is filled; the others stay as they are,
+		// with the polls that they have seen.
+		var kept []Gap
+		for _, g := range c.gaps {
+			if g.From >= res.job.from && g.To <= res.job.to {
+				if len(res.gaps) == 0 {
+					t.batch.FilledGaps = append(t.batch.FilledGaps, g)
+				} else {
+					kept = append(kept, g)
+				}
+			}
+		}
+		if len(kept) > 0 {
+			res.gaps = nil
+			c.out.Missing = true
+		}
+		t.book(res, c.span.tree)
+	}
+	if c.quiet {
+		for i := range t.batch.Findings {
+			t.batch.Findings[i].Deliveries = nil
+		}
+	}
+	t.batch.Coverage, t.batch.WatchSet = []Range{{c.from, c.at}}, c.watchSet
+	recorded, err := c.opts.Store.Commit(ctx, c.cfg.ID, t.old, nil, t.batch)
+	if err != nil {
+		return fmt.Errorf("storing what was found: %w", err)
+	}
+	c.count(t.batch, recorded, c.out)
+	if c.opts.Wake != nil && t.batch.delivers() {
+		c.opts.Wake()
+	}
+	c.from, c.results = c.at, nil
+	return nil
+}

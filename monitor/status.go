@@ -1,0 +1,152 @@
+package monitor
+
+import (
+	"context"
+	"time"
+
+	"github.com/sigwarden/sigwarden/checkpoint"
+)
+
+// Status is the document of `sigwarden status --json` and /api/v1/status.
+type Status struct {
+	Logs      []LogStatus     `json:"logs"`
+	Channels  []ChannelStatus `json:"channels"`
+	Findings  OpenCount       `json:"findings"`
+	Incidents OpenCount       `json:"incidents"`
+}
+
+// OpenCount counts what is open.
+type OpenCount struct {
+	Open int `json:"open"`
+}
+
+// LogStatus is how one log is.
+type LogStatus struct {
+	Name   string `json:"name"`
+	Type   string `json:"type"`
+	Origin string `json:"origin"`
+	// State is ok, catching-up, unreachable, waiting, halted or retired; new
+	// before the first successful poll.
+	State       string       `json:"state"`
+	Verified    VerifiedHead `json:"verified"`
+	Scanned     uint64       `json:"scanned"`
+	Lag         uint64       `json:"lag"`
+	Coverage    []Range      `json:"coverage"`
+	Gaps        []Gap        `json:"gaps"`
+	KeyOnly     uint64       `json:"key_only_entries"`
+	Undecodable uint64       `json:"undecodable_entries"`
+	LastPoll    *time.Time   `json:"last_poll"`
+	Error       *string      `json:"error"`
+
+	Entries     uint64    `json:"-"`
+	LastSuccess time.Time `json:"-"`
+	Incident    string    `json:"-"` // that halts it
+}
+
+// VerifiedHead is the newest checkpoint that was proven, and when.
+type VerifiedHead struct {
+	Size uint64              `json:"size"`
+	Root *checkpoint.HexHash `json:"root"`
+	At   *time.Time          `json:"at"`
+}
+
+// ChannelStatus is how the deliveries of a channel are.
+type ChannelStatus struct {
+	Name        string     `json:"name"`
+	Pending     int        `json:"pending"`
+	Failed      int        `json:"failed"`
+	LastSuccess *time.Time `json:"last_success"`
+}
+
+// StatusStore is what Status reads.
+type StatusStore interface {
+	CoverageStore
+	// LastPoll returns when a log was polled last, when that succeeded last, and
+	// how the last poll failed, if it did.
+	LastPoll(ctx context.Context, logID string) (at, success time.Time, failure string, err error)
+	// Channels returns how the deliveries of channels are.
+	Channels(ctx context.Context, names []string) ([]ChannelStatus, error)
+	// CountOpen returns how many findings and incidents are open.
+	CountOpen(ctx context.Context) (findings, incidents int, err error)
+}
+
+// Status reads how everything is. channels are the names of those configured.
+func (e *Engine) Status(ctx context.Context, store StatusStore, channels []string) (Status, error) {
+	s := Status{Logs: []LogStatus{}}
+	for _, r := range e.runners {
+		l, err := r.status(ctx, store)
+		if err != nil {
+			return s, err
+		}
+		s.Logs = append(s.Logs, l)
+	}
+	var err error
+	if s.Channels, err = store.Channels(ctx, channels); err != nil {
+		return s, err
+	}
+	s.Findings.Open, s.Incidents.Open, err = store.CountOpen(ctx)
+	return s, err
+}
+
+func (r *runner) status(ctx context.Context, store StatusStore) (LogStatus, error) {
+	l := LogStatus{Name: r.cfg.Name, Type: r.cfg.Type, Origin: r.cfg.Log.Origin(), State: "new", Coverage: []Range{}, Gaps: []Gap{}}
+	st, err := store.State(ctx, r.cfg.ID)
+	if err != nil {
+		return l, err
+	}
+	at, success, failure, err := store.LastPoll(ctx, r.cfg.ID)
+	if err != nil {
+		return l, err
+	}
+	if !at.IsZero() {
+		l.LastPoll, l.LastSuccess = &at, success
+	}
+	if failure != "" {
+		l.Error = &failure
+		l.State = "unreachable"
+	}
+	if st.Head == "" {
+		return l, nil
+	}
+	c, err := r.cfg.Log.Open([]byte(st.Head))
+	if err != nil {
+		return l, err
+	}
+	root := checkpoint.HexHash(c.Root())
+	l.Verified = VerifiedHead{Size: st.HeadSize, Root: &root, At: &st.HeadAt}
+	l.Scanned, l.Lag = st.Scanned, st.HeadSize-st.Scanned
+	l.KeyOnly, l.Undecodable, l.Entries, l.Incident = st.KeyOnly, st.Undecodable, st.Entries, st.Halted
+	if have, err := r.covered(ctx, store); err != nil {
+		return l, err
+	} else if have != nil {
+		l.Coverage = have
+	}
+	if gaps, err := store.Gaps(ctx, r.cfg.ID); err != nil {
+		return l, err
+	} else if gaps != nil {
+		l.Gaps = gaps
+	}
+	open, err := store.OpenIncidents(ctx, r.cfg.ID)
+	if err != nil {
+		return l, err
+	}
+	l.State = "ok"
+	if l.Lag > 0 {
+		l.State = "catching-up"
+	}
+	if st.Frozen != "" && l.Lag == 0 {
+		l.State = "retired"
+	}
+	for _, inc := range open {
+		switch inc.Kind {
+		case KindUnreachable:
+			l.State = "unreachable"
+		case KindUnproven, KindBadSignature:
+			l.State = "waiting"
+		}
+	}
+	if st.Halted != "" {
+		l.State = "halted"
+	}
+	return l, nil
+}
