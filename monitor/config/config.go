@@ -1,0 +1,143 @@
+// Package config reads the configuration: YAML into structs, strictly, with
+// file, line and column for everything that is wrong. It imports nothing of
+// the project, and knows nothing of what a pattern or a key means.
+package config
+
+import (
+	"time"
+
+	"github.com/robfig/cron/v3"
+)
+
+// Config is a whole configuration file.
+type Config struct {
+	// State is the SQLite file; default sigwarden.db beside the configuration.
+	State string
+	// Schedule is the default for every log; default @every 1m.
+	Schedule Schedule
+	Trust    Trust
+	Logs     []Log
+	Watches  []Watch
+	Notify   Notify
+	HTTP     HTTP
+
+	file *file
+}
+
+// Trust says where certificate authorities and log keys come from.
+type Trust struct {
+	// TrustedRoot is the path of a pinned trusted_root.json; empty: none.
+	TrustedRoot string
+}
+
+// Log is one log that is spelt out.
+type Log struct {
+	Path string // in the file, like logs[0]
+	// Name is how people call it; default: the origin.
+	Name string
+	// Type is rekor-v2.
+	Type string
+	// URL is the read prefix.
+	URL string
+	// Origin is the first line of its checkpoints; default: the URL without its
+	// scheme.
+	Origin string
+	// PublicKey is PEM text or a verifier key; a path was read. Empty: the key
+	// of the trusted root for this origin.
+	PublicKey string
+	// CA is PEM text of certificate authorities; empty: those of Trust.
+	CA string
+	// Start is latest, first or an index.
+	Start string
+	// Entries is false for a log whose consistency alone is verified.
+	Entries           bool
+	Schedule          Schedule
+	RequestsPerSecond float64       // 0: default
+	Parallel          int           // 0: default
+	StaleAfter        time.Duration // 0: off
+	TLSCA             string        // PEM text
+}
+
+// Watch is one rule of the watchlist.
+type Watch struct {
+	Path      string // like watchlist[0]
+	Name      string
+	Match     []Item
+	Expect    []Item
+	Severity  string   // default high
+	Notify    []string // channels; nil: every one
+	Untrusted string   // record (default), alert, ignore
+}
+
+// Item is one description of an identity.
+type Item struct {
+	Subject, Issuer, Fingerprint, Digest, Kind []string
+	Extensions                                 map[string][]string
+}
+
+// Notify is where to tell of what was found.
+type Notify struct {
+	Channels []Channel
+	// Incidents and Health name channels; nil: every one.
+	Incidents, Health []string
+}
+
+// Channel is one place to notify. Exactly one of its kinds is set.
+type Channel struct {
+	Path    string // like notify.channels[0]
+	Name    string
+	Slack   *Slack
+	Email   *Email
+	Webhook *Webhook
+	File    *File
+}
+
+// Slack posts as an app (Token, Channel) or to an incoming webhook.
+type Slack struct {
+	Token   Secret
+	Channel string
+	Webhook Secret
+	// APIURL is that of a private gateway; default Slack's own.
+	APIURL string
+}
+
+// Email sends plain text mail.
+type Email struct {
+	// SMTP is smtps://user@host:port or smtp://host:port.
+	SMTP     Secret
+	Password Secret
+	From     string
+	To       []string
+	// TLSCA is PEM text of authorities for the server's certificate.
+	TLSCA string
+}
+
+// Webhook posts JSON, signed as Standard Webhooks say.
+type Webhook struct {
+	URL    Secret
+	Secret Secret
+	TLSCA  string
+}
+
+// File appends JSON lines; "-" is standard output.
+type File struct {
+	Path string
+}
+
+// HTTP is where health and metrics are served; Listen empty: nowhere.
+type HTTP struct {
+	Listen string
+}
+
+// Schedule is when something is done.
+type Schedule struct {
+	cron.Schedule
+	Text string
+}
+
+// Severities lists the severities, the mildest first.
+func Severities() []string { return []string{"info", "low", "medium", "high", "critical"} }
+
+// ChannelKinds lists the kinds of channels. A new one is a line here, a field
+// of Channel, and a package below notify.
+func ChannelKinds() []string { return []string{"slack", "email", "webhook", "file"} }

@@ -1,0 +1,231 @@
+package config
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+const vkey = "log.example+0de4d0ce+AT9iCn4SmL+UrNVOVMsjeSQg50lDEEh0cLGWNlUiDXo5"
+
+const good = `state: state/s.db
+schedule: "@every 30s"
+logs:
+  - name: internal
+    type: rekor-v2
+    url: https://rekor.acme.example
+    public_key: ` + vkey + `
+    ca: ca.pem
+    start: first
+    schedule: "*/5 * * * *"
+    requests_per_second: 20
+    parallel: 8
+    stale_after: 24h
+watchlist:
+  - name: releases
+    match:
+      - subject: "https://github.com/acme/*"
+        issuer: [https://token.actions.githubusercontent.com, none]
+      - extensions: {source-repository-owner-uri: https://github.com/acme}
+    expect:
+      - subject: x
+        issuer: y
+    severity: critical
+    notify: lines
+    untrusted: alert
+notify:
+  channels:
+    - name: lines
+      file: {path: "-"}
+    - name: hook
+      webhook: {url: env:URL, secret: file:secret.txt}
+    - name: mail
+      email: {smtp: "smtps://u@mail.example:465", password: env:PW, from: a@b.example, to: c@d.example}
+    - name: chat
+      slack: {webhook: env:URL}
+  incidents: [lines]
+  health: []
+http:
+  listen: 127.0.0.1:8480
+`
+
+func env(name string) string {
+	return map[string]string{"URL": "https://hooks.example/T0/secret", "PW": "hunter2"}[name]
+}
+
+func folder(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range map[string]string{"ca.pem": "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n", "secret.txt": "whsec_abc\n", "empty.txt": ""} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestGoodConfiguration(t *testing.T) {
+	dir := folder(t)
+	c, err := Parse(filepath.Join(dir, "c.yaml"), []byte(good), env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := c.Logs[0]
+	if l.Origin != "rekor.acme.example" || l.PublicKey != vkey || !strings.Contains(l.CA, "CERTIFICATE") || l.Parallel != 8 || l.StaleAfter != 24*time.Hour || !l.Entries || l.Schedule.Text != "*/5 * * * *" {
+		t.Errorf("log: %+v", l)
+	}
+	if c.State != filepath.Join(dir, "state/s.db") || c.Schedule.Text != "@every 30s" {
+		t.Errorf("state %s, schedule %s", c.State, c.Schedule.Text)
+	}
+	w := c.Watches[0]
+	if w.Severity != "critical" || w.Untrusted != "alert" || len(w.Notify) != 1 || len(w.Match) != 2 || len(w.Match[0].Issuer) != 2 || w.Match[1].Extensions["source-repository-owner-uri"][0] != "https://github.com/acme" {
+		t.Errorf("watch: %+v", w)
+	}
+	if got := c.Notify.Channels[1].Webhook; got.Secret.Reveal() != "whsec_abc" || got.URL.Reveal() != env("URL") {
+		t.Error("secrets are not read from environment and file")
+	}
+	if c.Notify.Health == nil || len(c.Notify.Health) != 0 || len(c.Notify.Incidents) != 1 {
+		t.Errorf("health %v, incidents %v", c.Notify.Health, c.Notify.Incidents)
+	}
+	if i := c.At("watchlist[0].match[0].subject[0]", "x"); i.Line != 17 || i.Col != 18 {
+		t.Errorf("place of a subject: %d:%d", i.Line, i.Col)
+	}
+	if i := c.At("watchlist[0].match[0].issuer[1]", "x"); i.Line != 18 || !strings.Contains(i.Source, "issuer") {
+		t.Errorf("place of an issuer: %+v", i)
+	}
+	if i := c.At("watchlist[0].match[1].extensions.source-repository-owner-uri[0]", "x"); i.Line != 19 {
+		t.Errorf("place of an extension: %+v", i)
+	}
+	for _, text := range []string{fmt.Sprint(c.Notify), fmt.Sprintf("%+v %#v %s", c.Notify.Channels[1].Webhook, c.Notify.Channels[1].Webhook, c.Notify.Channels[2].Email.Password)} {
+		if strings.Contains(text, "hunter2") || strings.Contains(text, "whsec") || strings.Contains(text, "T0") {
+			t.Errorf("a secret is printed: %s", text)
+		}
+	}
+	if data, err := json.Marshal(c.Notify.Channels[2].Email); err != nil || strings.Contains(string(data), "hunter2") {
+		t.Errorf("a secret is marshalled: %s", data)
+	}
+}
+
+// TestBadConfigurations changes one line of the good one, and wants the error
+// at that place.
+func TestBadConfigurations(t *testing.T) {
+	dir := folder(t)
+	for _, tc := range []struct {
+		old, new string
+		line     int
+		want     string
+	}{
+		{"schedule: \"@every 30s\"", "schedul: \"@every 30s\"", 2, `unknown key "schedul" in the configuration; did you mean "schedule"?`},
+		{"    start: first", "    strat: first", 9, `did you mean "start"?`},
+		{"    start: first", "    name: again", 9, `already defined`},
+		{"    start: first", "    start: -3", 9, `want latest, first or an index`},
+		{"    type: rekor-v2", "    type: rekor-v3", 5, `did you mean "rekor-v2"?`},
+		{"    type: rekor-v2", "    type: rekor-v1", 5, `not part of this version`},
+		{"    type: rekor-v2\n", "", 4, `a log has no "type"`},
+		{"    url: https://rekor.acme.example", "    url: rekor.acme.example", 6, "want a url"},
+		{"ca: ca.pem", "ca: nosuch.pem", 8, "no such file"},
+		{"    ca: ca.pem\n", "", 4, `has no "ca"`},
+		{"    public_key: " + vkey + "\n", "", 4, `has no "public_key"`},
+		{"*/5 * * * *", "0 0 30 2 *", 10, "never fires"},
+		{"*/5 * * * *", "61 * * * *", 10, "not a schedule"},
+		{"*/5 * * * *", "@every 0s", 10, "shortest time"},
+		{"*/5 * * * *", "TZ=UTC @every -1h", 10, "shortest time"},
+		{"*/5 * * * *", "TZ=UTC", 10, "not a schedule"},
+		{"requests_per_second: 20", "requests_per_second: 0", 11, "no number from"},
+		{"requests_per_second: 20", "requests_per_second: many", 11, "no number from"},
+		{"stale_after: 24h", "stale_after: 24", 13, "is no time"},
+		{"  - name: releases\n    match:", "  - match:", 15, `a watch has no "name"`},
+		{"severity: critical", "severity: sever", 23, "is no severity"},
+		{"severity: critical", "severity: Critical", 23, `did you mean "critical"?`},
+		{"notify: lines", "notify: line", 24, `no channel is called "line"; did you mean "lines"?`},
+		{"untrusted: alert", "untrusted: allow", 25, "is no way to treat"},
+		{"      - subject: x", "      - subjct: x", 21, `did you mean "subject"?`},
+		{"      - subject: x", "      - subject: {a: b}", 21, "want a text, found a mapping"},
+		{`file: {path: "-"}`, `fil: {path: "-"}`, 29, `did you mean "file"?`},
+		{`file: {path: "-"}`, `slack: {token: x}`, 29, "either token and channel, or webhook"},
+		{"secret: file:secret.txt", "secret: file:empty.txt", 31, "is empty"},
+		{"secret: file:secret.txt", "secret: file:nosuch.txt", 31, "no such file"},
+		{"secret: file:secret.txt", "secret: env:NOTSET", 31, "environment variable NOTSET is not set"},
+		{"    - name: hook", "    - name: lines", 30, `two channels are called "lines"`},
+		{"from: a@b.example", "from: nobody", 33, "no e-mail address"},
+		{"incidents: [lines]", "incidents: [linse]", 36, `did you mean "lines"?`},
+		{"listen: 127.0.0.1:8480", "listen: 8480", 39, "is no address"},
+		{"http:\n", "trust: {sigstore: public-good}\nhttp:\n", 38, "trust.sigstore"},
+		{"  - name: internal\n    type: rekor-v2", "  - sigstore: rekor", 4, "logs of `sigstore:`"},
+		{"state: state/s.db", "state: &a state/s.db", 1, "anchors"},
+		{"state: state/s.db", "state: [a", 2, ""},
+		{"state: state/s.db", "state: ''", 1, "is empty"},
+		{"state: state/s.db", "state: a\n---\nstate: b", 0, "2 YAML documents"},
+		{"watchlist:\n", "watchlist: 7\nx:\n", 14, "want a list"},
+	} {
+		text := strings.Replace(good, tc.old, tc.new, 1)
+		if text == good {
+			t.Fatalf("%q is not in the good configuration", tc.old)
+		}
+		_, err := Parse(filepath.Join(dir, "c.yaml"), []byte(text), env)
+		var e *Error
+		if !errors.As(err, &e) {
+			t.Errorf("%q: %v", tc.new, err)
+			continue
+		}
+		found := false
+		for _, i := range e.Issues {
+			found = found || strings.Contains(i.Message, tc.want) && i.Line == tc.line
+		}
+		if !found {
+			t.Errorf("%q: want %q in line %d, got\n%v", tc.new, tc.want, tc.line, err)
+		}
+		if strings.Contains(err.Error(), "whsec") || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("a secret is printed: %v", err)
+		}
+	}
+	for name, text := range map[string]string{
+		"empty":                "",
+		"comment only":         "# nothing\n",
+		"no logs":              "state: x\n",
+		"two logs of one name": good[:strings.Index(good, "watchlist:")] + "  - {name: internal, type: rekor-v2, url: 'https://b.example', public_key: '" + vkey + "', ca: ca.pem}\n",
+		"two of one origin":    good[:strings.Index(good, "watchlist:")] + "  - {name: b, type: rekor-v2, url: 'https://rekor.acme.example/', public_key: '" + vkey + "', ca: ca.pem}\n",
+		"directory, no origin": "logs: [{type: rekor-v2, url: 'file:///x', public_key: '" + vkey + "', ca: ca.pem}]\n",
+	} {
+		if _, err := Parse(filepath.Join(dir, "c.yaml"), []byte(text), env); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestAllErrorsAtOnce(t *testing.T) {
+	_, err := Parse("c.yaml", []byte("stat: x\nlogs: [{tipe: a}]\nhttp: {port: 1}\n"), env)
+	var e *Error
+	if !errors.As(err, &e) || len(e.Issues) < 3 {
+		t.Errorf("%v", err)
+	}
+	if !strings.HasPrefix(err.Error(), "c.yaml:1:1: unknown key \"stat\"") || !strings.Contains(err.Error(), "\n     1 | stat: x") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestScalarsStayAsWritten: YAML's numbers are texts here.
+func TestScalarsStayAsWritten(t *testing.T) {
+	for _, text := range []string{"1.10", "010", "1_000", "0x1F", "yes", "true"} {
+		c, err := Parse(filepath.Join(folder(t), "c.yaml"), []byte(strings.Replace(good, `"https://github.com/acme/*"`, text, 1)), env)
+		if err != nil || c.Watches[0].Match[0].Subject[0] != text {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(good))
+	f.Add([]byte("a: [1, {b: c}]\n---\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := Parse("c.yaml", data, func(string) string { return "x" })
+		if err == nil && len(c.Logs) == 0 {
+			t.Fatal("accepted without a log")
+		}
+	})
+}

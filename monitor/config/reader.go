@@ -1,0 +1,386 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+)
+
+// maxFile bounds a configuration, and every file that it names.
+const maxFile = 16 << 20
+
+// file is the text of a configuration and where things stand in it.
+type file struct {
+	name   string
+	lines  []string
+	places map[string][2]int // path -> line, column
+	issues []Issue
+	getenv func(string) string
+}
+
+// At makes an issue of an error at a path like watchlist[0].match[1].subject[0].
+// A place that the file does not have stands for the nearest one around it.
+func (c *Config) At(path, message string) Issue { return c.file.at(path, message) }
+
+func (f *file) at(path, message string) Issue {
+	for p := path; ; {
+		if place, ok := f.places[p]; ok {
+			return f.issue(place[0], place[1], path, message)
+		}
+		cut := strings.LastIndexAny(p, ".[")
+		if cut < 0 {
+			return Issue{File: f.name, Path: path, Message: message}
+		}
+		p = p[:cut]
+	}
+}
+
+func (f *file) issue(line, col int, path, message string) Issue {
+	i := Issue{File: f.name, Line: line, Col: col, Path: path, Message: message}
+	if line >= 1 && line <= len(f.lines) {
+		i.Source = f.lines[line-1]
+	}
+	return i
+}
+
+// fail books what is wrong at a node.
+func (f *file) fail(n ast.Node, path, format string, args ...any) {
+	line, col := place(n)
+	f.issues = append(f.issues, f.issue(line, col, path, fmt.Sprintf(format, args...)))
+}
+
+func place(n ast.Node) (line, col int) {
+	if n == nil || n.GetToken() == nil {
+		return 0, 0
+	}
+	// A mapping's own token is its first colon; the key says more.
+	if m, ok := n.(*ast.MappingNode); ok && len(m.Values) > 0 {
+		n = m.Values[0].Key
+	}
+	if v, ok := n.(*ast.MappingValueNode); ok {
+		n = v.Key
+	}
+	p := n.GetToken().Position
+	return p.Line, p.Column
+}
+
+// parse reads YAML and returns the mapping at its top.
+func parse(name string, data []byte) (*file, ast.Node, error) {
+	f := &file{name: name, lines: strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n"), places: map[string][2]int{}}
+	tree, err := parser.ParseBytes(data, 0)
+	if err != nil {
+		var ye yaml.Error
+		if errors.As(err, &ye) && ye.GetToken() != nil {
+			p := ye.GetToken().Position
+			return nil, nil, &Error{[]Issue{f.issue(p.Line, p.Column, "", ye.GetMessage())}}
+		}
+		return nil, nil, &Error{[]Issue{{File: name, Message: "not YAML: " + err.Error()}}}
+	}
+	var bodies []ast.Node
+	for _, d := range tree.Docs {
+		if d.Body != nil {
+			bodies = append(bodies, d.Body)
+		}
+	}
+	if len(bodies) != 1 {
+		return nil, nil, &Error{[]Issue{{File: name, Message: fmt.Sprintf("holds %d YAML documents, want one", len(bodies))}}}
+	}
+	refused := refuse{f}
+	ast.Walk(refused, bodies[0])
+	return f, bodies[0], nil
+}
+
+// refuse books what a configuration has no use for.
+type refuse struct{ f *file }
+
+func (r refuse) Visit(n ast.Node) ast.Visitor {
+	switch n.(type) {
+	case *ast.AnchorNode, *ast.AliasNode, *ast.MergeKeyNode, *ast.TagNode:
+		r.f.fail(n, "", "anchors, aliases and tags are not used in a configuration")
+		return nil
+	}
+	return r
+}
+
+// field reads the value of one key.
+type field func(n ast.Node, path string)
+
+// mapping reads a mapping with known keys. It books keys that are not known,
+// and those that must be there and are not.
+func (f *file) mapping(n ast.Node, path, what string, fields map[string]field, required ...string) {
+	var values []*ast.MappingValueNode
+	switch m := n.(type) {
+	case *ast.MappingNode:
+		values = m.Values
+	case *ast.MappingValueNode:
+		values = []*ast.MappingValueNode{m}
+	case *ast.NullNode:
+	default:
+		f.fail(n, path, "%s is a %s, want keys with values", what, kindOf(n))
+		return
+	}
+	seen := map[string]bool{}
+	for _, v := range values {
+		key := v.Key.GetToken().Value
+		child := strings.TrimPrefix(path+"."+key, ".")
+		if seen[key] {
+			f.fail(v.Key, child, "key %q is there twice in %s", key, what)
+			continue
+		}
+		seen[key] = true
+		line, col := place(v.Key)
+		f.places[child] = [2]int{line, col}
+		read, ok := fields[key]
+		if !ok {
+			var known []string
+			for k := range fields {
+				known = append(known, k)
+			}
+			f.fail(v.Key, child, "unknown key %q in %s%s", key, what, didYouMean(key, known))
+			continue
+		}
+		read(v.Value, child)
+	}
+	for _, key := range required {
+		if !seen[key] {
+			line, col := place(n)
+			if p, ok := f.places[path]; ok && line == 0 {
+				line, col = p[0], p[1]
+			}
+			f.issues = append(f.issues, f.issue(line, col, path, fmt.Sprintf("%s has no %q", what, key)))
+		}
+	}
+}
+
+// list reads a sequence.
+func (f *file) list(n ast.Node, path, what string, read field) {
+	s, ok := n.(*ast.SequenceNode)
+	if !ok {
+		if _, null := n.(*ast.NullNode); !null {
+			f.fail(n, path, "%s is a %s, want a list", what, kindOf(n))
+		}
+		return
+	}
+	for i, v := range s.Values {
+		child := fmt.Sprintf("%s[%d]", path, i)
+		line, col := place(v)
+		f.places[child] = [2]int{line, col}
+		read(v, child)
+	}
+}
+
+func kindOf(n ast.Node) string {
+	switch n.(type) {
+	case *ast.MappingNode, *ast.MappingValueNode:
+		return "mapping"
+	case *ast.SequenceNode:
+		return "list"
+	case *ast.NullNode:
+		return "missing value"
+	}
+	return "value " + strconv.Quote(n.GetToken().Value)
+}
+
+// text reads a scalar as it is written: 1.10 stays 1.10.
+func (f *file) text(n ast.Node, path string) (string, bool) {
+	switch s := n.(type) {
+	case *ast.StringNode:
+		return s.Value, true
+	case *ast.LiteralNode:
+		return s.Value.Value, true
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
+		return n.GetToken().Value, true
+	}
+	f.fail(n, path, "want a text, found a %s", kindOf(n))
+	return "", false
+}
+
+func (f *file) into(s *string) field {
+	return func(n ast.Node, path string) {
+		if text, ok := f.text(n, path); ok {
+			if text == "" {
+				f.fail(n, path, "is empty")
+			}
+			*s = text
+		}
+	}
+}
+
+// texts reads a text or a list of texts.
+func (f *file) texts(out *[]string) field {
+	return func(n ast.Node, path string) {
+		if _, ok := n.(*ast.SequenceNode); ok {
+			*out = []string{}
+			f.list(n, path, path, func(v ast.Node, child string) {
+				if text, ok := f.text(v, child); ok {
+					*out = append(*out, text)
+				}
+			})
+			return
+		}
+		line, col := place(n)
+		f.places[path+"[0]"] = [2]int{line, col}
+		if text, ok := f.text(n, path); ok {
+			*out = []string{text}
+		}
+	}
+}
+
+func (f *file) oneOf(s *string, what string, known ...string) field {
+	return func(n ast.Node, path string) {
+		text, ok := f.text(n, path)
+		if !ok {
+			return
+		}
+		for _, k := range known {
+			if text == k {
+				*s = text
+				return
+			}
+		}
+		f.fail(n, path, "%q is no %s%s", text, what, didYouMean(text, known))
+	}
+}
+
+func (f *file) boolean(b *bool) field {
+	return func(n ast.Node, path string) {
+		if v, ok := n.(*ast.BoolNode); ok {
+			*b = v.Value
+			return
+		}
+		f.fail(n, path, "want true or false, found a %s", kindOf(n))
+	}
+}
+
+func (f *file) duration(d *time.Duration) field {
+	return func(n ast.Node, path string) {
+		text, ok := f.text(n, path)
+		if !ok {
+			return
+		}
+		v, err := time.ParseDuration(text)
+		if err != nil || v <= 0 {
+			f.fail(n, path, "%q is no time: want one like 90s, 10m or 24h", text)
+			return
+		}
+		*d = v
+	}
+}
+
+func (f *file) number(out *float64, lowest, highest float64) field {
+	return func(n ast.Node, path string) {
+		text, ok := f.text(n, path)
+		if !ok {
+			return
+		}
+		v, err := strconv.ParseFloat(text, 64)
+		if err != nil || !(v >= lowest && v <= highest) {
+			f.fail(n, path, "%q is no number from %g to %g", text, lowest, highest)
+			return
+		}
+		*out = v
+	}
+}
+
+func (f *file) schedule(s *Schedule) field {
+	return func(n ast.Node, path string) {
+		text, ok := f.text(n, path)
+		if !ok {
+			return
+		}
+		v, err := ParseSchedule(text)
+		if err != nil {
+			f.fail(n, path, "%q: %v", text, err)
+			return
+		}
+		*s = v
+	}
+}
+
+// secret reads a credential: as it is, from env:NAME or from file:PATH.
+func (f *file) secret(s *Secret) field {
+	return func(n ast.Node, path string) {
+		text, ok := f.text(n, path)
+		if !ok {
+			return
+		}
+		value, err := f.resolve(text)
+		if err != nil {
+			f.fail(n, path, "%v", err)
+			return
+		}
+		*s = Secret{value}
+	}
+}
+
+func (f *file) resolve(text string) (string, error) {
+	if name, ok := strings.CutPrefix(text, "env:"); ok {
+		if v := f.getenv(name); v != "" {
+			return v, nil
+		}
+		return "", fmt.Errorf("environment variable %s is not set", name)
+	}
+	if path, ok := strings.CutPrefix(text, "file:"); ok && !strings.HasPrefix(text, "file://") {
+		data, err := readBounded(f.relative(path))
+		if err != nil {
+			return "", err
+		}
+		v := strings.TrimRight(string(data), "\r\n")
+		if v == "" {
+			return "", fmt.Errorf("file %s is empty", path)
+		}
+		return v, nil
+	}
+	if text == "" {
+		return "", errors.New("is empty")
+	}
+	return text, nil
+}
+
+// pem reads PEM text, or the file whose path it is.
+func (f *file) pem(s *string) field {
+	return func(n ast.Node, path string) {
+		text, ok := f.text(n, path)
+		if !ok {
+			return
+		}
+		if strings.Contains(text, "-----BEGIN") {
+			*s = text
+			return
+		}
+		text = strings.TrimPrefix(text, "file:")
+		data, err := readBounded(f.relative(text))
+		if err != nil {
+			f.fail(n, path, "%v", err)
+			return
+		}
+		*s = string(data)
+	}
+}
+
+// relative makes a path relative to the configuration file.
+func (f *file) relative(path string) string {
+	if path == "" || path == "-" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(filepath.Dir(f.name), path)
+}
+
+func readBounded(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.IsDir() || info.Size() > maxFile {
+		return nil, fmt.Errorf("%s is a directory, or larger than %d bytes", path, maxFile)
+	}
+	return os.ReadFile(path)
+}

@@ -1,0 +1,100 @@
+package trust
+
+import (
+	"encoding/base64"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
+	"github.com/sigwarden/sigwarden/monitor/rekor/locallog/testca"
+)
+
+func b64(pemText string) []string {
+	var out []string
+	for _, block := range strings.Split(pemText, "-----BEGIN ")[1:] {
+		_, body, _ := strings.Cut(block, "-----\n")
+		body, _, _ = strings.Cut(body, "-----END")
+		out = append(out, strings.ReplaceAll(body, "\n", ""))
+	}
+	return out
+}
+
+func TestRootIsReadPartByPart(t *testing.T) {
+	l, err := locallog.New("log.acme.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := testca.New("acme", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := b64(l.PublicKeyPEM())[0]
+	certs := b64(ca.ChainPEM())
+	vkey := strings.Split(l.VerifierKey(), "+")
+	id := base64.StdEncoding.EncodeToString(append(hexBytes(vkey[1]), make([]byte, 28)...))
+	doc := `{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1","tlogs":[
+	 {"baseUrl":"https://log.acme.example/","publicKey":{"rawBytes":"` + key + `"},"logId":{"keyId":"` + id + `"}},
+	 {"baseUrl":"https://log.acme.example","publicKey":{"rawBytes":"` + key + `"},"logId":{"keyId":"AAAAAA=="}},
+	 {"baseUrl":"https://future.example","publicKey":{"rawBytes":"AAAA","keyDetails":"ML_DSA_44"},"logId":{"keyId":"AAAA"}}],
+	 "certificateAuthorities":[
+	 {"uri":"x","certChain":{"certificates":[{"rawBytes":"` + certs[0] + `"},{"rawBytes":"` + certs[1] + `"}]},"validFor":{"start":"2022-04-14T21:38:40Z","end":"2030-01-01T00:00:00.5Z"}},
+	 {"uri":"broken","certChain":{"certificates":[{"rawBytes":"AAAA"}]}},
+	 {"uri":"empty"}],
+	 "unknownField":{"x":1}}`
+	r, err := ParseRoot([]byte(doc))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Logs) != 1 || len(r.Key("log.acme.example")) != 1 || len(r.Authorities) != 1 || len(r.Problems) != 4 {
+		t.Errorf("%d logs, %d authorities, problems %v", len(r.Logs), len(r.Authorities), r.Problems)
+	}
+	if a := r.Authorities[0]; len(a.Chain) != 2 || a.ValidFrom.IsZero() || a.ValidUntil.Year() != 2030 {
+		t.Errorf("%+v", a)
+	}
+	for name, text := range map[string]string{"no JSON": "x", "another document": "{}", "media type": `{"mediaType":"text/plain"}`} {
+		if _, err := ParseRoot([]byte(text)); err == nil {
+			t.Errorf("%s accepted", name)
+		}
+	}
+	if r, err := ParseRoot([]byte(`{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}`)); err != nil || len(r.Authorities)+len(r.Logs) != 0 {
+		t.Errorf("an empty root: %v", err)
+	}
+	if _, err := ReadRoot(filepath.Join(t.TempDir(), "none.json")); !os.IsNotExist(err) {
+		t.Errorf("missing file: %v", err)
+	}
+	two := ca.ChainPEM() + ca.ChainPEM()
+	if list, err := ParsePEM(two); err != nil || len(list) != 2 || len(list[0].Chain) != 2 {
+		t.Errorf("two chains: %v, %v", list, err)
+	}
+	for name, text := range map[string]string{"nothing": "", "no PEM": "hello", "a key": l.PublicKeyPEM()} {
+		if _, err := ParsePEM(text); err == nil {
+			t.Errorf("%s accepted as certificates", name)
+		}
+	}
+}
+
+func hexBytes(s string) []byte {
+	out := make([]byte, len(s)/2)
+	for i := range out {
+		for _, c := range s[2*i : 2*i+2] {
+			out[i] = out[i]<<4 | byte(strings.IndexRune("0123456789abcdef", c))
+		}
+	}
+	return out
+}
+
+func TestRealRoots(t *testing.T) {
+	dir := os.Getenv("SIGWARDEN_REALDATA")
+	if dir == "" {
+		t.Skip("SIGWARDEN_REALDATA is not set: real trust roots are not read")
+	}
+	for name, logs := range map[string]int{"trusted_root.production.json": 2, "trusted_root.staging.json": 5} {
+		r, err := ReadRoot(filepath.Join(dir, name))
+		if err != nil || len(r.Problems) != 0 || len(r.Logs) != logs || len(r.Authorities) == 0 {
+			t.Errorf("%s: %+v, %v", name, r, err)
+		}
+	}
+}
