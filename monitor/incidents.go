@@ -215,3 +215,18 @@ func marshal(v any) json.RawMessage {
 	}
 	return data
 }
+
+// DeliveryFailed returns the incident of a notification that was given up, told
+// to the health channels save the one that failed.
+func DeliveryFailed(q notify.Queued, reason string, now time.Time, health []string) Incident {
+	k := incidentKind(KindDeliveryFailed)
+	inc := Incident{
+		ID:    shortID("i-", KindDeliveryFailed, q.Channel, q.Event.ID),
+		Class: k.Class, Kind: k.Kind, Severity: k.Severity, State: StateOpen, OpenedAt: now.UTC(),
+		Summary: fmt.Sprintf("Channel %s did not accept a notification (%s): %s.", q.Channel, q.Event.Title, shorten(reason)),
+		Details: marshal(map[string]any{"channel": q.Channel, "event": q.Event.ID, "attempts": q.Attempts + 1, "since": q.Created}),
+	}
+	others := slices.DeleteFunc(slices.Clone(health), func(c string) bool { return c == q.Channel })
+	inc.Deliveries = address(others, IncidentEvent(notify.IncidentOpened, inc, now))
+	return inc
+}

@@ -65,7 +65,7 @@ func (s *Store) Due(ctx context.Context, channel string, now time.Time, limit in
 // Delivered takes a delivery out of the queue.
 func (s *Store) Delivered(ctx context.Context, q notify.Queued, at time.Time) error {
 	return s.write(ctx, "writing", func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, "UPDATE outbox SET state = 'delivered', attempts = attempts + 1, error = '' WHERE channel = $1 AND event_id = $2", q.Channel, q.Event.ID); err != nil {
+		if _, err := tx.ExecContext(ctx, "DELETE FROM outbox WHERE channel = $1 AND event_id = $2", q.Channel, q.Event.ID); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, "INSERT INTO channels (name, last_success) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET last_success = excluded.last_success", q.Channel, micros(at))
@@ -79,4 +79,26 @@ func (s *Store) Retry(ctx context.Context, q notify.Queued, due time.Time, reaso
 		_, err := tx.ExecContext(ctx, "UPDATE outbox SET attempts = attempts + 1, due_at = $1, error = $2 WHERE channel = $3 AND event_id = $4", micros(due), reason, q.Channel, q.Event.ID)
 		return err
 	})
+}
+
+// Fail gives a delivery up, and opens the incident that says so, if one is
+// given, in the same transaction.
+func (s *Store) Fail(ctx context.Context, q notify.Queued, reason string, incident *monitor.Incident) error {
+	return s.write(ctx, "writing", func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, "UPDATE outbox SET state = 'failed', attempts = attempts + 1, error = $1 WHERE channel = $2 AND event_id = $3", reason, q.Channel, q.Event.ID); err != nil {
+			return err
+		}
+		if incident == nil {
+			return nil
+		}
+		w := writer{ctx: ctx, tx: tx, now: time.Now()}
+		return w.incidents(monitor.Batch{Open: []monitor.Incident{*incident}})
+	})
+}
+
+// PendingDeliveries returns how many deliveries wait.
+func (s *Store) PendingDeliveries(ctx context.Context) (int, error) {
+	var n int
+	err := s.db.QueryRowContext(ctx, "SELECT COUNT(*) FROM outbox WHERE state = 'pending'").Scan(&n)
+	return n, s.explain("reading", err)
 }

@@ -105,7 +105,7 @@ CREATE TABLE outbox (
     created_at BIGINT NOT NULL,
     attempts   BIGINT NOT NULL,
     due_at     BIGINT NOT NULL,
-    state      TEXT NOT NULL, -- pending, delivered or failed
+    state      TEXT NOT NULL, -- pending or failed; what was delivered is gone
     error      TEXT NOT NULL,
     PRIMARY KEY (channel, event_id)
 );
