@@ -1,0 +1,223 @@
+package evidence_test
+
+import (
+	"archive/zip"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sigwarden/sigwarden/checkpoint"
+	"github.com/sigwarden/sigwarden/monitor/evidence"
+	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
+	"github.com/sigwarden/sigwarden/monitor/rekor/locallog/testca"
+)
+
+// made returns evidence of both kinds, and the log that it is about.
+func made(t *testing.T) (inclusion, fork []byte, l *locallog.Log) {
+	t.Helper()
+	l, err := locallog.New("log.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := testca.New("test", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := ca.Issue(testca.Identity{Email: "a@b.example", Issuer: "https://issuer.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := s.HashedRekord([]byte("artifact"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 300 {
+		e := fmt.Appendf(nil, "entry %d", i)
+		if i == 123 {
+			e = leaf
+		}
+		l.Append(e)
+	}
+	key, err := checkpoint.ParseKey("log.example", l.PublicKeyPEM())
+	if err != nil {
+		t.Fatal(err)
+	}
+	open, _ := checkpoint.NewLog("log.example", key)
+	raw, _ := l.Checkpoint()
+	c, err := open.Open(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := checkpoint.OpenTree(c, l.Tile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, err := tree.LeafPath(123, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	err = evidence.WriteInclusion(&b, evidence.Inclusion{Origin: "log.example", Index: 123, Leaf: leaf, Proof: path, Note: string(raw), Size: c.Size(), Root: c.Root(), Authorities: ca.ChainPEM(), Statement: map[string]string{"watch": "w"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, _ := l.Fork(200)
+	other.Append([]byte("another history"))
+	for range 150 {
+		other.Append([]byte("x"))
+	}
+	otherRaw, _ := other.Checkpoint()
+	oc, err := open.Open(otherRaw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := checkpoint.Known{Head: c, Peaks: tree.Peaks(), Own: func(uint, uint64) ([]checkpoint.Hash, error) { return nil, nil }}
+	known.Scanned, _ = tree.Frontier(300)
+	_, _, err = known.Compare(oc, other.Tile, nil)
+	var d *checkpoint.DivergenceError
+	if !errors.As(err, &d) {
+		t.Fatal(err)
+	}
+	var f bytes.Buffer
+	if err := evidence.WriteFork(&f, "log.example", d.Evidence, map[string]string{"incident": "i-1"}); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes(), f.Bytes(), l
+}
+
+func TestEvidenceVerifies(t *testing.T) {
+	inclusion, fork, l := made(t)
+	stranger, _ := locallog.New("log.example")
+	for claim, data := range map[string][]byte{evidence.ClaimInclusion: inclusion, evidence.ClaimFork: fork} {
+		for _, key := range []string{l.PublicKeyPEM(), l.VerifierKey()} {
+			res, err := evidence.Verify(data, key)
+			if err != nil || res.Claim != claim || len(res.Proven) < 2 || len(res.Statements) == 0 {
+				t.Errorf("%s: %+v, %v", claim, res, err)
+			}
+		}
+		for _, key := range []string{stranger.PublicKeyPEM(), stranger.VerifierKey(), "", "x"} {
+			if _, err := evidence.Verify(data, key); err == nil {
+				t.Errorf("%s verifies with another key", claim)
+			}
+		}
+	}
+}
+
+// TestNoByteCanBeAltered flips every byte of both files: what is still
+// accepted says the same as before.
+func TestNoByteCanBeAltered(t *testing.T) {
+	inclusion, fork, l := made(t)
+	for _, data := range [][]byte{inclusion, fork} {
+		want := contents(t, data)
+		accepted := 0
+		for i := range data {
+			bad := bytes.Clone(data)
+			bad[i] ^= 1
+			if _, err := evidence.Verify(bad, l.PublicKeyPEM()); err != nil {
+				continue
+			}
+			accepted++
+			got := contents(t, bad)
+			for name := range want {
+				if !bytes.Equal(got[name], want[name]) {
+					t.Fatalf("byte %d of %d altered, %s accepted with another content", i, len(data), name)
+				}
+			}
+		}
+		// Times and versions in the headers of a zip archive say nothing.
+		if accepted > len(data)/10 {
+			t.Errorf("%d of %d altered bytes went unnoticed", accepted, len(data))
+		}
+	}
+}
+
+func contents(t *testing.T, data []byte) map[string][]byte {
+	t.Helper()
+	z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string][]byte{}
+	for _, f := range z.File {
+		r, err := f.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[f.Name], _ = io.ReadAll(r)
+		r.Close()
+	}
+	return out
+}
+
+// rebuild packs altered contents in the order given.
+func rebuild(t *testing.T, files map[string][]byte, method uint16, names ...string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	for _, name := range names {
+		w, err := z.CreateHeader(&zip.FileHeader{Name: name, Method: method})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Write(files[name])
+	}
+	z.Close()
+	return b.Bytes()
+}
+
+func TestStrictArchives(t *testing.T) {
+	inclusion, fork, l := made(t)
+	in := contents(t, inclusion)
+	names := []string{"evidence.json", "leaf", "entry.tlog-proof", "checkpoint", "authorities.pem", "README.txt"}
+	alter := func(name string, f func(string) string) []byte {
+		files := map[string][]byte{}
+		for k, v := range in {
+			files[k] = v
+		}
+		files[name] = []byte(f(string(in[name])))
+		return rebuild(t, files, zip.Store, names...)
+	}
+	replace := func(old, new string) func(string) string {
+		return func(s string) string { return strings.Replace(s, old, new, 1) }
+	}
+	in["../evil"] = []byte("x")
+	in["extra"] = []byte("x")
+	for name, data := range map[string][]byte{
+		"not a zip":          []byte("hello"),
+		"empty":              nil,
+		"compressed":         rebuild(t, in, zip.Deflate, names...),
+		"twice":              rebuild(t, in, zip.Store, append(names, "leaf")...),
+		"path outside":       rebuild(t, in, zip.Store, append(names, "../evil")...),
+		"extra file":         rebuild(t, in, zip.Store, append(names, "extra")...),
+		"file missing":       rebuild(t, in, zip.Store, names[:3]...),
+		"file of a fork":     rebuild(t, contents(t, fork), zip.Store, "evidence.json", "divergence.json", "smaller-checkpoint", "larger-checkpoint"),
+		"other version":      alter("evidence.json", replace("evidence/v1", "evidence/v2")),
+		"other claim":        alter("evidence.json", replace(`"inclusion"`, `"coverage"`)),
+		"other index":        alter("evidence.json", replace(`"index": 123`, `"index": 124`)),
+		"other subject":      alter("evidence.json", replace("a@b.example", "c@b.example")),
+		"other origin":       alter("evidence.json", replace("log.example", "lag.example")),
+		"unknown key":        alter("evidence.json", replace(`"claim"`, `"clam": 1, "claim"`)),
+		"index in the proof": alter("entry.tlog-proof", replace("index 123", "index 0123")),
+		"other leaf":         alter("leaf", func(s string) string { return s + " " }),
+		"other readme":       alter("README.txt", replace("proven", "shown")),
+		"zip bomb":           append(bytes.Clone(inclusion), make([]byte, 17<<20)...),
+	} {
+		if res, err := evidence.Verify(data, l.PublicKeyPEM()); err == nil {
+			t.Errorf("%s: accepted: %+v", name, res)
+		}
+	}
+}
+
+func FuzzVerify(f *testing.F) {
+	f.Add([]byte("PK"))
+	l, _ := locallog.New("log.example")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if _, err := evidence.Verify(data, l.PublicKeyPEM()); err == nil {
+			t.Fatal("verified what no log signed")
+		}
+	})
+}
