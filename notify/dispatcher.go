@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 )
@@ -50,6 +51,29 @@ type Dispatcher struct {
 	outbox Outbox
 	lanes  []*lane
 	log    *slog.Logger
+
+	mu     sync.Mutex
+	counts map[[2]string]int64
+}
+
+// Outcomes of tries, as Counts names them.
+const (
+	Delivered = "delivered"
+	Retried   = "retried"
+	Failed    = "failed"
+)
+
+// Counts returns how many tries came to which outcome, by channel and outcome.
+func (d *Dispatcher) Counts() map[[2]string]int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return maps.Clone(d.counts)
+}
+
+func (d *Dispatcher) count(channel, outcome string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.counts[[2]string{channel, outcome}]++
 }
 
 type lane struct {
@@ -59,7 +83,7 @@ type lane struct {
 
 // NewDispatcher returns a dispatcher for the channels.
 func NewDispatcher(outbox Outbox, channels []Channel, log *slog.Logger) *Dispatcher {
-	d := &Dispatcher{outbox: outbox, log: log}
+	d := &Dispatcher{outbox: outbox, log: log, counts: map[[2]string]int64{}}
 	for _, c := range channels {
 		d.lanes = append(d.lanes, &lane{c, make(chan struct{}, 1)})
 	}
@@ -155,12 +179,15 @@ func (d *Dispatcher) deliver(ctx context.Context, l *lane, q Queued) error {
 	defer cancel()
 	now := time.Now()
 	if err == nil {
+		d.count(l.Name, Delivered)
 		return d.outbox.Delivered(book, q, now)
 	}
 	if errors.Is(err, ErrRefused) || now.Sub(q.Created) >= giveUpAfter {
+		d.count(l.Name, Failed)
 		d.log.Error("a notification was given up for good", "channel", l.Name, "event", q.Event.ID, "attempts", q.Attempts+1, "error", err)
 		return d.outbox.Fail(book, q, now, err.Error())
 	}
+	d.count(l.Name, Retried)
 	wait := waitAfter(q.Attempts + 1)
 	var asked *RetryError
 	if errors.As(err, &asked) && asked.After > 0 {

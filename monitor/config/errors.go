@@ -49,8 +49,8 @@ func nearest(word string, known []string) string {
 	return best
 }
 
-// didYouMean ends a message about an unknown word.
-func didYouMean(word string, known []string) string {
+// DidYouMean ends a message about an unknown word.
+func DidYouMean(word string, known []string) string {
 	if k := nearest(word, known); k != "" {
 		return fmt.Sprintf("; did you mean %q?", k)
 	}

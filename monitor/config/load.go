@@ -340,7 +340,7 @@ func (c *Config) checkAll() {
 	check := func(path string, list []string) {
 		for i, name := range list {
 			if !channels[name] {
-				bad(fmt.Sprintf("%s[%d]", path, i), "no channel is called %q%s", name, didYouMean(name, known))
+				bad(fmt.Sprintf("%s[%d]", path, i), "no channel is called %q%s", name, DidYouMean(name, known))
 			}
 		}
 	}

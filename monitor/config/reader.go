@@ -144,7 +144,7 @@ func (f *file) mapping(n ast.Node, path, what string, fields map[string]field, r
 			for k := range fields {
 				known = append(known, k)
 			}
-			f.fail(v.Key, child, "unknown key %q in %s%s", key, what, didYouMean(key, known))
+			f.fail(v.Key, child, "unknown key %q in %s%s", key, what, DidYouMean(key, known))
 			continue
 		}
 		read(v.Value, child)
@@ -246,7 +246,7 @@ func (f *file) oneOf(s *string, what string, known ...string) field {
 				return
 			}
 		}
-		f.fail(n, path, "%q is no %s%s", text, what, didYouMean(text, known))
+		f.fail(n, path, "%q is no %s%s", text, what, DidYouMean(text, known))
 	}
 }
 

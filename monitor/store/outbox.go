@@ -81,9 +81,9 @@ func (s *Store) Retry(ctx context.Context, q notify.Queued, due time.Time, reaso
 	})
 }
 
-// Fail gives a delivery up, and opens the incident that says so, if one is
+// FailDelivery gives a delivery up, and opens the incident that says so, if one is
 // given, in the same transaction.
-func (s *Store) Fail(ctx context.Context, q notify.Queued, reason string, incident *monitor.Incident) error {
+func (s *Store) FailDelivery(ctx context.Context, q notify.Queued, reason string, incident *monitor.Incident) error {
 	return s.write(ctx, "writing", func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, "UPDATE outbox SET state = 'failed', attempts = attempts + 1, error = $1 WHERE channel = $2 AND event_id = $3", reason, q.Channel, q.Event.ID); err != nil {
 			return err

@@ -1,0 +1,322 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/sigwarden/sigwarden/checkpoint"
+	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/monitor/config"
+	"github.com/sigwarden/sigwarden/monitor/rekor"
+	"github.com/sigwarden/sigwarden/monitor/store"
+	"github.com/sigwarden/sigwarden/monitor/trust"
+	"github.com/sigwarden/sigwarden/notify"
+	"github.com/sigwarden/sigwarden/notify/email"
+	"github.com/sigwarden/sigwarden/notify/file"
+	"github.com/sigwarden/sigwarden/notify/slack"
+	"github.com/sigwarden/sigwarden/notify/webhook"
+	"github.com/sigwarden/sigwarden/watchlist"
+	"github.com/sigwarden/sigwarden/watchlist/entry"
+)
+
+// app is what commands share: the world outside, and the parts that a
+// configuration is made into. It is the one place that knows all packages.
+type app struct {
+	getenv         func(string) string
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	configPath     string
+	verbose        bool
+}
+
+// setup is a configuration made into parts.
+type setup struct {
+	cfg      *config.Config
+	list     *watchlist.List
+	watches  []monitor.WatchConfig
+	logs     []monitor.LogConfig
+	sources  map[string]*rekor.V2 // by name of the log
+	channels []notify.Channel
+	names    []string // of channels
+	warnings []string
+}
+
+func (a *app) logger() *slog.Logger {
+	level := slog.LevelInfo
+	if a.verbose {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: level}))
+}
+
+// load reads the configuration and makes its parts. Everything that is wrong in
+// it comes with exit status 2.
+func (a *app) load() (*setup, error) {
+	path, err := config.Find(a.configPath, func(p string) bool { _, err := os.Stat(p); return err == nil })
+	if err != nil {
+		return nil, usage(err)
+	}
+	cfg, err := config.Load(path, a.getenv)
+	if err != nil {
+		return nil, usage(err)
+	}
+	s := &setup{cfg: cfg, sources: map[string]*rekor.V2{}}
+	var issues []config.Issue
+	issues = append(issues, s.makeWatches()...)
+	issues = append(issues, s.makeLogs()...)
+	issues = append(issues, s.makeChannels(a.stdout)...)
+	if len(issues) > 0 {
+		return nil, usage(&config.Error{Issues: issues})
+	}
+	return s, nil
+}
+
+func (s *setup) makeWatches() []config.Issue {
+	var rules []watchlist.Watch
+	for _, ch := range s.cfg.Notify.Channels {
+		s.names = append(s.names, ch.Name)
+	}
+	items := func(list []config.Item) []watchlist.Item {
+		var out []watchlist.Item
+		for _, it := range list {
+			out = append(out, watchlist.Item(it))
+		}
+		return out
+	}
+	for _, w := range s.cfg.Watches {
+		rules = append(rules, watchlist.Watch{Name: w.Name, Match: items(w.Match), Expect: items(w.Expect), Untrusted: w.Untrusted})
+		channels := w.Notify
+		if channels == nil {
+			channels = s.names
+		}
+		s.watches = append(s.watches, monitor.WatchConfig{Severity: w.Severity, Channels: channels})
+	}
+	list, err := watchlist.Compile(rules)
+	if err != nil {
+		return s.watchIssues(err)
+	}
+	s.list = list
+	s.warnings = append(s.warnings, watchWarnings(s.cfg)...)
+	return nil
+}
+
+// watchIssues gives the errors of the compiler their places in the file.
+func (s *setup) watchIssues(err error) []config.Issue {
+	var out []config.Issue
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []config.Issue{s.cfg.At("watchlist", err.Error())}
+	}
+	for _, e := range joined.Unwrap() {
+		var at *watchlist.Error
+		if !errors.As(e, &at) {
+			out = append(out, s.cfg.At("watchlist", e.Error()))
+			continue
+		}
+		message := at.Err.Error()
+		if _, name, ok := strings.Cut(at.Path, ".extensions."); ok && !strings.Contains(name, "[") {
+			message += config.DidYouMean(name, entry.ExtensionNames())
+		}
+		out = append(out, s.cfg.At("watchlist"+at.Path, message))
+	}
+	return out
+}
+
+func (s *setup) makeLogs() []config.Issue {
+	var issues []config.Issue
+	root := &trust.Root{}
+	if path := s.cfg.Trust.TrustedRoot; path != "" {
+		var err error
+		if root, err = trust.ReadRoot(path); err != nil {
+			return []config.Issue{s.cfg.At("trust.trusted_root", err.Error())}
+		}
+		for _, p := range root.Problems {
+			s.warnings = append(s.warnings, fmt.Sprintf("%s: a part of the trusted root cannot be used: %v", path, p))
+		}
+	}
+	for _, l := range s.cfg.Logs {
+		made, source, issue := s.makeLog(l, root)
+		if issue != nil {
+			issues = append(issues, *issue)
+			continue
+		}
+		s.logs = append(s.logs, made)
+		s.sources[l.Name] = source
+	}
+	return issues
+}
+
+func (s *setup) makeLog(l config.Log, root *trust.Root) (monitor.LogConfig, *rekor.V2, *config.Issue) {
+	fail := func(key string, err error) (monitor.LogConfig, *rekor.V2, *config.Issue) {
+		issue := s.cfg.At(l.Path+"."+key, err.Error())
+		return monitor.LogConfig{}, nil, &issue
+	}
+	var keys []note.Verifier
+	if l.PublicKey != "" {
+		key, err := checkpoint.ParseKey(l.Origin, l.PublicKey)
+		if err != nil {
+			return fail("public_key", err)
+		}
+		keys = append(keys, key)
+	} else if keys = root.Key(l.Origin); len(keys) == 0 {
+		return fail("origin", fmt.Errorf("log %q has no public_key, and the trusted root has none for its origin %q", l.Name, l.Origin))
+	}
+	opener, err := checkpoint.NewLog(l.Origin, keys...)
+	if err != nil {
+		return fail("origin", err)
+	}
+	authorities, err := makeAuthorities(l.CA, root)
+	if err != nil {
+		return fail("ca", err)
+	}
+	roots, err := certPool(l.TLSCA)
+	if err != nil {
+		return fail("tls_ca", err)
+	}
+	source, err := rekor.NewV2(rekor.Options{URL: l.URL, UserAgent: "sigwarden/" + version(), RequestsPerSecond: l.RequestsPerSecond, Parallel: l.Parallel, RootCAs: roots})
+	if err != nil {
+		return fail("url", err)
+	}
+	parallel := l.Parallel
+	if parallel == 0 {
+		parallel = 16
+	}
+	return monitor.LogConfig{
+		Name: l.Name, ID: l.Origin, Type: l.Type, Log: opener, Source: source, Authorities: authorities, Start: l.Start,
+		ConsistencyOnly: !l.Entries, Schedule: l.Schedule, StaleAfter: l.StaleAfter, Parallel: parallel,
+	}, source, nil
+}
+
+func makeAuthorities(pem string, root *trust.Root) (*entry.Authorities, error) {
+	list := root.Authorities
+	if pem != "" {
+		var err error
+		if list, err = trust.ParsePEM(pem); err != nil {
+			return nil, err
+		}
+	}
+	var out []entry.Authority
+	for _, a := range list {
+		out = append(out, entry.Authority(a))
+	}
+	return entry.NewAuthorities(out...)
+}
+
+func certPool(pem string) (*x509.CertPool, error) {
+	if pem == "" {
+		return nil, nil
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM([]byte(pem)) {
+		return nil, errors.New("holds no certificate")
+	}
+	return pool, nil
+}
+
+func (s *setup) makeChannels(stdout io.Writer) []config.Issue {
+	var issues []config.Issue
+	for _, ch := range s.cfg.Notify.Channels {
+		n, err := makeChannel(ch, stdout)
+		if err != nil {
+			issues = append(issues, s.cfg.At(ch.Path, fmt.Sprintf("channel %q: %v", ch.Name, err)))
+			continue
+		}
+		s.channels = append(s.channels, notify.Channel{Name: ch.Name, Notifier: n})
+	}
+	return issues
+}
+
+func makeChannel(ch config.Channel, stdout io.Writer) (notify.Notifier, error) {
+	switch {
+	case ch.Slack != nil:
+		return slack.New(slack.Options{Token: ch.Slack.Token.Reveal(), Channel: ch.Slack.Channel, Webhook: ch.Slack.Webhook.Reveal(), APIURL: ch.Slack.APIURL, Client: notify.HTTPClient(nil)})
+	case ch.Email != nil:
+		roots, err := certPool(ch.Email.TLSCA)
+		if err != nil {
+			return nil, fmt.Errorf("tls_ca %w", err)
+		}
+		return email.New(email.Options{SMTP: ch.Email.SMTP.Reveal(), Password: ch.Email.Password.Reveal(), From: ch.Email.From, To: ch.Email.To, RootCAs: roots})
+	case ch.Webhook != nil:
+		roots, err := certPool(ch.Webhook.TLSCA)
+		if err != nil {
+			return nil, fmt.Errorf("tls_ca %w", err)
+		}
+		return webhook.New(ch.Webhook.URL.Reveal(), ch.Webhook.Secret.Reveal(), notify.HTTPClient(roots))
+	case ch.File != nil:
+		return file.New(ch.File.Path, stdout)
+	}
+	return nil, errors.New("is of no known kind")
+}
+
+// engine makes the engine on a store.
+func (s *setup) engine(st *store.Store, log *slog.Logger, wake func()) (*monitor.Engine, error) {
+	incidents, health := s.cfg.Notify.Incidents, s.health()
+	if incidents == nil {
+		incidents = s.names
+	}
+	return monitor.New(monitor.Options{
+		Store: st, Logs: s.logs, Watches: s.list, WatchConfigs: s.watches,
+		IncidentChannels: incidents, HealthChannels: health, Wake: wake, Logger: log,
+	})
+}
+
+// health returns the channels that hear of operational incidents.
+func (s *setup) health() []string {
+	if s.cfg.Notify.Health == nil {
+		return s.names
+	}
+	return s.cfg.Notify.Health
+}
+
+// dispatcher delivers what is in the outbox of a store.
+func (s *setup) dispatcher(st *store.Store, log *slog.Logger) *notify.Dispatcher {
+	return notify.NewDispatcher(&outbox{st, s}, s.channels, log)
+}
+
+// outbox is the store's, with the incident that a given-up delivery opens.
+type outbox struct {
+	*store.Store
+	setup *setup
+}
+
+// Fail implements notify.Outbox. One open incident a channel is enough.
+func (o *outbox) Fail(ctx context.Context, q notify.Queued, at time.Time, reason string) error {
+	open, err := o.OpenIncidents(ctx, "")
+	if err != nil {
+		return err
+	}
+	inc := monitor.DeliveryFailed(q, reason, at, o.setup.health())
+	for _, other := range open {
+		if other.Kind == inc.Kind && strings.Contains(string(other.Details), fmt.Sprintf("%q:%q", "channel", q.Channel)) {
+			return o.FailDelivery(ctx, q, reason, nil)
+		}
+	}
+	return o.FailDelivery(ctx, q, reason, &inc)
+}
+
+// withStore opens the state file of a configuration for a command that reads
+// or changes it beside a daemon.
+func (a *app) withStore(ctx context.Context, f func(*setup, *store.Store) error) error {
+	s, err := a.load()
+	if err != nil {
+		return err
+	}
+	st, err := store.Open(ctx, s.cfg.State, store.Options{})
+	if errors.Is(err, store.ErrMissing) {
+		return fmt.Errorf("%w: nothing was monitored with this configuration yet; `sigwarden run` begins it", err)
+	}
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	return f(s, st)
+}

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sigwarden/sigwarden/checkpoint"
+	"github.com/sigwarden/sigwarden/monitor/config"
+	"github.com/sigwarden/sigwarden/monitor/store"
+	"github.com/sigwarden/sigwarden/notify"
+	"github.com/sigwarden/sigwarden/watchlist/entry"
+)
+
+func (a *app) checkCommand() *cobra.Command {
+	var online bool
+	c := &cobra.Command{
+		Use: "check", Short: "Check the configuration; with --online also contact each log and channel", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := a.load()
+			if err != nil {
+				return err
+			}
+			for _, w := range s.warnings {
+				fmt.Fprintln(a.stderr, "warning: "+safe(w))
+			}
+			if err := a.checkCoverage(c.Context(), s); err != nil {
+				return err
+			}
+			fmt.Fprintf(a.stderr, "the configuration is valid: %d logs, %d watches, %d channels\n", len(s.logs), len(s.watches), len(s.channels))
+			if !online {
+				return nil
+			}
+			return a.checkOnline(c.Context(), s)
+		},
+	}
+	c.Flags().BoolVar(&online, "online", false, "contact each log, and send a test notification to each channel")
+	return c
+}
+
+// checkCoverage names the scan that a new watch needs, if there is a state.
+func (a *app) checkCoverage(ctx context.Context, s *setup) error {
+	st, err := store.Open(ctx, s.cfg.State, store.Options{})
+	if errors.Is(err, store.ErrMissing) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	engine, err := s.engine(st, a.logger(), nil)
+	if err != nil {
+		return err
+	}
+	missing, err := engine.Uncovered(ctx, st)
+	for _, u := range missing {
+		fmt.Fprintf(a.stderr, "warning: entries [%d, %d) of %s were read before a watch of today existed. To scan them with it: %s\n", u.From, u.To, safe(u.Log), u.Command())
+	}
+	return err
+}
+
+func (a *app) checkOnline(ctx context.Context, s *setup) error {
+	failed := 0
+	say := func(what, name string, err error, good string) {
+		if err != nil {
+			failed++
+			good = "failed: " + err.Error()
+		}
+		fmt.Fprintf(a.stderr, "%s %s: %s\n", what, safe(name), safe(good))
+	}
+	for _, l := range s.logs {
+		try, cancel := context.WithTimeout(ctx, 20*time.Second)
+		raw, err := l.Source.Checkpoint(try)
+		var c checkpoint.Checkpoint
+		if err == nil {
+			c, err = l.Log.Open(raw)
+		}
+		if err == nil {
+			_, err = checkpoint.OpenTree(c, func(level uint, index uint64, width int) ([]byte, error) {
+				return l.Source.Tile(try, level, index, width)
+			})
+		}
+		cancel()
+		say("log", l.Name, err, fmt.Sprintf("signed checkpoint of size %d, and tiles that fit it", c.Size()))
+	}
+	for _, ch := range s.channels {
+		say("channel", ch.Name, sendTest(ctx, ch), "accepted a test notification")
+	}
+	if failed > 0 {
+		return fmt.Errorf("%d of %d did not answer as they should", failed, len(s.logs)+len(s.channels))
+	}
+	return nil
+}
+
+func sendTest(ctx context.Context, ch notify.Channel) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	return ch.Notify(ctx, testEvent(time.Now()))
+}
+
+// contextFor is a bounded context for a last piece of work, also after the
+// program was asked to stop.
+func contextFor(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), d)
+}
+
+// watchWarnings finds items that could never match.
+func watchWarnings(cfg *config.Config) []string {
+	var out []string
+	warn := func(path, format string, args ...any) {
+		out = append(out, cfg.At(path, fmt.Sprintf(format, args...)).String())
+	}
+	for _, w := range cfg.Watches {
+		for j, it := range w.Match {
+			path := fmt.Sprintf("%s.match[%d]", w.Path, j)
+			if len(it.Digest) > 0 && len(it.Kind) > 0 && onlyEnvelopes(it.Kind) {
+				warn(path+".digest", "entries of kind %s hold the hash of an envelope's payload: the digest of an artifact never matches there", strings.Join(it.Kind, ", "))
+			} else if len(it.Digest) > 0 && len(it.Kind) == 0 {
+				warn(path+".digest", "attestations are logged with the hash of what is wrapped around them: this digest matches plain signatures of the artifact only")
+			}
+			if why := impossible(it); why != "" {
+				warn(path, "this item can never match: %s", why)
+			}
+		}
+	}
+	return out
+}
+
+func onlyEnvelopes(kinds []string) bool {
+	for _, kind := range kinds {
+		ok := false
+		for _, k := range entry.Kinds() {
+			ok = ok || k.Name == kind && k.DigestOfEnvelope
+		}
+		if !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// The issuers that name subjects in a form of their own.
+var issuerForms = []struct{ issuer, subject string }{
+	{"https://token.actions.githubusercontent.com", "https://github.com/"},
+	{"https://gitlab.com", "https://gitlab.com/"},
+}
+
+// impossible says why an item can never match, if that is plain to see.
+func impossible(it config.Item) string {
+	if len(it.Subject) == 0 || len(it.Issuer) == 0 {
+		return ""
+	}
+	mails := allOf(it.Subject, func(s string) bool {
+		return strings.Contains(s, "@") && !strings.Contains(s, "://") && !strings.HasPrefix(s, "re:")
+	})
+	for _, form := range issuerForms {
+		if !allOf(it.Issuer, func(s string) bool { return s == form.issuer }) {
+			continue
+		}
+		if mails {
+			return fmt.Sprintf("issuer %s names URIs, not e-mail addresses", form.issuer)
+		}
+	}
+	for _, form := range issuerForms {
+		ofForm := allOf(it.Subject, func(s string) bool { return strings.HasPrefix(s, form.subject) })
+		known := allOf(it.Issuer, func(s string) bool {
+			return s == "none" || s == "https://accounts.google.com" || s == "https://github.com/login/oauth" || s == "https://login.microsoftonline.com" || otherForm(s, form.issuer)
+		})
+		if ofForm && known {
+			return fmt.Sprintf("subjects that begin with %s come from issuer %s", form.subject, form.issuer)
+		}
+	}
+	return ""
+}
+
+func otherForm(issuer, own string) bool {
+	for _, form := range issuerForms {
+		if form.issuer == issuer && issuer != own {
+			return true
+		}
+	}
+	return false
+}
+
+func allOf(list []string, f func(string) bool) bool {
+	for _, s := range list {
+		if !f(s) {
+			return false
+		}
+	}
+	return true
+}

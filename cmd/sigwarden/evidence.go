@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sigwarden/sigwarden/checkpoint"
+	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/monitor/evidence"
+	"github.com/sigwarden/sigwarden/monitor/store"
+	"github.com/sigwarden/sigwarden/monitor/trust"
+)
+
+func (a *app) evidenceCommand() *cobra.Command {
+	var output, key string
+	var asJSON bool
+	export := &cobra.Command{
+		Use: "export ID -o FILE", Short: "Write a file that proves a finding or a fork to somebody else", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if output == "" {
+				return usage(errors.New("export wants -o FILE"))
+			}
+			return a.withStore(c.Context(), func(s *setup, st *store.Store) error {
+				var b bytes.Buffer
+				if err := a.export(c.Context(), s, st, args[0], &b); err != nil {
+					return err
+				}
+				if err := os.WriteFile(output, b.Bytes(), 0o644); err != nil {
+					return err
+				}
+				fmt.Fprintf(a.stderr, "%s written; anybody who has the log's key can check it: sigwarden evidence verify %s --log-key KEY\n", output, output)
+				return nil
+			})
+		},
+	}
+	export.Flags().StringVarP(&output, "output", "o", "", "file to write")
+	verify := &cobra.Command{
+		Use: "verify FILE --log-key KEY", Short: "Check an evidence file, offline, trusting the log's key alone", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if key == "" {
+				return usage(errors.New("verify wants --log-key: a PEM file, PEM text, or a note verifier key"))
+			}
+			text, err := keyText(key)
+			if err != nil {
+				return usage(err)
+			}
+			data, err := a.readInput(args[0])
+			if err != nil {
+				return err
+			}
+			res, err := evidence.Verify(data, text)
+			if err != nil {
+				return &status{exitIntegrity, fmt.Errorf("the evidence does not hold: %w", err)}
+			}
+			if asJSON {
+				return printJSON(a.stdout, res)
+			}
+			for _, p := range res.Proven {
+				fmt.Fprintf(a.stdout, "proven: %s\n", safe(p))
+			}
+			for _, p := range res.Statements {
+				fmt.Fprintf(a.stdout, "statement only: %s\n", safe(p))
+			}
+			return nil
+		},
+	}
+	verify.Flags().StringVar(&key, "log-key", "", "public key of the log")
+	verify.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	group := &cobra.Command{Use: "evidence", Short: "Proofs for others"}
+	group.AddCommand(export, verify)
+	return group
+}
+
+// keyText takes a key in any form that public_key takes.
+func keyText(key string) (string, error) {
+	if strings.Contains(key, "-----BEGIN") || strings.Count(key, "+") >= 2 {
+		return key, nil
+	}
+	data, err := os.ReadFile(strings.TrimPrefix(key, "file:"))
+	return string(data), err
+}
+
+func (a *app) export(ctx context.Context, s *setup, st *store.Store, id string, w io.Writer) error {
+	if strings.HasPrefix(id, "f-") {
+		f, err := st.Finding(ctx, id)
+		if err != nil {
+			return err
+		}
+		return evidence.WriteInclusion(w, evidence.Inclusion{
+			Origin: f.Origin, Index: f.Index, Leaf: f.Leaf, Proof: f.Proof, Note: f.SignedNote,
+			Size: f.Checkpoint.Size, Root: checkpoint.Hash(f.Checkpoint.Root), Authorities: s.authoritiesOf(f.Log), Statement: map[string]any{"finding": f},
+		})
+	}
+	inc, err := st.Incident(ctx, id)
+	if err != nil {
+		return err
+	}
+	if inc.Kind != monitor.KindFork || len(inc.Evidence) == 0 {
+		return fmt.Errorf("incident %s is of kind %s: evidence for others is made of findings and of forks; what was kept of this one is shown by `sigwarden incidents show %s`", id, inc.Kind, id)
+	}
+	d, err := checkpoint.ParseDivergence(inc.Evidence[0].Data)
+	if err != nil {
+		return err
+	}
+	origin, _, _ := strings.Cut(d.Larger, "\n")
+	return evidence.WriteFork(w, origin, d, map[string]any{"incident": inc})
+}
+
+// authoritiesOf returns the certificate authorities of a log as PEM, for
+// people who look at an entry of it.
+func (s *setup) authoritiesOf(log string) string {
+	for _, l := range s.cfg.Logs {
+		if l.Name == log && l.CA != "" {
+			return l.CA
+		}
+	}
+	if s.cfg.Trust.TrustedRoot == "" {
+		return ""
+	}
+	root, err := trust.ReadRoot(s.cfg.Trust.TrustedRoot)
+	if err != nil {
+		return "" // load has read it already; evidence holds without it
+	}
+	var b strings.Builder
+	for _, ca := range root.Authorities {
+		for _, c := range ca.Chain {
+			pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/monitor/store"
+)
+
+// filterFlags adds the flags that select findings or incidents.
+func filterFlags(c *cobra.Command, f *store.Filter, since, until *string) {
+	c.Flags().StringVar(&f.Log, "log", "", "of this log")
+	c.Flags().StringVar(&f.State, "state", "", "in this state")
+	c.Flags().StringVar(&f.Severity, "severity", "", "of this severity")
+	c.Flags().StringVar(since, "since", "", "not before this time: 2026-01-31, RFC 3339, or like 24h")
+	c.Flags().StringVar(until, "until", "", "before this time")
+	c.Flags().IntVar(&f.Limit, "limit", 0, "at most so many, the newest")
+}
+
+func parseTimes(f *store.Filter, since, until string) error {
+	var err1, err2 error
+	now := time.Now()
+	f.Since, err1 = parseTime(since, now)
+	f.Until, err2 = parseTime(until, now)
+	if f.Limit < 0 {
+		return usage(errors.New("--limit must not be negative"))
+	}
+	return errors.Join(err1, err2)
+}
+
+// listAndShow builds a command with its default subcommand list, and show and
+// ack.
+func (a *app) listAndShow(use, short string, f *store.Filter, flags func(*cobra.Command), list func(context.Context, *store.Store, bool) error, show func(context.Context, *store.Store, string, bool) error) *cobra.Command {
+	var since, until, note string
+	var asJSON bool
+	runList := func(c *cobra.Command, _ []string) error {
+		if err := parseTimes(f, since, until); err != nil {
+			return err
+		}
+		return a.withStore(c.Context(), func(_ *setup, st *store.Store) error { return list(c.Context(), st, asJSON) })
+	}
+	group := &cobra.Command{Use: use, Short: short, RunE: runList, Args: cobra.NoArgs}
+	listing := &cobra.Command{Use: "list", Short: "List them, oldest first", RunE: runList, Args: cobra.NoArgs}
+	for _, c := range []*cobra.Command{group, listing} {
+		filterFlags(c, f, &since, &until)
+		flags(c)
+		c.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	}
+	showing := &cobra.Command{Use: "show ID", Short: "Show one in full", Args: cobra.ExactArgs(1), RunE: func(c *cobra.Command, args []string) error {
+		return a.withStore(c.Context(), func(_ *setup, st *store.Store) error { return show(c.Context(), st, args[0], asJSON) })
+	}}
+	showing.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	ack := &cobra.Command{Use: "ack ID... --note TEXT", Short: "Mark as seen by a person", Args: cobra.MinimumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
+		if strings.TrimSpace(note) == "" {
+			return usage(errors.New("ack wants --note: say what was found out"))
+		}
+		return a.withStore(c.Context(), func(_ *setup, st *store.Store) error {
+			for _, id := range args {
+				if err := st.Acknowledge(c.Context(), id, note); err != nil {
+					return err
+				}
+				fmt.Fprintf(a.stderr, "%s acknowledged\n", id)
+			}
+			return nil
+		})
+	}}
+	ack.Flags().StringVar(&note, "note", "", "what was found out")
+	group.AddCommand(listing, showing, ack)
+	return group
+}
+
+func (a *app) findingsCommand() *cobra.Command {
+	var f store.Filter
+	return a.listAndShow("findings", "Entries that watches matched, with every verdict", &f, func(c *cobra.Command) {
+		c.Flags().StringVar(&f.Watch, "watch", "", "of this watch")
+		c.Flags().StringVar(&f.Verdict, "verdict", "", "malformed, unexpected, untrusted or expected")
+	}, func(ctx context.Context, st *store.Store, asJSON bool) error {
+		list, err := st.Findings(ctx, f)
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return printJSON(a.stdout, list)
+		}
+		var rows [][]string
+		for _, x := range list {
+			rows = append(rows, []string{x.ID, stamp(x.SeenAt), string(x.Verdict), x.State, x.Watch, fmt.Sprintf("%s/%d", x.Log, x.Index), who(x)})
+		}
+		table(a.stdout, "ID\tSEEN\tVERDICT\tSTATE\tWATCH\tENTRY\tSIGNED AS", rows)
+		return nil
+	}, func(ctx context.Context, st *store.Store, id string, asJSON bool) error {
+		x, err := st.Finding(ctx, id)
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return printJSON(a.stdout, x)
+		}
+		fmt.Fprint(a.stdout, monitor.FindingEvent(x).Plain())
+		fmt.Fprintf(a.stdout, "\nState: %s\n", x.State)
+		if x.Note != "" {
+			fmt.Fprintf(a.stdout, "Note: %s\n", safe(x.Note))
+		}
+		fmt.Fprintf(a.stdout, "Evidence for others: sigwarden evidence export %s -o %s.zip\n", x.ID, x.ID)
+		return nil
+	})
+}
+
+func who(f monitor.Finding) string {
+	var names []string
+	for _, id := range f.Identities {
+		if len(id.Subjects) > 0 {
+			names = append(names, strings.Join(id.Subjects, ", "))
+		} else {
+			names = append(names, id.Fingerprint)
+		}
+	}
+	return strings.Join(names, "; ")
+}
+
+func (a *app) incidentsCommand() *cobra.Command {
+	var f store.Filter
+	return a.listAndShow("incidents", "What is or was wrong with a log, or with the monitoring itself", &f, func(c *cobra.Command) {
+		c.Flags().StringVar(&f.Kind, "kind", "", "of this kind")
+	}, func(ctx context.Context, st *store.Store, asJSON bool) error {
+		list, err := st.Incidents(ctx, f)
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return printJSON(a.stdout, list)
+		}
+		var rows [][]string
+		for _, x := range list {
+			rows = append(rows, []string{x.ID, stamp(x.OpenedAt), x.Class, x.Kind, x.State, x.Severity, x.Log})
+		}
+		table(a.stdout, "ID\tOPENED\tCLASS\tKIND\tSTATE\tSEVERITY\tLOG", rows)
+		return nil
+	}, func(ctx context.Context, st *store.Store, id string, asJSON bool) error {
+		x, err := st.Incident(ctx, id)
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return printJSON(a.stdout, x)
+		}
+		fmt.Fprint(a.stdout, monitor.IncidentEvent("", x, x.OpenedAt).Plain())
+		fmt.Fprintf(a.stdout, "\nState: %s\nDetails: %s\n", x.State, safe(string(x.Details)))
+		if x.Resolved != nil {
+			fmt.Fprintf(a.stdout, "Resolved: %s\n", stamp(*x.Resolved))
+		}
+		if x.Note != "" {
+			fmt.Fprintf(a.stdout, "Note: %s\n", safe(x.Note))
+		}
+		for _, e := range x.Evidence {
+			fmt.Fprintf(a.stdout, "Kept: %s (%d bytes)\n", safe(e.Name), len(e.Data))
+		}
+		if x.Kind == monitor.KindFork {
+			fmt.Fprintf(a.stdout, "Evidence for others: sigwarden evidence export %s -o %s.zip\n", x.ID, x.ID)
+		}
+		return nil
+	})
+}

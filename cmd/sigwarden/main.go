@@ -1,0 +1,123 @@
+// Command sigwarden monitors and audits Rekor, Sigstore's transparency log.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	code := run(ctx, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// Exit statuses. When several apply, the highest is returned.
+const (
+	exitOK        = 0
+	exitFailed    = 1 // could not finish
+	exitUsage     = 2 // wrong usage or an invalid configuration
+	exitFindings  = 3 // new findings that notify
+	exitIntegrity = 4 // an integrity incident, or evidence that does not hold
+)
+
+// status is an error that ends the program with an exit status. A nil err
+// prints nothing.
+type status struct {
+	code int
+	err  error
+}
+
+func (s *status) Error() string {
+	if s.err == nil {
+		return fmt.Sprintf("exit status %d", s.code)
+	}
+	return s.err.Error()
+}
+
+func (s *status) Unwrap() error { return s.err }
+
+func usage(err error) error { return &status{exitUsage, err} }
+
+// run is the whole program below the operating system.
+func run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
+	a := &app{getenv: getenv, stdin: stdin, stdout: stdout, stderr: stderr}
+	root := a.command()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	var s *status
+	if !errors.As(err, &s) {
+		// Whatever cobra finds wrong by itself is wrong usage.
+		s = &status{exitUsage, err}
+	}
+	if s.err != nil {
+		fmt.Fprintln(stderr, "sigwarden: "+s.err.Error())
+	}
+	return s.code
+}
+
+// command builds the tree of commands.
+func (a *app) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "sigwarden",
+		Short: "Monitor and auditor of Rekor, Sigstore's signature transparency log",
+		Long: `sigwarden follows Rekor logs, proves every entry against what the log signed,
+finds the signing events of your identities, tells expected from unexpected
+ones, and notifies. It notices when a log contradicts itself, and keeps evidence
+that others can check.
+
+Exit status: 0 done, nothing to report; 1 could not finish; 2 wrong usage or an
+invalid configuration; 3 new findings that notify; 4 an integrity incident, or
+evidence that does not hold. When several apply, the highest is returned.`,
+		SilenceUsage: true, SilenceErrors: true,
+	}
+	root.PersistentFlags().StringVarP(&a.configPath, "config", "c", "", "configuration file (default sigwarden.yaml, then /etc/sigwarden/sigwarden.yaml)")
+	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "log more to standard error")
+	root.AddCommand(a.runCommand(), a.demoCommand(), a.checkCommand(), a.statusCommand(), a.findingsCommand(), a.incidentsCommand(),
+		a.logsCommand(), a.scanCommand(), a.inspectCommand(), a.evidenceCommand(), a.notifyCommand(), a.versionCommand())
+	root.InitDefaultCompletionCmd()
+	wrap(root)
+	return root
+}
+
+// wrap gives errors of commands exit status 1, unless they bring their own, and
+// lets a group without its subcommand be an error.
+func wrap(c *cobra.Command) {
+	if f := c.RunE; f != nil {
+		c.RunE = func(c *cobra.Command, args []string) error {
+			err := f(c, args)
+			var s *status
+			if err == nil || errors.As(err, &s) {
+				return err
+			}
+			return &status{exitFailed, err}
+		}
+	}
+	if c.HasSubCommands() && c.RunE == nil && c.Run == nil {
+		c.Args = cobra.ArbitraryArgs
+		c.RunE = func(c *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usage(fmt.Errorf("unknown command %q for %q; see %s --help", args[0], c.CommandPath(), c.CommandPath()))
+			}
+			return usage(fmt.Errorf("%s needs a command; see %s --help", c.CommandPath(), c.CommandPath()))
+		}
+	}
+	for _, s := range c.Commands() {
+		wrap(s)
+	}
+}

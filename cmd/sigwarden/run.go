@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/monitor/store"
+	"github.com/sigwarden/sigwarden/monitor/web"
+	"github.com/sigwarden/sigwarden/notify"
+)
+
+// drainFor is how long `run --once` tries to deliver.
+const drainFor = 30 * time.Second
+
+func (a *app) runCommand() *cobra.Command {
+	var once, requireState, initState bool
+	var timeout time.Duration
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "Follow every log until stopped, or with --once make one full pass",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := a.load()
+			if err != nil {
+				return err
+			}
+			log := a.logger()
+			for _, w := range s.warnings {
+				log.Warn(w)
+			}
+			st, err := store.Open(c.Context(), s.cfg.State, store.Options{Create: !requireState || initState, Exclusive: true})
+			if errors.Is(err, store.ErrMissing) {
+				return fmt.Errorf("%w, and --require-state was given: without it coverage would begin anew, with nothing known of what was seen before. Restore the file, or permit a new beginning with --init", err)
+			}
+			if err != nil {
+				return err
+			}
+			defer st.Close()
+			if st.Created {
+				log.Warn("the state file did not exist and was created: coverage begins anew, at the place that each log's `start` names", "state", s.cfg.State)
+			}
+			if once {
+				return a.once(c.Context(), s, st, log, timeout)
+			}
+			return a.daemon(c.Context(), s, st, log)
+		},
+	}
+	c.Flags().BoolVar(&once, "once", false, "make one full pass over every log and exit")
+	c.Flags().DurationVar(&timeout, "timeout", 20*time.Second, "with --once: give up on a log after this time without progress")
+	c.Flags().BoolVar(&requireState, "require-state", false, "fail if the state file does not exist")
+	c.Flags().BoolVar(&initState, "init", false, "with --require-state: permit a new state file")
+	return c
+}
+
+func (a *app) daemon(ctx context.Context, s *setup, st *store.Store, log *slog.Logger) error {
+	dispatcher := s.dispatcher(st, log)
+	engine, err := s.engine(st, log, dispatcher.Wake)
+	if err != nil {
+		return err
+	}
+	a.sayUncovered(ctx, engine, st, log)
+	var listener net.Listener
+	if address := s.cfg.HTTP.Listen; address != "" {
+		if listener, err = net.Listen("tcp", address); err != nil {
+			return fmt.Errorf("http.listen: %w", err)
+		}
+	}
+	// All three stop together: a daemon that serves health but monitors nothing
+	// would be worse than one that is gone.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	wg.Go(func() { dispatcher.Run(ctx) })
+	if listener != nil {
+		server := web.New(a.webOptions(s, st, engine, dispatcher, log))
+		log.Info("serving health and metrics", "address", listener.Addr().String())
+		wg.Go(func() {
+			if err := server.Serve(ctx, listener); err != nil {
+				cancel(fmt.Errorf("serving http: %w", err))
+			}
+		})
+	}
+	log.Info("following logs", "logs", len(s.logs), "watches", len(s.watches), "channels", len(s.channels), "version", version())
+	engine.Run(ctx)
+	wg.Wait()
+	log.Info("stopped cleanly")
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+func (a *app) webOptions(s *setup, st *store.Store, engine *monitor.Engine, dispatcher *notify.Dispatcher, log *slog.Logger) web.Options {
+	return web.Options{
+		Engine:        engine,
+		Status:        func(ctx context.Context) (monitor.Status, error) { return engine.Status(ctx, st, s.names) },
+		OpenIncidents: st.OpenByKind,
+		Bytes: func() map[string]int64 {
+			out := map[string]int64{}
+			for name, source := range s.sources {
+				out[name] = source.Stats().Bytes
+			}
+			return out
+		},
+		Deliveries: dispatcher.Counts,
+		Log:        log,
+	}
+}
+
+// sayUncovered names what the watches of today have not seen, and the command
+// that closes it.
+func (a *app) sayUncovered(ctx context.Context, engine *monitor.Engine, st *store.Store, log *slog.Logger) {
+	missing, err := engine.Uncovered(ctx, st)
+	if err != nil {
+		log.Warn("coverage cannot be read", "error", err)
+		return
+	}
+	for _, u := range missing {
+		log.Warn("entries were read before a watch of today existed; scan them with it", "log", u.Log, "from", u.From, "to", u.To, "command", u.Command())
+	}
+}
+
+// once makes one full pass.
+func (a *app) once(ctx context.Context, s *setup, st *store.Store, log *slog.Logger, timeout time.Duration) error {
+	dispatcher := s.dispatcher(st, log)
+	engine, err := s.engine(st, log, dispatcher.Wake)
+	if err != nil {
+		return err
+	}
+	code := exitOK
+	for _, out := range engine.Once(ctx, timeout) {
+		if out.Begun {
+			log.Warn("this log was seen for the first time: coverage begins here", "log", out.Log, "index", out.From)
+		}
+		if out.Halted != "" {
+			log.Error("the log is halted; look at the incident, then resume it", "log", out.Log,
+				"show", "sigwarden incidents show "+out.Halted, "resume", fmt.Sprintf("sigwarden logs resume %s --incident %s", out.Log, out.Halted))
+		}
+		if out.Missing {
+			log.Error("entries of the signed tree could not be had; they are tried again at every poll", "log", out.Log, "show", "sigwarden status")
+		}
+		code = max(code, a.exitOf(out))
+	}
+	a.sayUncovered(ctx, engine, st, log)
+	drain, cancel := context.WithTimeout(ctx, drainFor)
+	defer cancel()
+	dispatcher.Drain(drain)
+	// What happened is told even to somebody who stopped the program.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	pending, err := st.PendingDeliveries(last)
+	if err != nil {
+		return err
+	}
+	if pending > 0 {
+		log.Error("notifications were not accepted in time; they stay in the outbox", "pending", pending)
+		code = max(code, exitFailed)
+	}
+	return a.finish(last, st, code)
+}
+
+// exitOf is the exit status that one log's pass calls for.
+func (a *app) exitOf(out monitor.Outcome) int {
+	switch {
+	case out.Notifying > 0:
+		return exitFindings
+	case out.Err != nil || out.Missing:
+		return exitFailed
+	}
+	return exitOK
+}
+
+// finish ends a command with a status, the highest if an integrity incident is
+// open.
+func (a *app) finish(ctx context.Context, st *store.Store, code int) error {
+	bad, err := st.UnresolvedIntegrity(ctx)
+	if err != nil {
+		return err
+	}
+	if bad {
+		code = exitIntegrity
+	}
+	if code == exitOK {
+		return nil
+	}
+	return &status{code: code}
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"fmt"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/monitor/store"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "status", Short: "How logs and channels are", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.withStore(c.Context(), func(s *setup, st *store.Store) error {
+				engine, err := s.engine(st, a.logger(), nil)
+				if err != nil {
+					return err
+				}
+				status, err := engine.Status(c.Context(), st, s.names)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return printJSON(a.stdout, status)
+				}
+				a.printStatus(status)
+				missing, err := engine.Uncovered(c.Context(), st)
+				for _, u := range missing {
+					fmt.Fprintf(a.stdout, "\nEntries [%d, %d) of %s were read before a watch of today existed. To scan them with it:\n    %s\n", u.From, u.To, safe(u.Log), u.Command())
+				}
+				return err
+			})
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	return c
+}
+
+func (a *app) printStatus(s monitor.Status) {
+	var rows [][]string
+	for _, l := range s.Logs {
+		last := "never"
+		if l.LastPoll != nil {
+			last = stamp(*l.LastPoll)
+		}
+		rows = append(rows, []string{l.Name, l.State, fmt.Sprint(l.Verified.Size), fmt.Sprint(l.Scanned), fmt.Sprint(l.Lag), ranges(l.Coverage), fmt.Sprint(len(l.Gaps)), last})
+	}
+	table(a.stdout, "LOG\tSTATE\tVERIFIED\tSCANNED\tLAG\tCOVERAGE\tGAPS\tLAST POLL", rows)
+	for _, l := range s.Logs {
+		for _, g := range l.Gaps {
+			fmt.Fprintf(a.stdout, "%s: entries [%d, %d) are missing: %s\n", safe(l.Name), g.From, g.To, g.Reason)
+		}
+		if l.Error != nil {
+			fmt.Fprintf(a.stdout, "%s: last poll failed: %s\n", safe(l.Name), safe(*l.Error))
+		}
+		if l.Incident != "" {
+			fmt.Fprintf(a.stdout, "%s: halted by incident %s; see `sigwarden incidents show %s`\n", safe(l.Name), l.Incident, l.Incident)
+		}
+	}
+	if len(s.Channels) > 0 {
+		rows = nil
+		for _, ch := range s.Channels {
+			last := "never"
+			if ch.LastSuccess != nil {
+				last = stamp(*ch.LastSuccess)
+			}
+			rows = append(rows, []string{ch.Name, fmt.Sprint(ch.Pending), fmt.Sprint(ch.Failed), last})
+		}
+		fmt.Fprintln(a.stdout)
+		table(a.stdout, "CHANNEL\tPENDING\tFAILED\tLAST SUCCESS", rows)
+	}
+	fmt.Fprintf(a.stdout, "\nOpen: %d findings, %d incidents\n", s.Findings.Open, s.Incidents.Open)
+}
+
+func ranges(list []monitor.Range) string {
+	if len(list) == 0 {
+		return "none"
+	}
+	var out []string
+	for _, r := range list {
+		out = append(out, fmt.Sprintf("[%d, %d)", r.From, r.To))
+	}
+	return strings.Join(out, " ")
+}
+
+// buildVersion is set by the linker in releases.
+var buildVersion string
+
+func version() string {
+	if buildVersion != "" {
+		return buildVersion
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "development"
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			goVersion := "unknown"
+			if info, ok := debug.ReadBuildInfo(); ok {
+				goVersion = info.GoVersion
+			}
+			if asJSON {
+				return printJSON(a.stdout, map[string]string{"version": version(), "go": goVersion})
+			}
+			fmt.Fprintf(a.stdout, "sigwarden %s (%s)\n", version(), goVersion)
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	return c
+}

@@ -1,0 +1,104 @@
+// Package web serves health and metrics over HTTP.
+package web
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/sigwarden/sigwarden/monitor"
+)
+
+// Engine is what is asked of the engine.
+type Engine interface {
+	Ready() bool
+	Metrics() monitor.Metrics
+}
+
+// Options configure a Server.
+type Options struct {
+	Engine Engine
+	// Status reads how everything is.
+	Status func(ctx context.Context) (monitor.Status, error)
+	// OpenIncidents counts incidents that are not resolved, by class and kind.
+	OpenIncidents func(ctx context.Context) (map[[2]string]int, error)
+	// Bytes returns what was fetched, by log; Deliveries what became of
+	// deliveries since the process began, by channel and result.
+	Bytes      func() map[string]int64
+	Deliveries func() map[[2]string]int64
+	Log        *slog.Logger
+}
+
+// Server serves one process.
+type Server struct {
+	opts    Options
+	handler http.Handler
+}
+
+// New returns a server for the options.
+func New(opts Options) *Server {
+	s := &Server{opts: opts}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(newCollector(opts))
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", s.ready)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
+	s.handler = http.MaxBytesHandler(http.NewCrossOriginProtection().Handler(mux), 64<<10)
+	return s
+}
+
+// Handler returns what is served.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// ready says whether a first pass over every log was tried, and how each log is.
+func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+	defer cancel()
+	status, err := s.opts.Status(ctx)
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	switch {
+	case err != nil:
+		s.opts.Log.Error("the store cannot be read", "error", err)
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintln(w, "not ready: the store cannot be read; the log of this process says why")
+		return
+	case !s.opts.Engine.Ready():
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintln(w, "not ready: the first pass over every log is not done yet")
+	default:
+		fmt.Fprintln(w, "ready")
+	}
+	for _, l := range status.Logs {
+		fmt.Fprintf(w, "%s: %s, verified %d, scanned %d\n", l.Name, l.State, l.Verified.Size, l.Scanned)
+	}
+}
+
+// Serve listens until ctx ends, and then shuts down within five seconds.
+func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	server := &http.Server{
+		Handler:           s.handler,
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute,
+		MaxHeaderBytes: 32 << 10,
+		ErrorLog:       slog.NewLogLogger(s.opts.Log.Handler(), slog.LevelDebug),
+	}
+	stop := context.AfterFunc(ctx, func() {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if err := server.Shutdown(last); err != nil {
+			server.Close()
+		}
+	})
+	defer stop()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
