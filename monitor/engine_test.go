@@ -288,6 +288,19 @@ func TestSwappedEntry(t *testing.T) {
 	r.audit()
 }
 
+// TestEmptyEntryServed: no bytes at all are wrong bytes too.
+func TestEmptyEntryServed(t *testing.T) {
+	r := newRig(t)
+	r.fill(r.log, 300)
+	r.server.Set(locallog.Faults{Swap: map[uint64][]byte{7: {}}})
+	r.mustPass()
+	r.wantIncidents("entry-mismatch:integrity:open")
+	if got := r.coverage(); got != "[0,300)-[7,8)entry-mismatch" {
+		t.Errorf("coverage %s", got)
+	}
+	r.audit()
+}
+
 func TestWithheldEntries(t *testing.T) {
 	for name, fault := range map[string]locallog.Faults{
 		"missing":   {Missing: map[uint64]bool{1: true}},

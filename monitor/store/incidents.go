@@ -64,7 +64,9 @@ func (w *writer) evidence(id string, evidence []monitor.Evidence) error {
 		if have >= maxEvidence {
 			return nil
 		}
-		if err := w.exec("INSERT INTO evidence (incident_id, name, position, data) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING", id, e.Name, have, e.Data); err != nil {
+		// No bytes are evidence too, and are not NULL.
+		data := append([]byte{}, e.Data...)
+		if err := w.exec("INSERT INTO evidence (incident_id, name, position, data) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING", id, e.Name, have, data); err != nil {
 			return err
 		}
 		have++

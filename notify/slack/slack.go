@@ -111,7 +111,7 @@ func judge(err error) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &limited):
-		return &notify.RetryError{After: limited.RetryAfter, Err: errors.New("Slack is rate-limiting")}
+		return &notify.RetryError{After: limited.RetryAfter, Err: errors.New("rate-limited by Slack")}
 	case errors.As(err, &status):
 		return notify.StatusError(status.Code, nil)
 	case errors.As(err, &answer):
@@ -120,7 +120,7 @@ func judge(err error) error {
 				return fmt.Errorf("%w: Slack says %q", notify.ErrRefused, notify.Clean(answer.Err, 100))
 			}
 		}
-		return fmt.Errorf("Slack says %q", notify.Clean(answer.Err, 100))
+		return fmt.Errorf("refused by Slack for now: %q", notify.Clean(answer.Err, 100))
 	}
 	return notify.WithoutURL(err)
 }

@@ -32,11 +32,11 @@ func New(address, secret string, client *http.Client) (*Channel, error) {
 	}
 	if len(secret) < 32 {
 		// The library takes an empty key without a word.
-		return nil, errors.New("secret is too short: want base64 of 24 to 64 random bytes, like whsec_...")
+		return nil, errors.New("secret is too short: want base64 of 24 to 64 random bytes, with the prefix whsec_ or without")
 	}
 	signer, err := standardwebhooks.NewWebhook(secret)
 	if err != nil {
-		return nil, errors.New("secret is not base64: want base64 of 24 to 64 random bytes, like whsec_...")
+		return nil, errors.New("secret is not base64: want base64 of 24 to 64 random bytes, with the prefix whsec_ or without")
 	}
 	return &Channel{url: address, signer: signer, client: client}, nil
 }

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"bytes"
+	"go/format"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/monitor/config"
+	"github.com/sigwarden/sigwarden/watchlist/entry"
+)
+
+// The repository checks itself.
+
+const module = "github.com/sigwarden/sigwarden/"
+
+// allowed is the order of imports: what each package may import of ours, in
+// files that are not tests. docs/architecture.md shows it as a picture.
+var allowed = map[string][]string{
+	"checkpoint":                    {},
+	"watchlist/entry":               {},
+	"watchlist":                     {"watchlist/entry"},
+	"watchlist/policy":              {"watchlist/entry"},
+	"notify":                        {},
+	"notify/slack":                  {"notify"},
+	"notify/email":                  {"notify"},
+	"notify/webhook":                {"notify"},
+	"notify/file":                   {"notify"},
+	"notify/notifytest":             {"notify"},
+	"monitor":                       {"checkpoint", "watchlist", "watchlist/entry", "watchlist/policy", "notify"},
+	"monitor/config":                {},
+	"monitor/rekor":                 {},
+	"monitor/rekor/locallog":        {},
+	"monitor/rekor/locallog/testca": {},
+	"monitor/trust":                 {"checkpoint"},
+	"monitor/store":                 {"monitor", "checkpoint", "watchlist/entry", "notify"},
+	"monitor/evidence":              {"checkpoint", "watchlist/entry"},
+	"monitor/web":                   {"monitor", "notify", "watchlist"},
+}
+
+// goFiles calls f with every Go file of the module, by path from its root.
+func goFiles(t *testing.T, f func(path string, data []byte)) {
+	t.Helper()
+	root := filepath.Join("..", "..")
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(root, path)
+		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && rel != "." || d.Name() == "testdata") {
+			return fs.SkipDir
+		}
+		if d.IsDir() || filepath.Ext(path) != ".go" {
+			return nil
+		}
+		data, err := os.ReadFile(path)
+		if err == nil {
+			f(filepath.ToSlash(rel), data)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestImportOrder(t *testing.T) {
+	seen := map[string]bool{}
+	goFiles(t, func(path string, data []byte) {
+		dir := strings.TrimSuffix(path, "/"+filepath.Base(path))
+		if strings.HasSuffix(path, "_test.go") || strings.HasPrefix(dir, "cmd/") || strings.HasPrefix(dir, "e2e") {
+			return
+		}
+		may, known := allowed[dir]
+		if !known {
+			t.Errorf("%s: package %s is not in the order of imports", path, dir)
+			return
+		}
+		seen[dir] = true
+		file, err := parser.ParseFile(token.NewFileSet(), path, data, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, imp := range file.Imports {
+			name, ours := strings.CutPrefix(strings.Trim(imp.Path.Value, `"`), module)
+			if ours && !slices.Contains(may, name) {
+				t.Errorf("%s imports %s: not in the order of imports", path, name)
+			}
+		}
+	})
+	for dir := range allowed {
+		if !seen[dir] {
+			t.Errorf("package %s does not exist", dir)
+		}
+	}
+}
+
+func TestFormatted(t *testing.T) {
+	goFiles(t, func(path string, data []byte) {
+		want, err := format.Source(data)
+		if err != nil || !bytes.Equal(want, data) {
+			t.Errorf("%s is not formatted: %v", path, err)
+		}
+	})
+}
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("..", "..", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// TestTablesAreDocumented: whatever can be configured or told is named in the
+// example configuration and in the README.
+func TestTablesAreDocumented(t *testing.T) {
+	example, readme := read(t, "config.example.yaml"), read(t, "README.md")
+	want := func(word string) {
+		t.Helper()
+		if !strings.Contains(example, word) {
+			t.Errorf("%q is missing in config.example.yaml", word)
+		}
+		if !strings.Contains(readme, word) {
+			t.Errorf("%q is missing in README.md", word)
+		}
+	}
+	for _, kind := range config.ChannelKinds() {
+		want(kind)
+	}
+	for _, kind := range entry.Kinds() {
+		want(kind.Name)
+	}
+	for _, kind := range monitor.IncidentKinds() {
+		if !strings.Contains(readme, "`"+kind.Kind+"`") {
+			t.Errorf("incident %q is missing in README.md", kind.Kind)
+		}
+	}
+	want("rekor-v2")
+}
+
+func TestExampleConfigurationIsValid(t *testing.T) {
+	a := &app{getenv: func(string) string { return "" }, configPath: filepath.Join("..", "..", "config.example.yaml"), stdout: &bytes.Buffer{}, stderr: &bytes.Buffer{}}
+	s, err := a.load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.logs) != 1 || len(s.watches) != 1 || len(s.warnings) != 0 {
+		t.Errorf("%d logs, %d watches, warnings %q", len(s.logs), len(s.watches), s.warnings)
+	}
+}

@@ -1,0 +1,246 @@
+package notify_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/monitor/store"
+	"github.com/sigwarden/sigwarden/notify"
+)
+
+// outbox is the real store, with delivery failures noted.
+type outbox struct {
+	*store.Store
+	failed []string
+}
+
+func (o *outbox) Fail(ctx context.Context, q notify.Queued, at time.Time, reason string) error {
+	o.failed = append(o.failed, q.Event.ID)
+	inc := monitor.DeliveryFailed(q, reason, at, nil)
+	return o.FailDelivery(ctx, q, reason, &inc)
+}
+
+// target is a channel that does as it is told, and notes when it was tried.
+type target struct {
+	mu    sync.Mutex
+	start time.Time
+	tries map[string][]time.Duration
+	do    func(e notify.Event, try int) error
+}
+
+func newTarget(do func(e notify.Event, try int) error) *target {
+	return &target{start: time.Now(), tries: map[string][]time.Duration{}, do: do}
+}
+
+func (t *target) Notify(ctx context.Context, e notify.Event) error {
+	t.mu.Lock()
+	t.tries[e.ID] = append(t.tries[e.ID], time.Since(t.start).Round(time.Millisecond))
+	n := len(t.tries[e.ID])
+	t.mu.Unlock()
+	return t.do(e, n)
+}
+
+func (t *target) of(id string) []time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.tries[id])
+}
+
+func open(t *testing.T) *outbox {
+	t.Helper()
+	s, err := store.Open(context.Background(), filepath.Join(t.TempDir(), "s.db"), store.Options{Create: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &outbox{Store: s}
+}
+
+// put files events for channels through a finding, as the engine does.
+func put(t *testing.T, o *outbox, id string, channels ...string) {
+	t.Helper()
+	f := monitor.Finding{ID: "f-" + id, State: "open", SeenAt: time.Now(), Leaf: []byte("leaf")}
+	for _, c := range channels {
+		f.Deliveries = append(f.Deliveries, notify.Delivery{Channel: c, Event: notify.Event{ID: id, Type: notify.Test, Data: []byte("{}")}})
+	}
+	if _, err := o.Commit(context.Background(), "log", monitor.State{}, nil, monitor.Batch{Findings: []monitor.Finding{f}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+var quiet = slog.New(slog.DiscardHandler)
+
+func TestRetrySchedule(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := open(t)
+		defer o.Close()
+		dead := newTarget(func(notify.Event, int) error { return errors.New("connection refused") })
+		alive := newTarget(func(notify.Event, int) error { return nil })
+		d := notify.NewDispatcher(o, []notify.Channel{{Name: "dead", Notifier: dead}, {Name: "alive", Notifier: alive}}, quiet)
+		ctx, cancel := context.WithCancel(context.Background())
+		var wg sync.WaitGroup
+		wg.Go(func() { d.Run(ctx) })
+		time.Sleep(time.Second)
+		put(t, o, "a", "dead", "alive")
+		d.Wake()
+		time.Sleep(30 * time.Minute)
+		tries := dead.of("a")
+		var gaps []time.Duration
+		for i := 1; i < len(tries); i++ {
+			gaps = append(gaps, (tries[i] - tries[i-1]).Round(time.Second))
+		}
+		if len(tries) < 12 || tries[4]-tries[0] > 15*time.Second {
+			t.Fatalf("tries at %v: the first five must fall within 15 s", tries)
+		}
+		want := []time.Duration{1, 2, 4, 7, 15, 30, 60, 120, 240, 300, 300}
+		for i, w := range want {
+			if gaps[i] != w*time.Second {
+				t.Errorf("waits %v, want %v seconds", gaps, want)
+				break
+			}
+		}
+		if got := alive.of("a"); len(got) != 1 || got[0] > 1100*time.Millisecond {
+			t.Errorf("the living channel was tried at %v", got)
+		}
+		// It is given up after three days, once, and said elsewhere.
+		time.Sleep(73 * time.Hour)
+		n := len(dead.of("a"))
+		time.Sleep(time.Hour)
+		if len(o.failed) != 1 || len(dead.of("a")) != n {
+			t.Errorf("given up %d times; tried %d times more", len(o.failed), len(dead.of("a"))-n)
+		}
+		list, err := o.Incidents(ctx, store.Filter{Kind: monitor.KindDeliveryFailed})
+		if err != nil || len(list) != 1 || !strings.Contains(list[0].Summary, "dead") {
+			t.Errorf("%+v, %v", list, err)
+		}
+		cancel()
+		wg.Wait()
+	})
+}
+
+func TestRetryAfterHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := open(t)
+		defer o.Close()
+		n := newTarget(func(e notify.Event, try int) error {
+			if e.ID == "slow" && try == 1 {
+				return &notify.RetryError{After: 10 * time.Minute, Err: errors.New("429")}
+			}
+			return nil
+		})
+		d := notify.NewDispatcher(o, []notify.Channel{{Name: "c", Notifier: n}}, quiet)
+		ctx, cancel := context.WithCancel(context.Background())
+		var wg sync.WaitGroup
+		put(t, o, "slow", "c")
+		wg.Go(func() { d.Run(ctx) })
+		time.Sleep(time.Second)
+		put(t, o, "quick", "c")
+		d.Wake()
+		time.Sleep(time.Hour)
+		if got := n.of("slow"); len(got) != 2 || got[1] != 10*time.Minute {
+			t.Errorf("slow tried at %v", got)
+		}
+		if got := n.of("quick"); len(got) != 1 || got[0] > 2*time.Second {
+			t.Errorf("quick tried at %v", got)
+		}
+		if left, _ := o.PendingDeliveries(ctx); left != 0 {
+			t.Errorf("%d deliveries wait", left)
+		}
+		cancel()
+		wg.Wait()
+	})
+}
+
+// TestIdleCostsNothing: with nothing to deliver nothing runs, however long.
+func TestIdleCostsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := &countingOutbox{outbox: open(t)}
+		defer o.Close()
+		d := notify.NewDispatcher(o, []notify.Channel{{Name: "c", Notifier: newTarget(nil)}}, quiet)
+		ctx, cancel := context.WithCancel(context.Background())
+		var wg sync.WaitGroup
+		wg.Go(func() { d.Run(ctx) })
+		time.Sleep(30 * 24 * time.Hour)
+		cancel()
+		wg.Wait()
+		if o.reads != 1 {
+			t.Errorf("the outbox was read %d times in an idle month", o.reads)
+		}
+	})
+}
+
+type countingOutbox struct {
+	*outbox
+	reads int
+}
+
+func (c *countingOutbox) Due(ctx context.Context, channel string, now time.Time, limit int) ([]notify.Queued, time.Time, error) {
+	c.reads++
+	return c.outbox.Due(ctx, channel, now, limit)
+}
+
+func TestDrain(t *testing.T) {
+	o := open(t)
+	defer o.Close()
+	n := newTarget(func(e notify.Event, try int) error {
+		if e.ID == "e-7" {
+			return fmt.Errorf("%w: no", notify.ErrRefused)
+		}
+		return nil
+	})
+	for i := range 100 {
+		put(t, o, fmt.Sprintf("e-%d", i), "c")
+	}
+	d := notify.NewDispatcher(o, []notify.Channel{{Name: "c", Notifier: n}}, quiet)
+	d.Drain(context.Background())
+	if left, _ := o.PendingDeliveries(context.Background()); left != 0 || len(o.failed) != 1 {
+		t.Errorf("%d wait, %v failed", left, o.failed)
+	}
+	for i := range 100 {
+		if got := n.of(fmt.Sprintf("e-%d", i)); len(got) != 1 {
+			t.Errorf("event %d tried %d times", i, len(got))
+		}
+	}
+	if got := d.Counts(); got[[2]string{"c", notify.Delivered}] != 99 || got[[2]string{"c", notify.Failed}] != 1 {
+		t.Errorf("counts %v", got)
+	}
+}
+
+func TestClean(t *testing.T) {
+	for in, want := range map[string]string{
+		"plain text":      "plain text",
+		"a\r\nb":          `a\x0d\x0ab`,
+		"\x1b[2J":         `\x1b[2J`,
+		"\u202egnp.exe":   `\u202egnp.exe`,
+		"a\u200bb":        `a\u200bb`,
+		"\xff":            `\xff`,
+		"\u2028":          `\u2028`,
+		"\u00e4\u00f6 ok": "\u00e4\u00f6 ok",
+	} {
+		if got := notify.Clean(in, 100); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+	if got := notify.Clean(strings.Repeat("x", 50), 10); got != "xxxxxxxxxx..." {
+		t.Errorf("cut: %q", got)
+	}
+}
+
+func FuzzClean(f *testing.F) {
+	f.Add("a\r\n\u202e\xff")
+	f.Fuzz(func(t *testing.T, s string) {
+		got := notify.Clean(s, 200)
+		if strings.ContainsAny(got, "\r\n\x00\x1b\u202e\u2066\u200b\u2028") || len(got) > 203 {
+			t.Fatalf("%q comes out as %q", s, got)
+		}
+	})
+}

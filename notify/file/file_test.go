@@ -1,0 +1,54 @@
+package file_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sigwarden/sigwarden/notify/file"
+	"github.com/sigwarden/sigwarden/notify/notifytest"
+)
+
+func TestLines(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "alerts.jsonl")
+	var stdout bytes.Buffer
+	for _, name := range []string{path, "-"} {
+		c, err := file.New(name, &stdout)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			if err := c.Notify(context.Background(), notifytest.Hostile()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	data, err := os.ReadFile(path)
+	if err != nil || !bytes.Equal(data, stdout.Bytes()) {
+		t.Fatalf("file and standard output differ: %v", err)
+	}
+	lines := strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
+	for _, line := range lines {
+		var doc map[string]any
+		if err := json.Unmarshal([]byte(line), &doc); err != nil || doc["id"] != "e-hostile" || doc["type"] != "finding.unexpected" {
+			t.Errorf("line %q: %v", line, err)
+		}
+	}
+	if len(lines) != 3 {
+		t.Errorf("%d lines", len(lines))
+	}
+	if info, _ := os.Stat(path); info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v", info.Mode())
+	}
+	c, _ := file.New(filepath.Join(t.TempDir(), "none", "x"), nil)
+	if c.Notify(context.Background(), notifytest.Hostile()) == nil {
+		t.Error("wrote into a folder that does not exist")
+	}
+	if _, err := file.New("", nil); err == nil {
+		t.Error("empty path accepted")
+	}
+}

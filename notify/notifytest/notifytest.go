@@ -1,0 +1,174 @@
+// Package notifytest is the suite that every channel over HTTP must pass.
+package notifytest
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sigwarden/sigwarden/notify"
+)
+
+// Service is a stand-in for the other side, which answers as it is told.
+type Service struct {
+	URL string
+
+	mu     sync.Mutex
+	answer func(http.ResponseWriter)
+	got    []Request
+}
+
+// Request is what came in.
+type Request struct {
+	Path   string
+	Header http.Header
+	Body   string
+}
+
+// NewService starts a service that accepts everything with the body given.
+func NewService(t testing.TB, accept string) *Service {
+	s := &Service{answer: func(w http.ResponseWriter) { io.WriteString(w, accept) }}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		s.mu.Lock()
+		s.got = append(s.got, Request{r.URL.Path, r.Header, string(body)})
+		answer := s.answer
+		s.mu.Unlock()
+		answer(w)
+	}))
+	t.Cleanup(server.Close)
+	s.URL = server.URL
+	return s
+}
+
+// Answer changes how the service answers.
+func (s *Service) Answer(f func(http.ResponseWriter)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer = f
+}
+
+// Requests returns what came in so far.
+func (s *Service) Requests() []Request {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]Request(nil), s.got...)
+}
+
+// Hostile is an event with whatever a stranger can write into a log.
+func Hostile() notify.Event {
+	evil := "evil\r\nBcc: victim@acme.example\r\n\r\n<!channel> *bold* <https://evil.example|click> `code` @here \x1b[2J\u202egnp.exe \u200b\u2066 \x00 \xff =cmd()"
+	return notify.Event{
+		ID: "e-hostile", Type: notify.FindingUnexpected, Time: time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC), Severity: "critical",
+		Title: "Finding for " + evil, Summary: evil + strings.Repeat(" long", 2000), Next: "sigwarden findings show f-1",
+		Fields: []notify.Field{{Name: "Signed as", Value: evil}, {Name: evil, Value: strings.Repeat("x", 5000)}, {Name: "Empty", Value: ""}},
+		Data:   []byte(`{"finding":{"id":"f-1"}}`),
+	}
+}
+
+// Run lets a channel go through everything that another side can do. make
+// returns the channel for a service; secrets must be in no error.
+func Run(t *testing.T, accept string, make func(t *testing.T, service *Service) notify.Notifier, secrets ...string) {
+	ctx := context.Background()
+	event := Hostile()
+	check := func(t *testing.T, err error) {
+		t.Helper()
+		if err == nil {
+			return
+		}
+		for _, s := range secrets {
+			if strings.Contains(err.Error(), s) {
+				t.Errorf("a secret is in the error: %v", err)
+			}
+		}
+	}
+	t.Run("accepts", func(t *testing.T) {
+		s := NewService(t, accept)
+		n := make(t, s)
+		for range 2 {
+			if err := n.Notify(ctx, event); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(s.Requests()) != 2 {
+			t.Errorf("%d requests", len(s.Requests()))
+		}
+	})
+	for _, status := range []int{301, 400, 401, 403, 404, 500, 502, 503} {
+		t.Run(http.StatusText(status), func(t *testing.T) {
+			s := NewService(t, accept)
+			s.Answer(func(w http.ResponseWriter) {
+				w.Header().Set("Location", "http://127.0.0.1:1/elsewhere")
+				w.WriteHeader(status)
+			})
+			err := make(t, s).Notify(ctx, event)
+			check(t, err)
+			if err == nil || errors.Is(err, notify.ErrRefused) {
+				t.Errorf("status %d: %v, want an error that is tried again", status, err)
+			}
+			if len(s.Requests()) != 1 {
+				t.Errorf("%d requests: the dispatcher tries again, not the channel", len(s.Requests()))
+			}
+		})
+	}
+	t.Run("asks to wait", func(t *testing.T) {
+		s := NewService(t, accept)
+		s.Answer(func(w http.ResponseWriter) {
+			w.Header().Set("Retry-After", "7")
+			w.WriteHeader(http.StatusTooManyRequests)
+		})
+		err := make(t, s).Notify(ctx, event)
+		check(t, err)
+		var retry *notify.RetryError
+		if !errors.As(err, &retry) || retry.After != 7*time.Second {
+			t.Errorf("429 with Retry-After: %v", err)
+		}
+	})
+	t.Run("gone for good", func(t *testing.T) {
+		s := NewService(t, accept)
+		s.Answer(func(w http.ResponseWriter) { w.WriteHeader(http.StatusGone) })
+		err := make(t, s).Notify(ctx, event)
+		check(t, err)
+		if !errors.Is(err, notify.ErrRefused) {
+			t.Errorf("410: %v", err)
+		}
+	})
+	t.Run("hangs", func(t *testing.T) {
+		s := NewService(t, accept)
+		release := newRelease(t)
+		s.Answer(func(http.ResponseWriter) { <-release })
+		ctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+		defer cancel()
+		err := make(t, s).Notify(ctx, event)
+		check(t, err)
+		if err == nil {
+			t.Error("delivered to a service that never answered")
+		}
+	})
+	t.Run("is not there", func(t *testing.T) {
+		s := NewService(t, accept)
+		n := make(t, s)
+		s.Answer(func(w http.ResponseWriter) {
+			if c, _, err := w.(http.Hijacker).Hijack(); err == nil {
+				c.Close()
+			}
+		})
+		err := n.Notify(ctx, event)
+		check(t, err)
+		if err == nil || errors.Is(err, notify.ErrRefused) {
+			t.Errorf("closed connection: %v", err)
+		}
+	})
+}
+
+func newRelease(t *testing.T) chan struct{} {
+	c := make(chan struct{})
+	t.Cleanup(func() { close(c) })
+	return c
+}
