@@ -1,0 +1,254 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sigwarden/sigwarden/checkpoint"
+	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/notify"
+)
+
+var ctx = context.Background()
+
+func open(t *testing.T, path string, opts Options) *Store {
+	t.Helper()
+	s, err := Open(ctx, path, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func batchOf(n int) monitor.Batch {
+	var b monitor.Batch
+	for i := range n {
+		b.Findings = append(b.Findings, monitor.Finding{ID: fmt.Sprintf("f-%d", i), Index: uint64(i), State: "open", SeenAt: time.Unix(int64(i), 0), Leaf: make([]byte, 2000), SignedNote: "note",
+			Deliveries: []notify.Delivery{{Channel: "c", Event: notify.Event{ID: fmt.Sprintf("e-%d", i), Data: []byte("{}")}}}})
+	}
+	return b
+}
+
+func TestMissingEmptyAndForeignFiles(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "with space?and#more%.db")
+	if _, err := Open(ctx, path, Options{}); !errors.Is(err, ErrMissing) {
+		t.Errorf("missing: %v", err)
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("a file was made without permission")
+	}
+	s := open(t, path, Options{Create: true})
+	if !s.Created {
+		t.Error("creation is not said")
+	}
+	s.Close()
+	if s := open(t, path, Options{Create: true}); s.Created {
+		t.Error("an existing file is said to be new")
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("the file has another name: %v", err)
+	}
+	for name, make := range map[string]func(string) error{
+		"empty":       func(p string) error { return os.WriteFile(p, nil, 0o600) },
+		"text":        func(p string) error { return os.WriteFile(p, []byte(strings.Repeat("hello ", 500)), 0o600) },
+		"a directory": func(p string) error { return os.Mkdir(p, 0o700) },
+	} {
+		p := filepath.Join(dir, name)
+		if err := make(p); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Open(ctx, p, Options{Create: true})
+		if err == nil || !strings.Contains(err.Error(), p) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := Open(ctx, filepath.Join(dir, "no", "folder.db"), Options{Create: true}); err == nil || !strings.Contains(err.Error(), "folder") {
+		t.Errorf("no folder: %v", err)
+	}
+}
+
+func TestNewerSchema(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.db")
+	s := open(t, path, Options{Create: true})
+	if _, err := s.db.Exec("INSERT INTO goose_db_version (version_id, is_applied) VALUES (99, 1)"); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if _, err := Open(ctx, path, Options{}); !errors.Is(err, ErrNewer) || !strings.Contains(err.Error(), "99") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestExclusive(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.db")
+	a := open(t, path, Options{Create: true, Exclusive: true})
+	if _, err := Open(ctx, path, Options{Exclusive: true}); !errors.Is(err, ErrLocked) {
+		t.Errorf("second daemon: %v", err)
+	}
+	b := open(t, path, Options{}) // a command beside the daemon
+	if _, err := b.Commit(ctx, "log", monitor.State{}, nil, batchOf(1)); err != nil {
+		t.Error(err)
+	}
+	a.Close()
+	open(t, path, Options{Exclusive: true})
+}
+
+// TestFullDisk: nothing of a batch is kept, the message says what to do, and
+// the same batch goes through once there is room.
+func TestFullDisk(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.db")
+	open(t, path, Options{Create: true}).Close()
+	full := open(t, path, Options{pragmas: "&_pragma=max_page_count(60)"})
+	next := monitor.State{Name: "log", Scanned: 5}
+	_, err := full.Commit(ctx, "log", monitor.State{}, &next, batchOf(500))
+	if err == nil || !strings.Contains(err.Error(), "disk is full") {
+		t.Fatalf("full disk: %v", err)
+	}
+	if next.Version != 0 {
+		t.Error("a version was given to a state that was not stored")
+	}
+	if st, err := full.State(ctx, "log"); err != nil || st.Version != 0 {
+		t.Errorf("state %+v, %v", st, err)
+	}
+	if list, _ := full.Findings(ctx, Filter{}); len(list) != 0 {
+		t.Errorf("%d findings of a failed batch", len(list))
+	}
+	if n, _ := full.PendingDeliveries(ctx); n != 0 {
+		t.Errorf("%d deliveries of a failed batch", n)
+	}
+	full.Close()
+	s := open(t, path, Options{})
+	rec, err := s.Commit(ctx, "log", monitor.State{}, &next, batchOf(500))
+	if err != nil || len(rec.Findings) != 500 || next.Version != 1 {
+		t.Errorf("with room: %d findings, %v", len(rec.Findings), err)
+	}
+}
+
+func TestDamagedFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.db")
+	s := open(t, path, Options{Create: true})
+	next := monitor.State{Name: "log"}
+	if _, err := s.Commit(ctx, "log", monitor.State{}, &next, batchOf(300)); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := len(data) / 2; i < len(data)/2+20000; i++ {
+		data[i] ^= 0x5a
+	}
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(ctx, path, Options{}); err == nil || !strings.Contains(err.Error(), "damaged") {
+		t.Errorf("damaged: %v", err)
+	}
+	if err := os.WriteFile(path, data[:len(data)/3], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(ctx, path, Options{}); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("truncated: %v", err)
+	}
+}
+
+func TestReadOnlyDisk(t *testing.T) {
+	if os.Geteuid() == 0 {
+		// root writes everywhere; a read-only connection stands for the disk.
+		path := filepath.Join(t.TempDir(), "s.db")
+		open(t, path, Options{Create: true}).Close()
+		s := open(t, path, Options{pragmas: "&_pragma=query_only(1)"})
+		if _, err := s.Commit(ctx, "log", monitor.State{}, nil, batchOf(1)); err == nil || !strings.Contains(err.Error(), "read-only") {
+			t.Errorf("%v", err)
+		}
+		return
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "s.db")
+	open(t, path, Options{Create: true}).Close()
+	os.Chmod(path, 0o400)
+	os.Chmod(dir, 0o500)
+	t.Cleanup(func() { os.Chmod(dir, 0o700) })
+	if _, err := Open(ctx, path, Options{}); err == nil || !strings.Contains(err.Error(), "read-only") && !strings.Contains(err.Error(), "permission") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestCoverageMerges(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "s.db"), Options{Create: true})
+	add := func(set []string, from, to uint64) {
+		t.Helper()
+		if _, err := s.Commit(ctx, "log", monitor.State{}, nil, monitor.Batch{Coverage: []monitor.Range{{From: from, To: to}}, WatchSet: set}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(watch, want string) {
+		t.Helper()
+		got, err := s.Coverage(ctx, "log", watch)
+		if err != nil || fmt.Sprint(got) != want {
+			t.Errorf("coverage of %s: %v (%v), want %s", watch, got, err, want)
+		}
+	}
+	add([]string{"a", "b"}, 10, 20)
+	add([]string{"b", "a"}, 20, 30) // touches
+	want("a", "[{10 30}]")
+	add([]string{"a", "b"}, 40, 50)
+	add([]string{"a", "b"}, 28, 42) // bridges
+	want("b", "[{10 50}]")
+	add([]string{"a"}, 45, 60) // another set that holds a
+	want("a", "[{10 60}]")
+	want("b", "[{10 50}]")
+	add([]string{"a"}, 70, 70) // nothing
+	want("a", "[{10 60}]")
+	want("c", "[]")
+	if _, err := s.Commit(ctx, "log", monitor.State{}, nil, monitor.Batch{Reset: true}); err != nil {
+		t.Fatal(err)
+	}
+	want("a", "[]")
+}
+
+func TestFindingsAreStoredOnce(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "s.db"), Options{Create: true})
+	b := batchOf(3)
+	b.Findings[0].Proof = []checkpoint.Hash{{1}, {2}}
+	for i, want := range []int{3, 0} {
+		rec, err := s.Commit(ctx, "log", monitor.State{}, nil, b)
+		if err != nil || len(rec.Findings) != want {
+			t.Errorf("commit %d: %d new, %v", i, len(rec.Findings), err)
+		}
+	}
+	if n, _ := s.PendingDeliveries(ctx); n != 3 {
+		t.Errorf("%d deliveries", n)
+	}
+	f, err := s.Finding(ctx, "f-0")
+	if err != nil || len(f.Proof) != 2 || len(f.Leaf) != 2000 || f.SignedNote != "note" {
+		t.Errorf("%+v, %v", f, err)
+	}
+	if list, err := s.Findings(ctx, Filter{Limit: 2}); err != nil || len(list) != 2 || list[0].ID != "f-1" || list[1].ID != "f-2" {
+		t.Errorf("newest two, oldest first: %v, %v", list, err)
+	}
+	if list, _ := s.Findings(ctx, Filter{Since: time.Unix(1, 0), Until: time.Unix(2, 0)}); len(list) != 1 || list[0].ID != "f-1" {
+		t.Errorf("by time: %v", list)
+	}
+	if err := s.Acknowledge(ctx, "f-1", "seen"); err != nil {
+		t.Fatal(err)
+	}
+	if f, _ := s.Finding(ctx, "f-1"); f.State != "acknowledged" || f.Note != "seen" {
+		t.Errorf("%+v", f)
+	}
+	if open, _, _ := s.CountOpen(ctx); open != 2 {
+		t.Errorf("%d open", open)
+	}
+	if err := s.Acknowledge(ctx, "f-9", "x"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("%v", err)
+	}
+}
