@@ -115,6 +115,13 @@ func (l *Log) Open(raw []byte) (Checkpoint, error) {
 	case err != nil:
 		return Checkpoint{}, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
+	for _, sig := range n.Sigs {
+		// The note library lets the last character of base64 have bits that stand
+		// for nothing: then one signature could be written in several ways.
+		if _, err := base64.StdEncoding.Strict().DecodeString(sig.Base64); err != nil {
+			return Checkpoint{}, fmt.Errorf("%w: signature of key %q is not canonical base64", ErrMalformed, sig.Name)
+		}
+	}
 	c, err := parseBody(n.Text)
 	if err != nil {
 		return Checkpoint{}, err

@@ -39,15 +39,32 @@ func (k Known) Tree(served TileReader) (*Tree, error) {
 	if k.Scanned.size > k.Head.size || len(links) != len(k.Link) {
 		return nil, fmt.Errorf("%d kept subtrees do not link the scanned size %d to the head of size %d", len(k.Link), k.Scanned.size, k.Head.size)
 	}
+	whole := k.Scanned
+	for i, n := range links {
+		var err error
+		if whole, err = whole.AppendPerfect(n.level, k.Link[i]); err != nil {
+			return nil, err
+		}
+	}
+	if whole.Root() != k.Head.root {
+		return nil, fmt.Errorf("what was kept of the scanned size %d does not fold to the root of the kept head of size %d", k.Scanned.size, k.Head.size)
+	}
 	t := newTree(k.Head, k.Peaks, served)
-	t.own, t.scanned = k.Own, k.Scanned.size
+	t.own, t.scanned, t.split = k.Own, k.Scanned.size, k.Scanned.size
+	k.teach(t)
+	return t, nil
+}
+
+// teach tells a tree that begins with the head what is known of it.
+func (k Known) teach(t *Tree) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	for i, n := range cover(0, k.Scanned.size) {
 		t.known[n] = k.Scanned.peaks[i]
 	}
-	for i, n := range links {
+	for i, n := range cover(k.Scanned.size, k.Head.size) {
 		t.known[n] = k.Link[i]
 	}
-	return t, nil
 }
 
 // Compare judges a checkpoint against the known head. served reads the tiles
@@ -113,6 +130,10 @@ func (k Known) compareLarger(next Checkpoint, served TileReader) (Step, error) {
 	if firstErr != nil {
 		return Step{}, unproven(firstErr)
 	}
+	// The larger tree begins with ours: what links the scanned size to our head
+	// needs no tile any more.
+	k.teach(theirs)
+	theirs.split = k.Head.size
 	link, err := theirs.nodes(k.Scanned.size, next.size)
 	if err != nil {
 		return Step{}, unproven(err)

@@ -16,7 +16,10 @@ type Tree struct {
 	// through own. Nil for a tree that is only known as it is served.
 	own     OwnTiles
 	scanned uint64
-	fault   error // of reading own tiles: our store's fault, never the log's
+	// split is a place at which nodes that span it are put together from their
+	// halves, since the parts on its left are known without any tile.
+	split uint64
+	fault error // of reading own tiles: our store's fault, never the log's
 
 	mu    sync.Mutex
 	known map[node]Hash // proven peaks, and subtrees that link scanned to head
@@ -180,6 +183,17 @@ func (t *Tree) node(n node) (Hash, error) {
 	if n.end() > t.head.size {
 		return Hash{}, fmt.Errorf("node (%d, %d) is beyond size %d", n.level, n.index, t.head.size)
 	}
+	if n.start() < t.split && t.split < n.end() {
+		left, err := t.node(node{n.level - 1, 2 * n.index})
+		if err != nil {
+			return Hash{}, err
+		}
+		right, err := t.node(node{n.level - 1, 2*n.index + 1})
+		if err != nil {
+			return Hash{}, err
+		}
+		return nodeHash(left, right), nil
+	}
 	if t.own != nil {
 		h, err := t.ownNode(n)
 		if !errors.Is(err, errNotKept) {
@@ -197,32 +211,19 @@ func (t *Tree) node(n node) (Hash, error) {
 // ownNode computes a node from what the monitor kept itself, or returns
 // errNotKept.
 func (t *Tree) ownNode(n node) (Hash, error) {
-	switch {
-	case n.end() <= t.scanned:
-		level, index, from, to := tileOf(n)
-		hashes, err := t.own(level, index)
-		if err != nil {
-			t.fault = fmt.Errorf("own tile (%d, %d): %w", level, index, err)
-			return Hash{}, t.fault
-		}
-		if len(hashes) < to {
-			return Hash{}, errNotKept
-		}
-		return PerfectRoot(hashes[from:to]), nil
-	case n.start() < t.scanned:
-		// It spans the scanned size: its left part was read, its right part is
-		// among the subtrees that link it to the head.
-		left, err := t.node(node{n.level - 1, 2 * n.index})
-		if err != nil {
-			return Hash{}, err
-		}
-		right, err := t.node(node{n.level - 1, 2*n.index + 1})
-		if err != nil {
-			return Hash{}, err
-		}
-		return nodeHash(left, right), nil
+	if n.end() > t.scanned {
+		return Hash{}, errNotKept
 	}
-	return Hash{}, errNotKept
+	level, index, from, to := tileOf(n)
+	hashes, err := t.own(level, index)
+	if err != nil {
+		t.fault = fmt.Errorf("own tile (%d, %d): %w", level, index, err)
+		return Hash{}, t.fault
+	}
+	if len(hashes) < to {
+		return Hash{}, errNotKept
+	}
+	return PerfectRoot(hashes[from:to]), nil
 }
 
 // tile returns a served tile after proving it: a full one by its parent's

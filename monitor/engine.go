@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"strings"
@@ -147,13 +148,13 @@ func (e *Engine) Run(ctx context.Context) error {
 
 func (r *runner) follow(ctx context.Context) {
 	for ctx.Err() == nil {
-		next := r.next(r.opts.Now())
-		out := r.pass(ctx, next)
+		now := r.opts.Now()
+		out := r.pass(ctx, max(r.next(now).Sub(now), time.Second))
 		r.report(out)
-		if out.Behind && out.Err == nil {
+		if out.Behind && out.Moved && out.Err == nil {
 			continue // the scan was only cut to look at the head
 		}
-		next = r.next(r.opts.Now())
+		next := r.next(r.opts.Now())
 		timer := time.NewTimer(next.Sub(r.opts.Now()))
 		select {
 		case <-timer.C:
@@ -196,8 +197,8 @@ type Outcome struct {
 	// Findings are new ones, Notifying those of them that are told to people.
 	Findings, Notifying int
 	Head, Scanned       uint64
-	// Behind: the scan was cut before it reached the head.
-	Behind bool
+	// Behind: the scan was cut before it reached the head. Moved: it came on.
+	Behind, Moved bool
 	// Halted names the incident that halts the log.
 	Halted string
 	// Missing are entries of gaps that could not be had.
@@ -217,7 +218,7 @@ func (e *Engine) Once(ctx context.Context, idle time.Duration) []Outcome {
 			defer cancel(nil)
 			stop := r.watchProgress(cancel, idle)
 			defer stop()
-			outcomes[i] = r.pass(ctx, time.Time{})
+			outcomes[i] = r.pass(ctx, 0)
 			if cause := context.Cause(ctx); outcomes[i].Err != nil && cause != nil {
 				outcomes[i].Err = cause
 			}
@@ -308,6 +309,13 @@ func (r *runner) moved(err error) {
 func isMalformed(err error) bool {
 	var m interface{ Malformed() bool }
 	return errors.As(err, &m) && m.Malformed()
+}
+
+// withheld recognises that a log answered, and does not serve what its tree
+// commits to.
+func withheld(err error) bool {
+	var refused interface{ Refused() bool }
+	return errors.Is(err, fs.ErrNotExist) || isMalformed(err) || errors.Is(err, checkpoint.ErrTile) || errors.As(err, &refused) && refused.Refused()
 }
 
 // shorten keeps remote text in messages readable.

@@ -634,7 +634,7 @@ func TestLagging(t *testing.T) {
 	r.cfg.Source = noLeaves{r.source()}
 	r.restart()
 	for range 4 {
-		r.fill(r.log, 100)
+		r.fill(r.log, 6000)
 		r.clock.move(6 * time.Minute)
 		r.once()
 	}

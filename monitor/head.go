@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
@@ -14,12 +15,22 @@ import (
 // as many as it likes.
 const maxKinds = 100
 
+// maxGapTime bounds how long gaps are tried again before the scan goes on.
+const maxGapTime = 10 * time.Second
+
+// Findings are committed before they take much memory: an attacker can log
+// thousands of entries with our subject.
+const (
+	maxFindingBytes = 8 << 20
+	findingOverhead = 4 << 10
+)
+
 // maxGapsAPoll bounds how many gaps are tried again in one poll.
 const maxGapsAPoll = 256
 
 // scanHead reads what lies between the scanned size and the head, after it has
 // tried the gaps again.
-func (r *runner) scanHead(ctx context.Context, until time.Time, out *Outcome) error {
+func (r *runner) scanHead(ctx context.Context, scanFor time.Duration, out *Outcome) error {
 	t, err := r.newTurn(ctx, out)
 	if err != nil {
 		return err
@@ -35,25 +46,54 @@ func (r *runner) scanHead(ctx context.Context, until time.Time, out *Outcome) er
 	if err != nil {
 		return fmt.Errorf("stored state of log %s: %w", r.cfg.Name, err)
 	}
-	s := r.newSpan(tree, t.old.Epoch, until)
-	gapErr := t.retryGaps(ctx, s)
+	gapErr := t.retryGaps(ctx, r.newSpan(tree, t.old.Epoch))
 	if t, err = t.commitAndGoOn(ctx); err != nil {
 		return err
+	}
+	s := r.newSpan(tree, t.old.Epoch)
+	if scanFor > 0 {
+		s.deadline = r.opts.Now().Add(scanFor)
+	}
+	if stuck := t.old.Stuck; stuck != nil && stuck.Scanned == t.old.Scanned && stuck.Polls >= strikes-1 && out.Err == nil {
+		// The log answers polls, and has not answered for what comes next over
+		// several of them: go past it.
+		s.forgive.Store(maxForgiven)
 	}
 	c := &committer{turn: t, tree: tree, frontier: known.Scanned, began: r.opts.Now()}
 	reached, runErr := s.run(ctx, known.Scanned.Size(), known.Head.Size(), func(res result) error { return c.take(ctx, res) })
 	// What was read is kept, whatever ended the scan: a last write that is
 	// bounded where the end was asked for.
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 8*time.Second)
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
 	defer cancel()
 	if err := c.flush(last); err != nil {
 		return errors.Join(err, runErr)
 	}
-	out.Behind = reached < known.Head.Size()
+	out.Behind, out.Moved = reached < known.Head.Size(), reached > known.Scanned.Size()
+	if err := c.turn.stuck(last, runErr, ctx.Err() != nil, reached > known.Scanned.Size()); err != nil {
+		return errors.Join(err, runErr)
+	}
 	if runErr != nil {
 		return runErr
 	}
 	return gapErr
+}
+
+// stuck counts the polls over which the scan did not come on although the log
+// answered them.
+func (t *turn) stuck(ctx context.Context, runErr error, stopped, moved bool) error {
+	switch {
+	case stopped || runErr != nil && t.out.Err != nil:
+		return nil // says nothing about the log, or that it does not answer at all
+	case runErr == nil || moved:
+		t.next.Stuck = nil
+	default:
+		n := 0
+		if t.old.Stuck != nil && t.old.Stuck.Scanned == t.old.Scanned {
+			n = t.old.Stuck.Polls
+		}
+		t.next.Stuck = &Stuck{Scanned: t.old.Scanned, Polls: n + 1}
+	}
+	return t.commit(ctx)
 }
 
 // commitAndGoOn commits a turn and begins the next one from what it left.
@@ -76,19 +116,45 @@ type committer struct {
 
 	chunks  []checkpoint.Chunk
 	pending int
+	bytes   int // of findings
 	tally   tally
 	failed  bool // a commit failed: what it held is read again by the next pass
 }
 
 func (c *committer) take(ctx context.Context, res result) error {
+	if res.jump {
+		return c.jump(ctx, res)
+	}
 	c.chunks = append(c.chunks, res.chunk)
 	c.pending += int(res.job.to - res.job.from)
 	c.tally.add(res.tally)
 	c.turn.book(res, c.tree)
-	if c.pending < c.turn.opts.CommitEvery && c.turn.opts.Now().Sub(c.began) < commitAfter {
+	for _, f := range res.findings {
+		c.bytes += len(f.Leaf) + findingOverhead
+	}
+	if c.bytes < maxFindingBytes && c.pending < c.turn.opts.CommitEvery && c.turn.opts.Now().Sub(c.began) < commitAfter {
 		return nil
 	}
 	return c.flush(ctx)
+}
+
+// jump goes on behind entries of which not even the hashes could be had. The
+// frontier there is read from the tree, proven like any other node.
+func (c *committer) jump(ctx context.Context, res result) error {
+	if err := c.flush(ctx); err != nil {
+		return err
+	}
+	frontier, err := c.tree.Frontier(res.job.to)
+	if err != nil {
+		return fmt.Errorf("going on behind entry %d: %w", res.job.to, err)
+	}
+	edges, err := c.tree.EdgeTiles(res.job.to)
+	if err != nil {
+		return fmt.Errorf("going on behind entry %d: %w", res.job.to, err)
+	}
+	c.turn.book(res, c.tree)
+	c.turn.batch.Tiles = edges
+	return c.move(ctx, frontier)
 }
 
 // book puts findings and gaps of a bundle into the batch of the turn.
@@ -133,24 +199,31 @@ func (c *committer) flush(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("own hashes: %w", err)
 	}
+	t.batch.Tiles = tiles
+	t.tally(c.tally)
+	return c.move(ctx, frontier)
+}
+
+// move commits the batch with the frontier that it leads to.
+func (c *committer) move(ctx context.Context, frontier checkpoint.Frontier) error {
+	t := c.turn
 	from, to := c.frontier.Size(), frontier.Size()
 	link, err := c.tree.Link(to)
 	if err != nil {
 		return fmt.Errorf("linking the scanned size %d to the head: %w", to, err)
 	}
 	t.next.Scanned, t.next.Peaks, t.next.Link = to, hexes(frontier.Peaks()), hexes(link)
-	t.batch.Tiles = tiles
 	if last := to / checkpoint.TileWidth; last > checkpoint.KeptLeafTiles {
 		t.batch.PruneLeafTiles = last - checkpoint.KeptLeafTiles
 	}
-	t.batch.Coverage, t.batch.WatchSet = []Range{{from, to}}, t.watchSet
-	t.tally(c.tally)
+	// A gap is covered by nobody until it is filled.
+	t.batch.Coverage, t.batch.WatchSet = without(Range{from, to}, rangesOf(t.batch.SetGaps)), t.watchSet
 	next, err := t.commitAndGoOn(ctx)
 	if err != nil {
 		c.failed = true
 		return err
 	}
-	c.turn, c.frontier, c.chunks, c.pending, c.tally = next, frontier, nil, 0, tally{}
+	c.turn, c.frontier, c.chunks, c.pending, c.bytes, c.tally = next, frontier, nil, 0, 0, tally{}
 	return nil
 }
 
@@ -182,17 +255,28 @@ func (t *turn) retryGaps(ctx context.Context, s *span) error {
 	if err != nil || len(gaps) == 0 {
 		return err
 	}
+	// Those that were tried least come first, in the order of the log, so that
+	// none waits for ever behind others.
+	slices.SortStableFunc(gaps, func(a, b Gap) int { return a.Polls - b.Polls })
+	s.retry = true
+	stop := time.Now().Add(maxGapTime)
 	var count tally
 	var failure error
 	var left []Gap
+	failures := 0
 	for i, g := range gaps {
-		if i >= maxGapsAPoll || failure != nil {
+		if i >= maxGapsAPoll || failures >= strikes || time.Now().After(stop) || ctx.Err() != nil {
 			left = append(left, g)
 			continue
 		}
 		rest, err := t.retryGap(ctx, s, g, &count)
 		if err != nil {
+			failures++
 			failure = err
+			if t.out.Err == nil && ctx.Err() == nil {
+				g.Polls++
+				t.batch.SetGaps = append(t.batch.SetGaps, g)
+			}
 			left = append(left, g)
 			continue
 		}
@@ -203,21 +287,27 @@ func (t *turn) retryGaps(ctx context.Context, s *span) error {
 	return failure
 }
 
+func rangesOf(gaps []Gap) []Range {
+	var out []Range
+	for _, g := range gaps {
+		out = append(out, g.Range)
+	}
+	return out
+}
+
 // retryGap reads the bundles of a gap again, and returns what is still missing.
 func (t *turn) retryGap(ctx context.Context, s *span, g Gap, count *tally) ([]Gap, error) {
 	var rest []Gap
 	var results []result
 	for at := g.From; at < g.To; {
-		j, err := s.job(at, g.To)
-		if err != nil {
-			return nil, err
-		}
-		res, err := s.bundle(ctx, j)
-		if err != nil {
-			return nil, err
+		j := s.job(at, g.To)
+		res := s.bundle(ctx, j)
+		if res.err != nil {
+			return nil, res.err
 		}
 		for k := range res.gaps {
-			res.gaps[k].Polls, res.gaps[k].Since = g.Polls+1, g.Since
+			// Wrong bytes that were served once are not undone by serving none.
+			res.gaps[k].Reason, res.gaps[k].Polls, res.gaps[k].Since = g.Reason, g.Polls+1, g.Since
 		}
 		rest = append(rest, res.gaps...)
 		results = append(results, res)
@@ -228,6 +318,7 @@ func (t *turn) retryGap(ctx context.Context, s *span, g Gap, count *tally) ([]Ga
 		t.book(res, s.tree)
 	}
 	t.batch.FilledGaps = append(t.batch.FilledGaps, g)
+	t.batch.Coverage, t.batch.WatchSet = append(t.batch.Coverage, without(g.Range, rangesOf(rest))...), t.watchSet
 	if len(rest) == 0 {
 		t.log.Info("gap filled", "from", g.From, "to", g.To)
 	}

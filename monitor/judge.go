@@ -57,11 +57,10 @@ func (r *runner) read(index uint64, leaf []byte, hash checkpoint.Hash, count *ta
 		count.undecodable++
 		kind := "not JSON of an entry"
 		if facts.Kind != "" {
-			kind = strings.ToValidUTF8(facts.Kind+" "+facts.APIVersion, "?")
+			kind = facts.Kind + " " + facts.APIVersion
+			kind = strings.ToValidUTF8(kind[:min(len(kind), maxKind)], "?")
 		}
-		if len(kind) > maxKind {
-			kind = kind[:maxKind]
-		}
+
 		if count.kinds == nil {
 			count.kinds = map[string]uint64{}
 		}

@@ -1,9 +1,11 @@
 package monitor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
@@ -76,11 +78,13 @@ func (r *runner) resume(ctx context.Context, incident string, rebaseline bool) e
 		root := c.Root()
 		t.batch.Reset = true
 		t.batch.Collect = map[string][]Evidence{incident: {{"head-before-rebaseline", []byte(t.old.Head)}, {"head-after-rebaseline", c.Raw()}}}
-		t.next.Frozen, t.next.CatchUp, t.next.Streaks = "", nil, nil
+		t.next.Frozen, t.next.CatchUp, t.next.Stuck, t.next.Streaks = "", nil, nil, nil
 		if err := t.rebase(tree, c.Size()); err != nil {
 			return err
 		}
 		t.next.Epoch = fmt.Sprintf("%x", root)
+		t.settle(KindEntryMismatch, "The log was given a new baseline.")
+		t.settle(KindEntryWithheld, "The log was given a new baseline.")
 		note = fmt.Sprintf("Given a new baseline at size %d by an operator; coverage of the former tree ended at %d.", c.Size(), t.old.Scanned)
 	} else if inc := t.find(KindRetiredChanged); inc != nil && inc.ID == incident {
 		t.next.Frozen = "" // a person has decided that the log goes on
@@ -153,6 +157,21 @@ func without(r Range, ranges []Range) []Range {
 	return out
 }
 
+// merge returns the union of two lists of ranges.
+func merge(a, b []Range) []Range {
+	all := append(slices.Clone(a), b...)
+	slices.SortFunc(all, func(a, b Range) int { return cmp.Compare(a.From, b.From) })
+	var out []Range
+	for _, r := range all {
+		if n := len(out); n > 0 && r.From <= out[n-1].To {
+			out[n-1].To = max(out[n-1].To, r.To)
+			continue
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
 // Uncovered is a range that a log's entries were read of, but not with every
 // watch of today.
 type Uncovered struct {
@@ -181,7 +200,12 @@ func (e *Engine) Uncovered(ctx context.Context, store CoverageStore) ([]Uncovere
 		if err != nil {
 			return nil, err
 		}
-		for _, gap := range without(Range{st.Start, st.Scanned}, have) {
+		gaps, err := store.Gaps(ctx, r.cfg.ID)
+		if err != nil {
+			return nil, err
+		}
+		// Gaps are tried again by every poll; no scan can do more.
+		for _, gap := range without(Range{st.Start, st.Scanned}, merge(have, rangesOf(gaps))) {
 			out = append(out, Uncovered{r.cfg.Name, gap})
 		}
 	}
@@ -261,7 +285,7 @@ func (r *runner) scanRange(ctx context.Context, store CoverageStore, opts ScanOp
 		}
 	}
 	report()
-	s := r.newSpan(tree, st.Epoch, time.Time{})
+	s := r.newSpan(tree, st.Epoch)
 	for _, part := range todo {
 		rec := &recorder{runner: r, span: s, out: out, quiet: opts.Quiet, at: part.From, from: part.From, gaps: gaps, began: r.opts.Now()}
 		_, runErr := s.run(ctx, part.From, part.To, func(res result) error {
@@ -269,7 +293,7 @@ func (r *runner) scanRange(ctx context.Context, store CoverageStore, opts ScanOp
 			report()
 			return rec.take(ctx, res)
 		})
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 8*time.Second)
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
 		flushErr := rec.flush(last)
 		cancel()
 		if err := errors.Join(runErr, flushErr); err != nil {
@@ -335,7 +359,14 @@ func (c *recorder) flush(ctx context.Context) error {
 			t.batch.Findings[i].Deliveries = nil
 		}
 	}
-	t.batch.Coverage, t.batch.WatchSet = []Range{{c.from, c.at}}, c.watchSet
+	missing := rangesOf(t.batch.SetGaps)
+	for _, g := range c.gaps {
+		if !slices.ContainsFunc(t.batch.FilledGaps, func(f Gap) bool { return f.From == g.From }) {
+			missing = append(missing, g.Range)
+		}
+	}
+	slices.SortFunc(missing, func(a, b Range) int { return cmp.Compare(a.From, b.From) })
+	t.batch.Coverage, t.batch.WatchSet = without(Range{c.from, c.at}, missing), c.watchSet
 	recorded, err := c.opts.Store.Commit(ctx, c.cfg.ID, t.old, nil, t.batch)
 	if err != nil {
 		return fmt.Errorf("storing what was found: %w", err)

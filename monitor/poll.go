@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -19,9 +20,17 @@ const (
 	unreachableAfter = 15 * time.Minute
 	// defaultStale stands for stale_after where that is off.
 	defaultStale = 24 * time.Hour
-	// maxPending bounds the smaller checkpoints that are archived for one log.
-	maxPending = 16
+	// A program that is told to stop has ten seconds: graceTime is for judging
+	// what was fetched, lastWrite for storing it.
+	graceTime = 2 * time.Second
+	lastWrite = 5 * time.Second
+	// maxPending bounds the checkpoints that are archived for one log.
+	maxPending = 64
 )
+
+// CollectedPrefix begins the names of checkpoints that a halted log went on to
+// sign.
+const CollectedPrefix = "checkpoint-"
 
 // errAnswered marks a failed poll that the log did answer, so that it is not
 // unreachable.
@@ -33,7 +42,7 @@ type turn struct {
 	old, next State
 	batch     Batch
 	out       *Outcome
-	archived  int // smaller checkpoints that are kept already
+	archived  []Pending // checkpoints that could not be judged yet
 }
 
 func (r *runner) newTurn(ctx context.Context, out *Outcome) (*turn, error) {
@@ -66,6 +75,7 @@ func (t *turn) commit(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("storing the state of the log: %w", err)
 	}
+	t.progress.Add(1)
 	t.count(t.batch, recorded, t.out)
 	if t.opts.Wake != nil && t.batch.delivers() {
 		t.opts.Wake()
@@ -107,9 +117,9 @@ func (b *Batch) delivers() bool {
 	return len(b.Open)+len(b.Update)+len(b.Resolve) > 0
 }
 
-// pass polls a log once and scans towards its head, until the time given (zero:
-// to the end).
-func (r *runner) pass(ctx context.Context, until time.Time) (out Outcome) {
+// pass polls a log once and scans towards its head, for the time given (zero: to
+// the end).
+func (r *runner) pass(ctx context.Context, scanFor time.Duration) (out Outcome) {
 	r.busy.Lock()
 	defer r.busy.Unlock()
 	defer r.first.Store(true)
@@ -117,7 +127,7 @@ func (r *runner) pass(ctx context.Context, until time.Time) (out Outcome) {
 	out.Err = r.poll(ctx, &out)
 	if ctx.Err() == nil && out.Halted == "" {
 		// A poll that failed says nothing about entries of the verified tree.
-		scanErr := r.scanHead(ctx, until, &out)
+		scanErr := r.scanHead(ctx, scanFor, &out)
 		if out.Err == nil {
 			out.Err = scanErr
 		}
@@ -133,7 +143,7 @@ func (r *runner) pass(ctx context.Context, until time.Time) (out Outcome) {
 		out.Err = context.Cause(ctx)
 	}
 	// What is left is a bounded last write, also for a pass that was given up.
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
 	defer cancel()
 	if err := r.close(last, &out); err != nil && out.Err == nil {
 		out.Err = err
@@ -160,15 +170,28 @@ func (r *runner) poll(ctx context.Context, out *Outcome) error {
 	case openErr == nil:
 		delete(t.next.Streaks, KindBadSignature)
 		t.settle(KindBadSignature, "The log serves a checkpoint that its key signed again.")
-		openErr = t.judge(ctx, c)
+		judging, cancel := grace(ctx)
+		openErr = t.judge(judging, c)
+		cancel()
 	}
-	if ctx.Err() != nil {
+	if ctx.Err() != nil && len(t.batch.Open)+len(t.batch.Pending) == 0 {
 		return ctx.Err()
 	}
-	if err := t.commit(ctx); err != nil {
+	// A contradiction in hand is stored even if the program is to stop now.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
+	defer cancel()
+	if err := t.commit(last); err != nil {
 		return err
 	}
 	return openErr
+}
+
+// grace is a context that outlives the end of another by a moment: what has
+// been fetched is judged even while the program stops.
+func grace(ctx context.Context) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(graceTime, cancel) })
+	return longer, func() { stop(); cancel() }
 }
 
 // streak counts another poll with a symptom.
@@ -197,7 +220,7 @@ func (t *turn) judge(ctx context.Context, c checkpoint.Checkpoint) error {
 	if t.old.Halted != "" {
 		// Evidence goes on being collected; nothing is believed.
 		root := c.Root()
-		t.batch.Collect = map[string][]Evidence{t.old.Halted: {{fmt.Sprintf("checkpoint-%d-%x", c.Size(), root[:6]), c.Raw()}}}
+		t.batch.Collect = map[string][]Evidence{t.old.Halted: {{fmt.Sprintf("%s%d-%x", CollectedPrefix, c.Size(), root[:6]), c.Raw()}}}
 		return nil
 	}
 	known, err := t.known(ctx, t.old)
@@ -207,19 +230,26 @@ func (t *turn) judge(ctx context.Context, c checkpoint.Checkpoint) error {
 	if err := t.judgePending(ctx, known); err != nil || t.next.Halted != "" {
 		return err
 	}
+	if err := t.contradictsArchive(c); err != nil || t.next.Halted != "" {
+		return err
+	}
 	step, tiles, err := known.Compare(c, t.served(ctx), nil)
 	var fork *checkpoint.DivergenceError
 	switch {
 	case errors.As(err, &fork):
-		t.fork(fork)
+		return t.fork(fork)
+	case errors.Is(err, checkpoint.ErrOlder) && c.Frozen():
+		t.retiredChanged(c, known.Head)
 		return nil
 	case errors.Is(err, checkpoint.ErrOlder), errors.Is(err, checkpoint.ErrPending):
 		t.older(c, tiles, errors.Is(err, checkpoint.ErrPending))
 		return nil
 	case errors.Is(err, checkpoint.ErrUnproven):
+		t.archive(c, nil)
 		t.unproven(known.Head, c, err)
 		return fmt.Errorf("%w its checkpoint of size %d could not be verified: %w", errAnswered, c.Size(), err)
 	case err != nil:
+		t.archive(c, nil)
 		return fmt.Errorf("verifying the checkpoint of size %d: %w", c.Size(), err)
 	}
 	t.settle(KindUnproven, "The log has proven its newest checkpoint.")
@@ -235,7 +265,11 @@ func (t *turn) judge(ctx context.Context, c checkpoint.Checkpoint) error {
 		return nil
 	}
 	if t.old.Frozen != "" {
-		t.retiredChanged(c)
+		frozen, err := t.cfg.Log.Open([]byte(t.old.Frozen))
+		if err != nil {
+			return err
+		}
+		t.retiredChanged(frozen, c)
 		return nil
 	}
 	return t.advance(ctx, c, step)
@@ -360,9 +394,13 @@ func (t *turn) advance(ctx context.Context, c checkpoint.Checkpoint, step checkp
 	return nil
 }
 
-// fork halts the log: two checkpoints contradict each other.
-func (t *turn) fork(d *checkpoint.DivergenceError) {
+// fork halts the log: two checkpoints contradict each other. Evidence that does
+// not convince ourselves is no evidence: then what we kept is damaged.
+func (t *turn) fork(d *checkpoint.DivergenceError) error {
 	e := d.Evidence
+	if err := e.Verify(t.cfg.Log); err != nil {
+		return fmt.Errorf("what was kept of log %s does not fold to what the log signed, so that the state file is damaged: restore it from a backup (%w)", t.cfg.Name, err)
+	}
 	proof, err := json.Marshal(e)
 	if err != nil {
 		proof = []byte(err.Error())
@@ -378,12 +416,14 @@ func (t *turn) fork(d *checkpoint.DivergenceError) {
 	}
 	t.halt(t.raise(KindFork, summary, details, Evidence{"divergence.json", proof},
 		Evidence{"smaller-checkpoint", []byte(e.Smaller)}, Evidence{"larger-checkpoint", []byte(e.Larger)}))
+	return nil
 }
 
-func (t *turn) retiredChanged(c checkpoint.Checkpoint) {
-	summary := fmt.Sprintf("Log %s had signed that it has ended at size %d, and has now signed a checkpoint of size %d.", t.cfg.Name, t.old.HeadSize, c.Size())
-	t.halt(t.raise(KindRetiredChanged, summary, map[string]any{"frozen_size": t.old.HeadSize, "size": c.Size()},
-		Evidence{"frozen-checkpoint", []byte(t.old.Frozen)}, Evidence{"later-checkpoint", c.Raw()}))
+// retiredChanged halts a log that signed that it has ended, and a larger tree.
+func (t *turn) retiredChanged(frozen, larger checkpoint.Checkpoint) {
+	summary := fmt.Sprintf("Log %s has signed that it has ended at size %d, and a checkpoint of size %d.", t.cfg.Name, frozen.Size(), larger.Size())
+	t.halt(t.raise(KindRetiredChanged, summary, map[string]any{"frozen_size": frozen.Size(), "size": larger.Size()},
+		Evidence{"frozen-checkpoint", frozen.Raw()}, Evidence{"larger-checkpoint", larger.Raw()}))
 }
 
 func (t *turn) halt(incident string) { t.next.Halted = incident }
@@ -393,8 +433,8 @@ func (t *turn) halt(incident string) { t.next.Halted = incident }
 func (t *turn) older(c checkpoint.Checkpoint, tiles []checkpoint.Tile, pending bool) {
 	t.out.Older = true
 	root := checkpoint.HexHash(c.Root())
-	if pending && t.archived < maxPending {
-		t.batch.Pending = append(t.batch.Pending, Pending{Note: string(c.Raw()), Size: c.Size(), Root: root, Tiles: tiles, Since: t.now.UTC()})
+	if pending {
+		t.archive(c, tiles)
 	}
 	s := t.streak(KindRollback)
 	limit := t.staleAfter()
@@ -407,6 +447,36 @@ func (t *turn) older(c checkpoint.Checkpoint, tiles []checkpoint.Tile, pending b
 	}
 	t.raise(KindRollback, fmt.Sprintf("For %s log %s has kept serving an older checkpoint, now of size %d, than the verified one of size %d; %s.", t.now.Sub(s.Since).Round(time.Minute), t.cfg.Name, c.Size(), t.old.HeadSize, state),
 		map[string]any{"since": s.Since, "served": TreeHead{c.Size(), root}, "verified": t.old.HeadSize}, Evidence{"checkpoint", c.Raw()})
+}
+
+// archive keeps a validly signed checkpoint that was not accepted: what the log
+// has signed once can contradict what it signs later.
+func (t *turn) archive(c checkpoint.Checkpoint, tiles []checkpoint.Tile) {
+	known := slices.ContainsFunc(t.archived, func(p Pending) bool { return p.Size == c.Size() && p.Root == checkpoint.HexHash(c.Root()) })
+	if !known && len(t.archived) >= maxPending {
+		t.log.Warn("the archive of checkpoints that could not be judged is full; this one is not kept", "size", c.Size())
+		return
+	}
+	t.batch.Pending = append(t.batch.Pending, Pending{Note: string(c.Raw()), Size: c.Size(), Root: checkpoint.HexHash(c.Root()), Tiles: tiles, Since: t.now.UTC()})
+}
+
+// contradictsArchive compares a checkpoint with those of its size that could not
+// be judged yet: two roots for one size need no proof.
+func (t *turn) contradictsArchive(c checkpoint.Checkpoint) error {
+	for _, p := range t.archived {
+		if p.Size != c.Size() || p.Root == checkpoint.HexHash(c.Root()) {
+			continue
+		}
+		other, err := t.cfg.Log.Open([]byte(p.Note))
+		if err != nil {
+			return fmt.Errorf("archived checkpoint of size %d: %w", p.Size, err)
+		}
+		var fork *checkpoint.DivergenceError
+		if errors.As(checkpoint.Advance(other, c, nil), &fork) {
+			return t.fork(fork)
+		}
+	}
+	return nil
 }
 
 func (t *turn) staleAfter() time.Duration {
@@ -422,8 +492,11 @@ func (t *turn) judgePending(ctx context.Context, known checkpoint.Known) error {
 	if err != nil {
 		return err
 	}
-	t.archived = len(pending)
+	t.archived = pending
 	for _, p := range pending {
+		if p.Size > known.Head.Size() {
+			continue // its turn comes when the head has reached it
+		}
 		c, err := t.cfg.Log.Open([]byte(p.Note))
 		if err != nil {
 			return fmt.Errorf("archived checkpoint of size %d: %w", p.Size, err)
@@ -432,9 +505,8 @@ func (t *turn) judgePending(ctx context.Context, known checkpoint.Known) error {
 		var fork *checkpoint.DivergenceError
 		switch {
 		case errors.As(err, &fork):
-			t.fork(fork)
-			return nil
-		case errors.Is(err, checkpoint.ErrOlder):
+			return t.fork(fork)
+		case err == nil, errors.Is(err, checkpoint.ErrOlder):
 			t.batch.Judged = append(t.batch.Judged, p)
 		}
 	}

@@ -276,21 +276,18 @@ func (r *rig) state() monitor.State {
 	return s
 }
 
+// coverage prints what every watch has covered, and the gaps inside of it.
 func (r *rig) coverage() string {
 	r.t.Helper()
-	ranges, err := r.store.Coverage(context.Background(), r.cfg.ID, r.opts.Watches.Watches()[0].Hash())
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	gaps, err := r.store.Gaps(context.Background(), r.cfg.ID)
+	status, err := r.engine.Status(context.Background(), r.store, nil)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	out := ""
-	for _, c := range ranges {
+	for _, c := range status.Logs[0].Coverage {
 		out += fmt.Sprintf("[%d,%d)", c.From, c.To)
 	}
-	for _, g := range gaps {
+	for _, g := range status.Logs[0].Gaps {
 		out += fmt.Sprintf("-[%d,%d)%s", g.From, g.To, g.Reason)
 	}
 	return out

@@ -2,10 +2,9 @@ package monitor
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -19,10 +18,13 @@ const (
 	// refetches is how often entries that do not fit are fetched again at once.
 	refetches = 2
 	// window bounds the bundles that are on their way from the producer to the
-	// committer: what is kept of each by then is its hashes, 8 kB.
-	window = 1024
+	// committer.
+	window = 256
 	// maxServed bounds the wrong entries of a bundle that are kept as evidence.
 	maxServed = 4
+	// maxForgiven bounds the bundles that one pass goes past although the log did
+	// not answer for them.
+	maxForgiven = 16
 )
 
 // job is one bundle to read.
@@ -33,16 +35,22 @@ type job struct {
 	from, to, first, end uint64
 	root                 checkpoint.Hash   // proven root of a full bundle
 	want                 []checkpoint.Hash // proven leaf hashes of a partial one
+	// err says that not even hashes of it could be had; lost, that they are
+	// withheld for the whole of [from, to).
+	err  error
+	lost bool
 }
 
 // result is what became of a bundle.
 type result struct {
 	job      job
 	chunk    checkpoint.Chunk // of [job.from, job.to)
+	jump     bool             // there is no chunk: go on at job.to
 	findings []Finding
 	tally    tally
 	gaps     []Gap
 	served   map[uint64][]byte // entries that did not fit, by index
+	err      error
 }
 
 // span reads parts of one tree.
@@ -52,10 +60,17 @@ type span struct {
 	epoch    string
 	deadline time.Time // no further bundles are begun after it; zero: none
 	budget   *budget
+	// retry reads gaps again, one after the other: each bundle is fetched once.
+	retry bool
+	last  job
+	kept  [][]byte
+	// forgive is how many bundles may become gaps although the log did not
+	// answer for them.
+	forgive atomic.Int32
 }
 
-func (r *runner) newSpan(tree *checkpoint.Tree, epoch string, deadline time.Time) *span {
-	return &span{runner: r, tree: tree, epoch: epoch, deadline: deadline, budget: newBudget()}
+func (r *runner) newSpan(tree *checkpoint.Tree, epoch string) *span {
+	return &span{runner: r, tree: tree, epoch: epoch, budget: newBudget()}
 }
 
 // run proves and reads [from, to) with several workers, and gives take one
@@ -75,10 +90,7 @@ func (s *span) run(ctx context.Context, from, to uint64, take func(result) error
 		g.Go(func() error {
 			defer workers.Done()
 			for j := range jobs {
-				res, err := s.bundle(gctx, j)
-				if err != nil {
-					return err
-				}
+				res := s.bundle(gctx, j)
 				select {
 				case done <- res:
 				case <-gctx.Done():
@@ -91,15 +103,20 @@ func (s *span) run(ctx context.Context, from, to uint64, take func(result) error
 	g.Go(func() error { workers.Wait(); close(done); return nil })
 	reached := from
 	g.Go(func() error {
-		waiting := map[uint64]result{}
+		waiting := map[uint64]result{} // by first leaf wanted
 		for res := range done {
-			waiting[res.job.index] = res
+			waiting[res.job.from] = res
 			for {
-				next, ok := waiting[reached/checkpoint.TileWidth]
-				if !ok || next.job.from != reached {
+				next, ok := waiting[reached]
+				if !ok {
 					break
 				}
-				delete(waiting, next.job.index)
+				delete(waiting, reached)
+				// A bundle that failed ends the scan when its turn comes: all before
+				// it is good.
+				if next.err != nil {
+					return next.err
+				}
 				if err := take(next); err != nil {
 					return err
 				}
@@ -114,16 +131,13 @@ func (s *span) run(ctx context.Context, from, to uint64, take func(result) error
 }
 
 // produce proves the roots of bundles, a whole level-1 tile at a time, and
-// sends the bundles off.
+// sends the bundles off: at least one, and no further ones after the deadline.
 func (s *span) produce(ctx context.Context, from, to uint64, slots chan<- struct{}, jobs chan<- job) error {
 	for at := from; at < to; {
-		if !s.deadline.IsZero() && !s.opts.Now().Before(s.deadline) {
+		if at > from && !s.deadline.IsZero() && !s.opts.Now().Before(s.deadline) {
 			return nil
 		}
-		j, err := s.job(at, to)
-		if err != nil {
-			return err
-		}
+		j := s.job(at, to)
 		select {
 		case slots <- struct{}{}:
 		case <-ctx.Done():
@@ -134,64 +148,91 @@ func (s *span) produce(ctx context.Context, from, to uint64, slots chan<- struct
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+		if j.err != nil && !j.lost {
+			return nil // the error ends the scan, in its turn
+		}
 		at = j.to
 	}
 	return nil
 }
 
 // job prepares the bundle that holds leaf from.
-func (s *span) job(from, to uint64) (job, error) {
+func (s *span) job(from, to uint64) job {
 	index := from / checkpoint.TileWidth
 	first := index * checkpoint.TileWidth
 	j := job{index: index, from: from, first: first, end: min(first+checkpoint.TileWidth, s.tree.Head().Size())}
 	j.to = min(to, j.end)
 	if j.end-first < checkpoint.TileWidth {
-		want, err := s.tree.Tile(0, index)
-		if err != nil {
-			return j, fmt.Errorf("hashes of entries %d to %d: %w", j.first, j.end, err)
+		if j.want, j.err = s.tree.Tile(0, index); j.err != nil {
+			j.err = fmt.Errorf("hashes of entries %d to %d: %w", j.first, j.end, j.err)
 		}
-		j.want = want
-		return j, nil
+		return j
 	}
 	roots, err := s.tree.Tile(1, index/checkpoint.TileWidth)
-	if err != nil {
-		return j, fmt.Errorf("hashes of entries %d to %d: %w", j.first, j.end, err)
+	if err == nil {
+		j.root = roots[index%checkpoint.TileWidth]
+		return j
 	}
-	j.root = roots[index%checkpoint.TileWidth]
-	return j, nil
+	j.err = fmt.Errorf("hashes of entries from %d on: %w", j.first, err)
+	// The root of a full level-1 tile is proven by the tile above it, so that the
+	// scan can go on behind what is withheld.
+	end := (index/checkpoint.TileWidth + 1) * checkpoint.TileWidth * checkpoint.TileWidth
+	if end <= s.tree.Head().Size() && (withheld(err) || s.forgiven()) {
+		j.lost, j.to = true, min(to, end)
+	}
+	return j
 }
+
+// forgiven uses up one of the bundles that may become gaps unanswered.
+func (s *span) forgiven() bool { return s.forgive.Add(-1) >= 0 }
 
 // bundle fetches, proves, decodes and judges one bundle. Its error is one of
 // fetching: what the log answers wrongly becomes a gap.
-func (s *span) bundle(ctx context.Context, j job) (result, error) {
+func (s *span) bundle(ctx context.Context, j job) result {
+	res := result{job: j, err: j.err}
+	if j.lost {
+		s.log.Warn("hashes could not be had; the scan goes on past the entries below them", "from", j.from, "to", j.to, "error", j.err)
+		res.err, res.jump = nil, true
+		res.gaps = []Gap{s.newGap(j.from, j.to, KindEntryWithheld)}
+	}
+	if j.err != nil {
+		return res
+	}
 	release, err := s.budget.take(ctx)
 	if err != nil {
-		return result{}, err
+		return result{job: j, err: err}
 	}
 	defer release()
-	res := result{job: j}
-	var leaves [][]byte
-	var got []checkpoint.Hash
+	tries := refetches
+	if s.retry {
+		tries = 0
+	}
 	for try := 0; ; try++ {
-		if leaves, err = s.fetch(ctx, j); errors.Is(err, fs.ErrNotExist) || isMalformed(err) {
+		leaves, err := s.fetch(ctx, j)
+		switch {
+		case err == nil:
+		case ctx.Err() == nil && (withheld(err) || s.forgiven()):
 			s.log.Warn("an entry bundle could not be had; the scan goes on past it", "bundle", j.index, "error", err)
-			return s.gap(res, "entry-withheld")
-		} else if err != nil {
-			return result{}, fmt.Errorf("fetching entries %d to %d: %w", j.first, j.end, err)
+			return s.gap(res, KindEntryWithheld)
+		default:
+			res.err = fmt.Errorf("fetching entries %d to %d: %w", j.first, j.end, err)
+			return res
 		}
-		got = leafHashes(leaves)
+		got := leafHashes(leaves)
 		if j.fits(got) {
-			break
+			res.chunk = j.chunk(got)
+			return s.readAll(res, leaves, got, nil)
 		}
-		if try == refetches {
+		if try >= tries {
 			return s.mismatch(res, leaves, got)
 		}
 	}
-	res.chunk = j.chunk(got)
-	return s.readAll(res, leaves, got, nil)
 }
 
 func (s *span) fetch(ctx context.Context, j job) ([][]byte, error) {
+	if s.retry && s.kept != nil && s.last.index == j.index {
+		return s.kept, nil
+	}
 	var leaves [][]byte
 	size := 0
 	for at := j.first; at < j.end; {
@@ -209,6 +250,9 @@ func (s *span) fetch(ctx context.Context, j job) ([][]byte, error) {
 		at = j.first + uint64(len(leaves))
 	}
 	s.budget.learn(size)
+	if s.retry {
+		s.last, s.kept = j, leaves
+	}
 	return leaves, nil
 }
 
@@ -249,7 +293,7 @@ func (j job) chunk(all []checkpoint.Hash) checkpoint.Chunk {
 
 // readAll decodes the leaves that are wanted, save those left out, and proves
 // those that are ours.
-func (s *span) readAll(res result, leaves [][]byte, proven []checkpoint.Hash, leaveOut map[uint64]bool) (result, error) {
+func (s *span) readAll(res result, leaves [][]byte, proven []checkpoint.Hash, leaveOut map[uint64]bool) result {
 	j := res.job
 	for i := j.from; i < j.to; i++ {
 		if leaveOut[i] {
@@ -261,18 +305,22 @@ func (s *span) readAll(res result, leaves [][]byte, proven []checkpoint.Hash, le
 		}
 		path, err := s.tree.LeafPath(i, proven)
 		if err != nil {
-			return result{}, fmt.Errorf("inclusion proof of entry %d: %w", i, err)
+			return result{job: j, err: fmt.Errorf("inclusion proof of entry %d: %w", i, err)}
 		}
 		for k := range found {
 			s.seal(&found[k], s.epoch, s.tree, path)
 		}
 		res.findings = append(res.findings, found...)
 	}
-	return res, nil
+	return res
+}
+
+func (s *span) newGap(from, to uint64, reason string) Gap {
+	return Gap{Range: Range{from, to}, Reason: reason, Polls: 1, Since: s.opts.Now().UTC()}
 }
 
 // gap goes on without any entry of a bundle.
-func (s *span) gap(res result, reason string) (result, error) {
+func (s *span) gap(res result, reason string) result {
 	j := res.job
 	want := j.want
 	if want == nil {
@@ -280,43 +328,44 @@ func (s *span) gap(res result, reason string) (result, error) {
 		want, _ = s.tree.Tile(0, j.index)
 	}
 	res.chunk = j.chunk(want)
-	if len(res.chunk.Leaves) == 0 && res.chunk.Root == (checkpoint.Hash{}) {
-		return result{}, fmt.Errorf("neither entries nor leaf hashes of [%d, %d) could be had", j.from, j.to)
-	}
-	res.gaps = []Gap{{Range: Range{j.from, j.to}, Reason: reason, Polls: 1, Since: s.opts.Now().UTC()}}
-	return res, nil
+	res.jump = len(res.chunk.Leaves) == 0 && res.chunk.Root == (checkpoint.Hash{})
+	res.gaps = []Gap{s.newGap(j.from, j.to, reason)}
+	return res
 }
 
 // mismatch finds out which entries of a bundle do not fit, and goes on with
 // the others.
-func (s *span) mismatch(res result, leaves [][]byte, got []checkpoint.Hash) (result, error) {
+func (s *span) mismatch(res result, leaves [][]byte, got []checkpoint.Hash) result {
 	j := res.job
 	s.log.Warn("entries do not hash to the signed tree; the scan goes on past them", "bundle", j.index)
+	res.served = map[uint64][]byte{}
+	keep := func(i uint64) {
+		if len(res.served) < maxServed {
+			res.served[i] = append([]byte{}, leaves[i-j.first]...)
+		}
+	}
 	want := j.want
 	if want == nil {
 		var err error
 		if want, err = s.tree.Tile(0, j.index); err != nil {
-			if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, checkpoint.ErrTile) {
-				return result{}, fmt.Errorf("leaf hashes of entries %d to %d: %w", j.first, j.end, err)
+			for i := j.from; i < j.to; i++ {
+				keep(i)
 			}
 			return s.gap(res, KindEntryMismatch) // which of them cannot be told
 		}
 	}
 	res.chunk = j.chunk(want)
-	res.served = map[uint64][]byte{}
 	wrong := map[uint64]bool{}
 	for i := j.from; i < j.to; i++ {
 		if got[i-j.first] == want[i-j.first] {
 			continue
 		}
 		wrong[i] = true
-		if len(res.served) < maxServed {
-			res.served[i] = append([]byte(nil), leaves[i-j.first]...)
-		}
+		keep(i)
 		if n := len(res.gaps); n > 0 && res.gaps[n-1].To == i {
 			res.gaps[n-1].To++
 		} else {
-			res.gaps = append(res.gaps, Gap{Range: Range{i, i + 1}, Reason: KindEntryMismatch, Polls: 1, Since: s.opts.Now().UTC()})
+			res.gaps = append(res.gaps, s.newGap(i, i+1, KindEntryMismatch))
 		}
 	}
 	return s.readAll(res, leaves, want, wrong)

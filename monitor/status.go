@@ -116,14 +116,19 @@ func (r *runner) status(ctx context.Context, store StatusStore) (LogStatus, erro
 	l.Verified = VerifiedHead{Size: st.HeadSize, Root: &root, At: &st.HeadAt}
 	l.Scanned, l.Lag = st.Scanned, st.HeadSize-st.Scanned
 	l.KeyOnly, l.Undecodable, l.Entries, l.Incident = st.KeyOnly, st.Undecodable, st.Entries, st.Halted
-	if have, err := r.covered(ctx, store); err != nil {
+	have, err := r.covered(ctx, store)
+	if err != nil {
 		return l, err
-	} else if have != nil {
-		l.Coverage = have
 	}
-	if gaps, err := store.Gaps(ctx, r.cfg.ID); err != nil {
+	gaps, err := store.Gaps(ctx, r.cfg.ID)
+	if err != nil {
 		return l, err
-	} else if gaps != nil {
+	}
+	// Coverage is shown with the gaps inside of it, which are listed beside it.
+	if have != nil {
+		l.Coverage = merge(have, rangesOf(gaps))
+	}
+	if gaps != nil {
 		l.Gaps = gaps
 	}
 	open, err := store.OpenIncidents(ctx, r.cfg.ID)

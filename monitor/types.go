@@ -27,8 +27,9 @@ import (
 
 // Log is a source of what one log serves, all of it unproven. Errors that mean
 // "the log does not have it" are fs.ErrNotExist; an answer that is no answer to
-// what was asked has a method Malformed() bool that returns true. All methods
-// may be called by several goroutines at a time.
+// what was asked has a method Malformed() bool that returns true, and one that
+// says that the log will not serve it a method Refused() bool. All methods may
+// be called by several goroutines at a time.
 type Log interface {
 	// Checkpoint returns the newest signed note.
 	Checkpoint(ctx context.Context) ([]byte, error)
@@ -109,6 +110,9 @@ type State struct {
 	Streaks map[string]Streak `json:"streaks,omitempty"`
 	// CatchUp is set while the scan is behind the head from one poll to the next.
 	CatchUp *CatchUp `json:"catch_up,omitempty"`
+	// Stuck is where the scan was stopped by a log that answered polls all the
+	// same, and in how many polls in a row.
+	Stuck *Stuck `json:"stuck,omitempty"`
 	// Counters of entries read so far.
 	Entries     uint64            `json:"entries"`
 	KeyOnly     uint64            `json:"key_only"`
@@ -120,6 +124,12 @@ type State struct {
 type Streak struct {
 	Polls int       `json:"polls"`
 	Since time.Time `json:"since"`
+}
+
+// Stuck is the place at which a scan did not come on.
+type Stuck struct {
+	Scanned uint64 `json:"scanned"`
+	Polls   int    `json:"polls"`
 }
 
 // CatchUp is where a scan stood when it was first seen to be behind.

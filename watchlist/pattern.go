@@ -123,6 +123,9 @@ func compileRegexp(text, expr string) (*pattern, error) {
 func longestLiteral(re *syntax.Regexp) string {
 	switch re.Op {
 	case syntax.OpLiteral:
+		if re.Flags&syntax.FoldCase != 0 && !foldsPlainly(re.Rune) {
+			return "" // what folds beyond ASCII is found by asking the expression
+		}
 		return string(re.Rune)
 	case syntax.OpCapture, syntax.OpPlus:
 		return longestLiteral(re.Sub[0])
@@ -136,6 +139,17 @@ func longestLiteral(re *syntax.Regexp) string {
 		return longest
 	}
 	return ""
+}
+
+// foldsPlainly reports whether letters fold to ASCII letters alone. K and S have
+// each a third form outside of ASCII.
+func foldsPlainly(runes []rune) bool {
+	for _, r := range runes {
+		if r >= 0x80 || strings.ContainsRune("kKsS", r) {
+			return false
+		}
+	}
+	return true
 }
 
 // subject is a subject, issuer or extension value ready to be compared.

@@ -3,7 +3,9 @@ package watchlist
 import (
 	"encoding/base64"
 	"encoding/hex"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // minLiteral is the shortest part of a pattern that is looked for in bytes
@@ -89,8 +91,17 @@ func (r *rawSearch) search(data []byte, depth int, budget *int, found map[int]st
 	if *budget -= len(data); *budget < 0 {
 		return
 	}
-	r.text.run(data, true, func(watch int, key string) { found[watch] = key })
-	r.bytes.run(data, false, func(watch int, key string) { found[watch] = hex.EncodeToString([]byte(key)) })
+	note := func(data []byte) {
+		r.text.run(data, true, func(watch int, key string) { found[watch] = key })
+		r.bytes.run(data, false, func(watch int, key string) { found[watch] = hex.EncodeToString([]byte(key)) })
+	}
+	note(data)
+	// The same without what JSON may write differently, and without line ends:
+	// PEM breaks base64 into lines.
+	if plain := unescaped(data); len(plain) != len(data) {
+		note(plain)
+		data = plain
+	}
 	if depth == rawDepth {
 		return
 	}
@@ -104,6 +115,37 @@ func (r *rawSearch) search(data []byte, depth int, budget *int, found map[int]st
 		}
 		data = data[min(n+1, len(data)):]
 	}
+}
+
+// unescaped undoes JSON's escapes wherever they stand, and leaves line ends out.
+func unescaped(data []byte) []byte {
+	out := make([]byte, 0, len(data))
+	for i := 0; i < len(data); i++ {
+		c := data[i]
+		switch {
+		case c == '\r' || c == '\n':
+			continue
+		case c != '\\' || i+1 == len(data):
+			out = append(out, c)
+			continue
+		}
+		i++
+		switch c := data[i]; c {
+		case 'n', 'r', 't', 'b', 'f':
+		case 'u':
+			if i+4 < len(data) {
+				if n, err := strconv.ParseUint(string(data[i+1:i+5]), 16, 16); err == nil {
+					out = utf8.AppendRune(out, rune(n))
+					i += 4
+					continue
+				}
+			}
+			out = append(out, '\\', c)
+		default:
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // searchRun undoes a run of base64. Where it begins is not known when bytes

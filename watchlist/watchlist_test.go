@@ -379,3 +379,51 @@ func BenchmarkMatch(b *testing.B) {
 		})
 	}
 }
+
+// TestMatchRawThroughEscapes: PEM breaks base64 into lines, and JSON may write
+// any letter as an escape.
+func TestMatchRawThroughEscapes(t *testing.T) {
+	l := compile(t, Item{Subject: []string{"https://github.com/acme/*"}})
+	inner := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("x", 45) + "https://github.com/acme/widget" + strings.Repeat("y", 90)))
+	for step := range 64 {
+		var lines []string
+		for rest := strings.Repeat("A", step) + inner; rest != ""; {
+			n := min(64, len(rest))
+			lines = append(lines, rest[:n])
+			rest = rest[n:]
+		}
+		pem := "-----BEGIN CERTIFICATE-----\n" + strings.Join(lines, "\n") + "\n-----END"
+		for name, leaf := range map[string]string{
+			"PEM":                   pem,
+			"PEM in JSON":           `{"pem":"` + strings.ReplaceAll(pem, "\n", `\n`) + `"`,
+			"PEM in base64":         `{"pem":"` + base64.StdEncoding.EncodeToString([]byte(pem)) + `"`,
+			"slashes escaped":       `{"x":"https:\/\/github.com\/acme\/widget"`,
+			"letters escaped":       `{"x":"https://github.com/\u0061cme/widget"`,
+			"base64 partly escaped": `{"x":"` + strings.Replace(inner, inner[10:11], fmt.Sprintf(`\u%04x`, inner[10]), 1) + `"`,
+		} {
+			if len(l.MatchRaw([]byte(leaf))) != 1 {
+				t.Errorf("%s, step %d: not found", name, step)
+			}
+		}
+	}
+}
+
+func TestFoldedExpressions(t *testing.T) {
+	for expr, value := range map[string]string{
+		`re:(?i).*m\x{fc}ller@acme\.example`: "M\u00dcLLER@acme.example",
+		`re:(?i)kelvin@x`:                    "\u212aelvin@x",
+		`re:(?i)acme@x`:                      "ACME@X",
+	} {
+		if len(compile(t, Item{Subject: []string{expr}}).Match(identity(entry.Email, value, ""))) != 1 {
+			t.Errorf("%s does not fit %q", expr, value)
+		}
+	}
+}
+
+func TestExtensionsThatCanNeverMatch(t *testing.T) {
+	for _, oid := range []string{"1.3.6.1.4.1.57264.1.1", "1.3.6.1.4.1.57264.1.8", "2.5.29.17"} {
+		if _, err := Compile([]Watch{{Match: []Item{{Extensions: map[string][]string{oid: {"*"}}}}}}); err == nil {
+			t.Errorf("%s accepted", oid)
+		}
+	}
+}

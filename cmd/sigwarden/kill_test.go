@@ -36,57 +36,67 @@ func TestKill(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	dir := t.TempDir()
-	ours := killLog(t, dir, entries)
+	l, ours := killLog(t, dir, entries)
 	config := fmt.Sprintf(scriptConfig, "a", "file://"+filepath.ToSlash(filepath.Join(dir, "log")))
 	if err := os.WriteFile(filepath.Join(dir, "a.yaml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	start := func() *exec.Cmd {
-		c := exec.Command(bin, "run", "--once", "-c", filepath.Join(dir, "a.yaml"))
-		c.Stderr = &bytes.Buffer{}
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
-		return c
-	}
-	// How long the whole takes undisturbed says when to kill.
-	begin := time.Now()
-	probe := filepath.Join(dir, "a.db")
-	c := start()
-	c.Wait()
-	whole := time.Since(begin)
-	for _, suffix := range []string{"", "-wal", "-shm"} {
-		os.Remove(probe + suffix)
-	}
-	os.Remove(filepath.Join(dir, "a.jsonl"))
 	rng := rand.New(rand.NewPCG(7, uint64(kills)))
-	finished := 0
-	for range kills {
-		c := start()
-		done := make(chan error, 1)
-		go func() { done <- c.Wait() }()
-		// Early moments more often than late ones, so that the scan lasts for
-		// many of them.
-		wait := time.Duration(float64(whole) * rng.Float64() * rng.Float64())
-		select {
-		case <-time.After(wait):
-			c.Process.Signal(syscall.SIGKILL)
-			<-done
-		case <-done:
-			finished++
+	killed, rounds := 0, 0
+	for ; killed < kills; rounds++ {
+		// Each round begins with nothing, and the log grows while it is read.
+		for _, name := range []string{"a.db", "a.db-wal", "a.db-shm", "a.jsonl"} {
+			os.Remove(filepath.Join(dir, name))
 		}
+		const stages = 5
+		for stage := 1; stage <= stages; stage++ {
+			part, err := l.Fork(uint64(entries * stage / stages))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := part.WriteDir(filepath.Join(dir, "log")); err != nil {
+				t.Fatal(err)
+			}
+			for finished := false; !finished; {
+				wait := time.Duration(rng.Int64N(int64(400 * time.Millisecond)))
+				finished = killAfter(t, bin, filepath.Join(dir, "a.yaml"), wait)
+				if !finished {
+					killed++
+				}
+			}
+		}
+		audit(t, dir, ours, entries)
 	}
-	c = start()
-	if err := c.Wait(); c.ProcessState.ExitCode() != exitOK && c.ProcessState.ExitCode() != exitFindings {
-		t.Fatalf("last run: %v\n%s", err, c.Stderr)
-	}
-	t.Logf("%d kills within %s each, %d of them came too late", kills, whole, finished)
-	audit(t, dir, ours, entries)
+	t.Logf("%d kills in %d scans of %d entries", killed, rounds, entries)
 }
 
-// killLog writes a log of many entries, every 500th of them ours and
-// unexpected, to a directory.
-func killLog(t *testing.T, dir string, entries int) map[uint64]bool {
+// killAfter runs the program and kills it after a while, unless it has
+// finished by then.
+func killAfter(t *testing.T, bin, config string, wait time.Duration) (finished bool) {
+	t.Helper()
+	c := exec.Command(bin, "run", "--once", "-c", config)
+	var stderr bytes.Buffer
+	c.Stderr = &stderr
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- c.Wait() }()
+	select {
+	case <-time.After(wait):
+		c.Process.Signal(syscall.SIGKILL)
+		<-done
+		return false
+	case <-done:
+	}
+	if code := c.ProcessState.ExitCode(); code != exitOK && code != exitFindings {
+		t.Fatalf("exit status %d\n%s", code, stderr.String())
+	}
+	return true
+}
+
+// killLog makes a log of many entries, every 500th of them ours and unexpected.
+func killLog(t *testing.T, dir string, entries int) (*locallog.Log, map[uint64]bool) {
 	t.Helper()
 	ca, err := testca.New("acme", time.Now())
 	if err != nil {
@@ -119,15 +129,12 @@ func killLog(t *testing.T, dir string, entries int) map[uint64]bool {
 			t.Fatal(err)
 		}
 	}
-	if err := l.WriteDir(filepath.Join(dir, "log")); err != nil {
-		t.Fatal(err)
-	}
 	for name, text := range map[string]string{"ca.pem": ca.ChainPEM(), "a.pem": l.PublicKeyPEM()} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return ours
+	return l, ours
 }
 
 func audit(t *testing.T, dir string, ours map[uint64]bool, entries int) {

@@ -4,6 +4,7 @@
 package rekor
 
 import (
+	"compress/flate"
 	"compress/gzip"
 	"context"
 	"crypto/tls"
@@ -110,16 +111,24 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-// errRedirect is returned for a redirect that leads elsewhere.
-var errRedirect = errors.New("redirect to another host or scheme refused")
+// redirectError is a redirect that leads elsewhere: an answer, and not what was
+// asked for.
+type redirectError struct{ to string }
+
+func (e *redirectError) Error() string {
+	return fmt.Sprintf("redirect to %.200q refused: another host or scheme, or more than 3 in a row", e.to)
+}
+
+// Refused marks the error for callers that do not know this package.
+func (e *redirectError) Refused() bool { return true }
 
 // sameHost lets a server redirect to itself only, and a few times at most.
 func sameHost(req *http.Request, via []*http.Request) error {
 	if first := via[0].URL; req.URL.Host != first.Host || req.URL.Scheme != first.Scheme {
-		return fmt.Errorf("%w: %.200q", errRedirect, req.URL.Redacted())
+		return &redirectError{req.URL.Redacted()}
 	}
 	if len(via) > 3 {
-		return fmt.Errorf("%w: more than 3 in a row", errRedirect)
+		return &redirectError{req.URL.Redacted()}
 	}
 	return nil
 }
@@ -144,6 +153,10 @@ func (e *StatusError) Error() string {
 func (e *StatusError) Is(target error) bool {
 	return target == fs.ErrNotExist && (e.Status == http.StatusNotFound || e.Status == http.StatusGone)
 }
+
+// Refused marks, for callers that do not know this package, an answer that says
+// that the log will not serve the resource.
+func (e *StatusError) Refused() bool { return !worthRetrying(e) }
 
 // MalformedError is an answer that is not what was asked for: too long, too
 // short, or of another form.
@@ -193,10 +206,11 @@ func (c *client) get(ctx context.Context, path string, limit int64, etag string)
 func worthRetrying(err error) bool {
 	var status *StatusError
 	var malformed *MalformedError
+	var redirect *redirectError
 	switch {
 	case errors.As(err, &status):
 		return status.Status == http.StatusTooManyRequests || status.Status == 499 || status.Status >= 500
-	case errors.As(err, &malformed), errors.Is(err, errRedirect):
+	case errors.As(err, &malformed), errors.As(err, &redirect):
 		return false
 	}
 	return true
@@ -265,7 +279,8 @@ func (c *client) read(resp *http.Response, path string, limit int64) ([]byte, er
 	size := min(max(resp.ContentLength, 0), limit) + 512
 	body, err := readAll(io.LimitReader(r, limit+1), size)
 	if err != nil {
-		if errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) {
+		var corrupt flate.CorruptInputError
+		if errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) || errors.As(err, &corrupt) {
 			return nil, &MalformedError{path, "broken gzip"}
 		}
 		return nil, fmt.Errorf("GET %s: answer broke off after %d bytes: %w", path, len(body), err)

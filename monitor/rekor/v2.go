@@ -139,7 +139,7 @@ func (v *V2) fetch(ctx context.Context, prefix string, index uint64, width int, 
 		}
 	}
 	body, fullErr := v.read(ctx, path, limit)
-	if fullErr != nil && err != nil && gone(fullErr) {
+	if fullErr != nil && err != nil && gone(fullErr) && (errors.Is(err, fs.ErrNotExist) || !errors.Is(fullErr, fs.ErrNotExist)) {
 		fullErr = err // speak of the tile that was asked for
 	}
 	return body, true, fullErr

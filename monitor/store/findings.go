@@ -32,7 +32,11 @@ func (w *writer) finding(f monitor.Finding) (isNew bool, err error) {
 		proof = []byte{}
 	}
 	var id string
-	err = w.tx.QueryRowContext(w.ctx, "INSERT INTO findings (id, log_id, log_name, idx, watch, verdict, severity, state, note, seen_at, size, root, document, leaf, proof) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '', $9, $10, $11, $12, $13, $14) ON CONFLICT DO NOTHING RETURNING id",
+	err = w.tx.QueryRowContext(w.ctx, "INSERT INTO findings (id, log_id, log_name, idx, watch, verdict, severity, state, note, seen_at, size, root, document, leaf, proof) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '', $9, $10, $11, $12, $13, $14) "+
+		// What was quiet under an older rule and is to be told under the rule of
+		// today counts as new; what was told stays as it was.
+		"ON CONFLICT (id) DO UPDATE SET verdict = excluded.verdict, severity = excluded.severity, state = excluded.state, seen_at = excluded.seen_at, size = excluded.size, root = excluded.root, document = excluded.document, proof = excluded.proof "+
+		"WHERE findings.state = 'closed' AND excluded.state = 'open' RETURNING id",
 		f.ID, w.logID, f.Log, f.Index, f.Watch, string(f.Verdict), f.Severity, f.State, micros(f.SeenAt), f.Checkpoint.Size, root, string(doc), f.Leaf, proof).Scan(&id)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil

@@ -6,13 +6,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/sigwarden/sigwarden/monitor"
 )
 
 // maxEvidence bounds the pieces of evidence of one incident: what a log makes
-// us store is bounded by us.
-const maxEvidence = 64
+// us store is bounded by us. What is only collected later leaves room for what a
+// person's decision adds.
+const (
+	maxEvidence  = 64
+	maxCollected = 48
+)
 
 func (w *writer) incidents(b monitor.Batch) error {
 	for _, inc := range b.Open {
@@ -45,7 +50,8 @@ func (w *writer) incidents(b monitor.Batch) error {
 		}
 	}
 	for _, r := range b.Resolve {
-		if err := w.exec("UPDATE incidents SET state = 'resolved', resolved_at = $1, note = $2 WHERE id = $3 AND state <> 'resolved'", micros(r.At), r.Note, r.ID); err != nil {
+		// What a person noted stays.
+		if err := w.exec("UPDATE incidents SET state = 'resolved', resolved_at = $1, note = CASE WHEN note = '' THEN $2 ELSE note || ' / ' || $2 END WHERE id = $3 AND state <> 'resolved'", micros(r.At), r.Note, r.ID); err != nil {
 			return err
 		}
 		if err := w.enqueue(r.Deliveries); err != nil {
@@ -61,8 +67,8 @@ func (w *writer) evidence(id string, evidence []monitor.Evidence) error {
 		return err
 	}
 	for _, e := range evidence {
-		if have >= maxEvidence {
-			return nil
+		if have >= maxEvidence || have >= maxCollected && strings.HasPrefix(e.Name, monitor.CollectedPrefix) {
+			continue
 		}
 		// No bytes are evidence too, and are not NULL.
 		data := append([]byte{}, e.Data...)

@@ -270,7 +270,7 @@ func (w *writer) pending(b monitor.Batch) error {
 		if err != nil {
 			return err
 		}
-		if err := w.exec("INSERT INTO pending_checkpoints (log_id, size, root, note, tiles, since) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+		if err := w.exec("INSERT INTO pending_checkpoints (log_id, size, root, note, tiles, since) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (log_id, size, root) DO UPDATE SET tiles = excluded.tiles WHERE LENGTH(excluded.tiles) > LENGTH(pending_checkpoints.tiles)",
 			w.logID, p.Size, hexOf(p.Root), p.Note, string(tiles), micros(p.Since)); err != nil {
 			return err
 		}

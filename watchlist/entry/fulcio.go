@@ -60,6 +60,9 @@ func ExtensionName(text string) (string, bool) {
 			return extensionNames[i], true
 		}
 	}
+	if text == fulcioArc+"1" || text == fulcioArc+"8" || text == fulcioArc+"7" || strings.HasPrefix(text, "2.5.29.") {
+		return "", false // the issuer and the subjects have keys of their own; the rest says nothing of anybody
+	}
 	parts := strings.Split(text, ".")
 	for _, p := range parts {
 		if _, err := strconv.ParseUint(p, 10, 31); err != nil || len(p) > 1 && p[0] == '0' {

@@ -109,6 +109,7 @@ func (p *parser) value(depth int) (value, error) {
 
 func (p *parser) object(depth int) (value, error) {
 	v := value{kind: '{', members: make([]member, 0, 4)}
+	var folded map[string]bool
 	for p.at++; ; p.at++ {
 		p.space()
 		if p.at < len(p.data) && p.data[p.at] == '}' && len(v.members) == 0 {
@@ -123,10 +124,8 @@ func (p *parser) object(depth int) (value, error) {
 			return value{}, err
 		}
 		name := string(raw)
-		for _, m := range v.members {
-			if strings.EqualFold(m.name, name) {
-				return value{}, p.fail(fmt.Sprintf("member %.40q is there twice", name))
-			}
+		if v.has(name, &folded) {
+			return value{}, p.fail(fmt.Sprintf("member %.40q is there twice", name))
 		}
 		p.space()
 		if p.at == len(p.data) || p.data[p.at] != ':' {
@@ -149,6 +148,34 @@ func (p *parser) object(depth int) (value, error) {
 			return value{}, p.fail("object broken off")
 		}
 	}
+}
+
+// has reports whether an object has a member of this name in any case. Objects
+// of many members, which no honest entry has, keep a set of their names.
+func (v *value) has(name string, folded *map[string]bool) bool {
+	const many = 16
+	if len(v.members) < many {
+		for _, m := range v.members {
+			if strings.EqualFold(m.name, name) {
+				return true
+			}
+		}
+		return false
+	}
+	// Lower case of upper case brings all forms of a letter together.
+	fold := func(s string) string { return strings.ToLower(strings.ToUpper(s)) }
+	if *folded == nil {
+		*folded = make(map[string]bool, 2*many)
+		for _, m := range v.members {
+			(*folded)[fold(m.name)] = true
+		}
+	}
+	key := fold(name)
+	if (*folded)[key] {
+		return true
+	}
+	(*folded)[key] = true
+	return false
 }
 
 func (p *parser) array(depth int) (value, error) {
