@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	// budgetBytes bounds the entries that are in memory at a time, for one log.
+	// budgetBytes bounds the entries that are in memory at a time.
 	budgetBytes = 48 << 20
 	minEstimate = 128 << 10
 )

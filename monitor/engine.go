@@ -78,6 +78,7 @@ type Engine struct {
 	opts     Options
 	watchSet []string // hashes of the rules of today
 	runners  []*runner
+	budget   *budget // of all logs together
 	mu       sync.Mutex
 	metrics  Metrics
 }
@@ -109,7 +110,7 @@ func New(opts Options) (*Engine, error) {
 	if opts.CommitEvery <= 0 {
 		opts.CommitEvery = 65536
 	}
-	e := &Engine{opts: opts, metrics: newMetrics()}
+	e := &Engine{opts: opts, budget: newBudget(), metrics: newMetrics()}
 	for _, w := range opts.Watches.Watches() {
 		e.watchSet = append(e.watchSet, w.Hash())
 	}

@@ -70,7 +70,7 @@ type span struct {
 }
 
 func (r *runner) newSpan(tree *checkpoint.Tree, epoch string) *span {
-	return &span{runner: r, tree: tree, epoch: epoch, budget: newBudget()}
+	return &span{runner: r, tree: tree, epoch: epoch, budget: r.budget}
 }
 
 // run proves and reads [from, to) with several workers, and gives take one
