@@ -11,8 +11,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
+	"unsafe"
 )
 
 // SubjectType says what kind of name a subject is.
@@ -49,8 +49,6 @@ type Identity struct {
 	NotBefore, NotAfter time.Time
 	// HasSCT says that the certificate carries an SCT list.
 	HasSCT bool
-
-	fingerprints func() []string
 }
 
 // Extension is one extension of a certificate.
@@ -67,25 +65,16 @@ func (id *Identity) Extension(name string) (string, bool) {
 }
 
 // Fingerprints returns "sha256:" and the hex SHA-256 of the certificate, then
-// of the key. They are computed once, when first asked for.
+// of the key. They are computed when asked for, which few rules do.
 func (id *Identity) Fingerprints() []string {
-	if id.fingerprints == nil {
-		return nil
-	}
-	return id.fingerprints()
-}
-
-func fingerprints(ders ...[]byte) func() []string {
-	return sync.OnceValue(func() []string {
-		var out []string
-		for _, der := range ders {
-			if der != nil {
-				sum := sha256.Sum256(der)
-				out = append(out, "sha256:"+hex.EncodeToString(sum[:]))
-			}
+	var out []string
+	for _, der := range [][]byte{id.Certificate, id.SPKI} {
+		if der != nil {
+			sum := sha256.Sum256(der)
+			out = append(out, "sha256:"+hex.EncodeToString(sum[:]))
 		}
-		return out
-	})
+	}
+	return out
 }
 
 // Facts is what an entry says.
@@ -165,13 +154,17 @@ func Decode(leaf []byte) (Facts, error) {
 	return f, fmt.Errorf("%w: kind %.40q, version %.20q", ErrKind, f.Kind, f.APIVersion)
 }
 
+// textOf returns bytes as a string without copying them. What certificates are
+// decoded into is made anew for each, and never changed.
+func textOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
 // decodeBase64 accepts standard base64 in its one canonical form only.
 func decodeBase64(where string, v value) ([]byte, error) {
 	if v.kind != '"' {
 		return nil, fmt.Errorf("%s is missing, or not a string", where)
 	}
 	// The standard decoder skips line ends, which no canonical form has.
-	if bytes.ContainsAny(v.text, "\r\n") {
+	if bytes.IndexByte(v.text, '\n') >= 0 || bytes.IndexByte(v.text, '\r') >= 0 {
 		return nil, fmt.Errorf("%s is not canonical base64", where)
 	}
 	out := make([]byte, base64.StdEncoding.DecodedLen(len(v.text)))

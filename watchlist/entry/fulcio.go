@@ -26,7 +26,7 @@ const (
 // extensionNames are Fulcio's extensions 1.3.6.1.4.1.57264.1.N, by N
 // (sigstore/fulcio, docs/oid-info.md). Those below 8 hold raw bytes, the
 // others a DER UTF8String. 1 and 8 are the issuer, 7 occurs in subjects only.
-var extensionNames = map[int]string{
+var extensionNames = [...]string{
 	2: "github-workflow-trigger", 3: "github-workflow-sha", 4: "github-workflow-name", 5: "github-workflow-repository", 6: "github-workflow-ref",
 	9: "build-signer-uri", 10: "build-signer-digest", 11: "runner-environment", 12: "source-repository-uri", 13: "source-repository-digest",
 	14: "source-repository-ref", 15: "source-repository-identifier", 16: "source-repository-owner-uri", 17: "source-repository-owner-identifier",
@@ -39,8 +39,8 @@ const fulcioArc = "1.3.6.1.4.1.57264.1."
 // ExtensionNames returns the names of Fulcio's extensions, as watches use them.
 func ExtensionNames() []string {
 	var names []string
-	for n := range 64 {
-		if name, ok := extensionNames[n]; ok {
+	for _, name := range extensionNames {
+		if name != "" {
 			names = append(names, name)
 		}
 	}
@@ -51,12 +51,12 @@ func ExtensionNames() []string {
 // extension that is given by name or by dotted OID; false if it is neither.
 func ExtensionName(text string) (string, bool) {
 	for _, name := range extensionNames {
-		if text == name {
+		if text == name && name != "" {
 			return name, true
 		}
 	}
 	if n, ok := strings.CutPrefix(text, fulcioArc); ok {
-		if i, err := strconv.Atoi(n); err == nil && extensionNames[i] != "" {
+		if i, err := strconv.Atoi(n); err == nil && i >= 0 && i < len(extensionNames) && extensionNames[i] != "" {
 			return extensionNames[i], true
 		}
 	}
@@ -81,7 +81,10 @@ var (
 	oidSCTList  = []byte{0x2b, 0x06, 0x01, 0x04, 0x01, 0xd6, 0x79, 0x02, 0x04, 0x02} // 1.3.6.1.4.1.11129.2.4.2
 )
 
-var errCertificate = errors.New("certificate cannot be read")
+var (
+	errCertificate = errors.New("certificate cannot be read")
+	errSubject     = fmt.Errorf("%w: bad subject alternative name", errCertificate)
+)
 
 // parseCertificate walks a DER certificate and takes what an identity needs.
 // It checks less than crypto/x509 does, on purpose: a certificate that is odd
@@ -103,7 +106,7 @@ func parseCertificate(der []byte) (Identity, error) {
 		!tbs.SkipASN1(asn1.SEQUENCE) || !tbs.ReadASN1Element(&spki, asn1.SEQUENCE) {
 		return Identity{}, fmt.Errorf("%w: its fields are not those of X.509", errCertificate)
 	}
-	id := Identity{Certificate: der, SPKI: spki, fingerprints: fingerprints(der, spki)}
+	id := Identity{Certificate: der, SPKI: spki, Extensions: make([]Extension, 0, 24)}
 	var errs []error
 	var ok1, ok2 bool
 	id.NotBefore, ok1 = readTime(&validity)
@@ -120,7 +123,7 @@ func parseCertificate(der []byte) (Identity, error) {
 		present && (!wrapped.ReadASN1(&extensions, asn1.SEQUENCE) || !wrapped.Empty()) {
 		errs = append(errs, fmt.Errorf("%w: bad list of extensions", errCertificate))
 	}
-	var seen [][]byte
+	var seen seenOIDs
 	for !extensions.Empty() {
 		var ext, oid, value cryptobyte.String
 		if !extensions.ReadASN1(&ext, asn1.SEQUENCE) || !ext.ReadASN1(&oid, asn1.OBJECT_IDENTIFIER) ||
@@ -128,12 +131,10 @@ func parseCertificate(der []byte) (Identity, error) {
 			errs = append(errs, fmt.Errorf("%w: bad extension", errCertificate))
 			break
 		}
-		for _, other := range seen {
-			if bytes.Equal(other, oid) {
-				errs = append(errs, fmt.Errorf("%w: an extension is there twice", errCertificate))
-			}
+		if seen.twice(oid) {
+			errs = append(errs, fmt.Errorf("%w: an extension is there twice", errCertificate))
 		}
-		if seen = append(seen, oid); len(seen) > maxExtensions {
+		if seen.count > maxExtensions {
 			errs = append(errs, fmt.Errorf("%w: more than %d extensions", errCertificate, maxExtensions))
 			break
 		}
@@ -142,6 +143,38 @@ func parseCertificate(der []byte) (Identity, error) {
 		}
 	}
 	return id, errors.Join(errs...)
+}
+
+// seenOIDs notices an object identifier that comes again.
+type seenOIDs struct {
+	count  int
+	fulcio uint64 // a bit for each of Fulcio's numbers below 64
+	others [][]byte
+}
+
+func (s *seenOIDs) twice(oid []byte) bool {
+	s.count++
+	if n := fulcioNumber(oid); n > 0 && n < 64 {
+		bit := uint64(1) << n
+		twice := s.fulcio&bit != 0
+		s.fulcio |= bit
+		return twice
+	}
+	for _, other := range s.others {
+		if bytes.Equal(other, oid) {
+			return true
+		}
+	}
+	s.others = append(s.others, oid)
+	return false
+}
+
+// fulcioNumber returns N of 1.3.6.1.4.1.57264.1.N, or 0.
+func fulcioNumber(oid []byte) int {
+	if len(oid) == len(oidFulcio)+1 && oid[len(oid)-1] < 0x80 && bytes.HasPrefix(oid, oidFulcio) {
+		return int(oid[len(oid)-1])
+	}
+	return 0
 }
 
 func (id *Identity) addExtension(oid, value cryptobyte.String) error {
@@ -171,12 +204,13 @@ func (id *Identity) addExtension(oid, value cryptobyte.String) error {
 // addFulcio reads an extension of Fulcio's by its number: what is raw and what
 // is DER is never guessed, since raw text can by chance be DER too.
 func (id *Identity) addFulcio(oid, value cryptobyte.String) error {
-	number := 0
-	if len(oid) == len(oidFulcio)+1 && oid[len(oid)-1] < 0x80 {
-		number = int(oid[len(oid)-1])
+	number := fulcioNumber(oid)
+	name := ""
+	if number < len(extensionNames) {
+		name = extensionNames[number]
 	}
-	name, known := extensionNames[number]
-	if !known {
+	known := name != ""
+	if !known && number != 1 && number != 8 {
 		var ok bool
 		if name, ok = dotted(oid); !ok {
 			return fmt.Errorf("%w: bad object identifier", errCertificate)
@@ -188,7 +222,7 @@ func (id *Identity) addFulcio(oid, value cryptobyte.String) error {
 		if !utf8.Valid(value) {
 			return fmt.Errorf("%w: extension %s%d is not text", errCertificate, fulcioArc, number)
 		}
-		text = string(value)
+		text = textOf(value)
 	default:
 		var ok bool
 		text, ok = derString(value)
@@ -215,22 +249,21 @@ func derString(value cryptobyte.String) (string, bool) {
 	if !value.ReadASN1(&text, asn1.UTF8String) || !value.Empty() || !utf8.Valid(text) {
 		return "", false
 	}
-	return string(text), true
+	return textOf(text), true
 }
 
 // addSubjects reads the subject alternative names (RFC 5280, 4.2.1.6).
 func (id *Identity) addSubjects(value cryptobyte.String) error {
-	bad := fmt.Errorf("%w: bad subject alternative name", errCertificate)
 	var names cryptobyte.String
 	if !value.ReadASN1(&names, asn1.SEQUENCE) || !value.Empty() {
-		return bad
+		return errSubject
 	}
 	var errs []error
 	for !names.Empty() {
 		var name cryptobyte.String
 		var tag asn1.Tag
 		if !names.ReadAnyASN1(&name, &tag) {
-			return errors.Join(append(errs, bad)...)
+			return errors.Join(append(errs, errSubject)...)
 		}
 		if len(id.Subjects) == maxSubjects {
 			return errors.Join(append(errs, fmt.Errorf("%w: more than %d subjects", errCertificate, maxSubjects))...)
@@ -238,22 +271,22 @@ func (id *Identity) addSubjects(value cryptobyte.String) error {
 		var subject Subject
 		switch tag {
 		case asn1.Tag(1).ContextSpecific():
-			subject = Subject{Email, string(name)}
+			subject = Subject{Email, textOf(name)}
 		case asn1.Tag(2).ContextSpecific():
-			subject = Subject{DNS, string(name)}
+			subject = Subject{DNS, textOf(name)}
 		case asn1.Tag(6).ContextSpecific():
-			subject = Subject{URI, string(name)}
+			subject = Subject{URI, textOf(name)}
 		case asn1.Tag(7).ContextSpecific():
 			addr, ok := netip.AddrFromSlice(name)
 			if !ok {
-				errs = append(errs, bad)
+				errs = append(errs, errSubject)
 				continue
 			}
 			subject = Subject{IP, addr.String()}
 		case asn1.Tag(0).Constructed().ContextSpecific():
 			user, ours, ok := otherName(name)
 			if !ok {
-				errs = append(errs, bad)
+				errs = append(errs, errSubject)
 			}
 			if !ours || !ok {
 				continue // a form of other authorities
@@ -283,8 +316,39 @@ func otherName(name cryptobyte.String) (user string, ours, ok bool) {
 	return user, true, ok
 }
 
+// readPlainTime reads the one form of UTCTime that nearly all certificates have,
+// YYMMDDhhmmssZ, and leaves every other to readTime.
+func readPlainTime(s *cryptobyte.String) (t time.Time, ok bool) {
+	const length = 13
+	b := []byte(*s)
+	if len(b) < 2+length || b[0] != byte(asn1.UTCTime) || b[1] != length || b[1+length] != 'Z' {
+		return t, false
+	}
+	var n [6]int
+	for i := range n {
+		hi, lo := b[2+2*i]-'0', b[3+2*i]-'0'
+		if hi > 9 || lo > 9 {
+			return t, false
+		}
+		n[i] = int(hi)*10 + int(lo)
+	}
+	year := 2000 + n[0]
+	if n[0] >= 50 {
+		year -= 100 // RFC 5280, 4.1.2.5.1
+	}
+	t = time.Date(year, time.Month(n[1]), n[2], n[3], n[4], n[5], 0, time.UTC)
+	if t.Day() != n[2] || int(t.Month()) != n[1] || t.Hour() != n[3] || t.Minute() != n[4] || t.Second() != n[5] {
+		return time.Time{}, false
+	}
+	*s = (*s)[2+length:]
+	return t, true
+}
+
 // readTime reads a UTCTime or GeneralizedTime.
 func readTime(s *cryptobyte.String) (t time.Time, ok bool) {
+	if t, ok := readPlainTime(s); ok {
+		return t, true
+	}
 	if s.PeekASN1Tag(asn1.UTCTime) {
 		ok = s.ReadASN1UTCTime(&t)
 	} else {

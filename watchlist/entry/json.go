@@ -2,10 +2,10 @@ package entry
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"unicode/utf8"
 )
 
@@ -26,7 +26,7 @@ type value struct {
 }
 
 type member struct {
-	name  string
+	name  []byte
 	value value
 }
 
@@ -108,7 +108,7 @@ func (p *parser) value(depth int) (value, error) {
 }
 
 func (p *parser) object(depth int) (value, error) {
-	v := value{kind: '{', members: make([]member, 0, 4)}
+	v := value{kind: '{', members: make([]member, 0, 3)}
 	var folded map[string]bool
 	for p.at++; ; p.at++ {
 		p.space()
@@ -119,11 +119,10 @@ func (p *parser) object(depth int) (value, error) {
 		if p.at == len(p.data) || p.data[p.at] != '"' {
 			return value{}, p.fail("no name of a member")
 		}
-		raw, err := p.str()
+		name, err := p.str()
 		if err != nil {
 			return value{}, err
 		}
-		name := string(raw)
 		if v.has(name, &folded) {
 			return value{}, p.fail(fmt.Sprintf("member %.40q is there twice", name))
 		}
@@ -152,18 +151,18 @@ func (p *parser) object(depth int) (value, error) {
 
 // has reports whether an object has a member of this name in any case. Objects
 // of many members, which no honest entry has, keep a set of their names.
-func (v *value) has(name string, folded *map[string]bool) bool {
+func (v *value) has(name []byte, folded *map[string]bool) bool {
 	const many = 16
 	if len(v.members) < many {
 		for _, m := range v.members {
-			if strings.EqualFold(m.name, name) {
+			if bytes.EqualFold(m.name, name) {
 				return true
 			}
 		}
 		return false
 	}
 	// Lower case of upper case brings all forms of a letter together.
-	fold := func(s string) string { return strings.ToLower(strings.ToUpper(s)) }
+	fold := func(s []byte) string { return string(bytes.ToLower(bytes.ToUpper(s))) }
 	if *folded == nil {
 		*folded = make(map[string]bool, 2*many)
 		for _, m := range v.members {
@@ -214,10 +213,8 @@ func (p *parser) str() ([]byte, error) {
 	}
 	if bytes.IndexByte(rest[:end], '\\') < 0 {
 		text := rest[:end]
-		for _, c := range text {
-			if c < 0x20 {
-				return nil, p.fail("control character in a string")
-			}
+		if hasControl(text) {
+			return nil, p.fail("control character in a string")
 		}
 		if !utf8.Valid(text) {
 			return nil, p.fail("string is not UTF-8")
@@ -243,6 +240,25 @@ func (p *parser) str() ([]byte, error) {
 	return []byte(text), nil
 }
 
+// hasControl reports whether a byte is below 0x20, eight at a time: the borrow
+// of subtracting 0x20 from a byte that is not above 0x7f shows in its top bit.
+func hasControl(text []byte) bool {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	for len(text) >= 8 {
+		x := binary.LittleEndian.Uint64(text)
+		if (x-0x20*ones)&^x&tops != 0 {
+			return true
+		}
+		text = text[8:]
+	}
+	for _, c := range text {
+		if c < 0x20 {
+			return true
+		}
+	}
+	return false
+}
+
 // object checks that v is an object whose members are all among names, and
 // returns their values in the order of names (zero where absent).
 func (v value) object(where string, names ...string) ([]value, error) {
@@ -254,7 +270,7 @@ func (v value) object(where string, names ...string) ([]value, error) {
 next:
 	for _, m := range v.members {
 		for i, name := range names {
-			if m.name == name {
+			if string(m.name) == name {
 				out[i] = m.value
 				continue next
 			}

@@ -125,7 +125,7 @@ func (f *Facts) addKey(where string, v value) error {
 	if !s.SkipASN1(asn1.SEQUENCE) || !s.Empty() {
 		return errors.Join(err, fmt.Errorf("%s is not a DER public key", where))
 	}
-	f.Identities = append(f.Identities, Identity{SPKI: der, fingerprints: fingerprints(der)})
+	f.Identities = append(f.Identities, Identity{SPKI: der})
 	return err
 }
 
