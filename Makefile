@@ -20,3 +20,21 @@ lint: vet
 # The race detector needs a C compiler.
 race:
 	CGO_ENABLED=1 $(GO) test -race -short ./...
+
+# Against the real servers, which are built first: minutes on a cold cache.
+e2e:
+	cd e2e && $(GO) vet ./... && CGO_ENABLED=0 $(GO) test -count=1 ./...
+
+# Ratios of one run; SIGWARDEN_BENCH_ENTRIES sets the size of the corpus.
+bench:
+	cd e2e && $(GO) test -run '^$$' -bench . -benchtime 1x .
+	$(GO) test -run '^$$' -bench . ./watchlist
+
+# Every fuzzer for a while.
+FUZZTIME ?= 30s
+fuzz:
+	for pkg in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			$(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+		done; \
+	done

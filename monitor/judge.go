@@ -45,13 +45,18 @@ const maxKind = 60
 
 // read decodes one proven leaf and returns a finding for every watch that it
 // belongs to. Proof and checkpoint are filled in by the caller.
-func (r *runner) read(index uint64, leaf []byte, hash checkpoint.Hash, count *tally) []Finding {
-	facts, err := entry.Decode(leaf)
+func (r *runner) read(decoder *entry.Decoder, index uint64, leaf []byte, hash checkpoint.Hash, count *tally) []Finding {
+	passing, err := decoder.Decode(leaf)
 	count.entries++
-	if facts.KeyOnly() {
+	if passing.KeyOnly() {
 		count.keyOnly++
 	}
-	hits := r.opts.Watches.Match(&facts)
+	hits := r.opts.Watches.Match(passing)
+	if err == nil && len(hits) == 0 {
+		return nil
+	}
+	// What is kept must not share the decoder's memory.
+	facts, err := entry.Decode(leaf)
 	var raw []watchlist.RawHit
 	if err != nil {
 		count.undecodable++

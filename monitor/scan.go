@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
+	"github.com/sigwarden/sigwarden/watchlist/entry"
 )
 
 const (
@@ -295,11 +296,12 @@ func (j job) chunk(all []checkpoint.Hash) checkpoint.Chunk {
 // those that are ours.
 func (s *span) readAll(res result, leaves [][]byte, proven []checkpoint.Hash, leaveOut map[uint64]bool) result {
 	j := res.job
+	var decoder entry.Decoder
 	for i := j.from; i < j.to; i++ {
 		if leaveOut[i] {
 			continue
 		}
-		found := s.read(i, leaves[i-j.first], proven[i-j.first], &res.tally)
+		found := s.read(&decoder, i, leaves[i-j.first], proven[i-j.first], &res.tally)
 		if len(found) == 0 {
 			continue
 		}

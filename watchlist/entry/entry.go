@@ -106,7 +106,7 @@ var ErrKind = errors.New("entry kind is not understood")
 
 // decoder reads the spec of one kind and version into f. What it understood
 // stays there, also when it returns an error for the rest.
-type decoder func(spec value, f *Facts) error
+type decoder func(d *Decoder, spec value) error
 
 // Kind is a kind of entry that can be read.
 type Kind struct {
@@ -131,35 +131,81 @@ func Kinds() []Kind { return append([]Kind(nil), kinds...) }
 // the error says why (ErrKind for an unknown kind or version), and the facts
 // hold what could be understood: one bad part hides none of the others.
 func Decode(leaf []byte) (Facts, error) {
-	var f Facts
-	body, err := parseJSON(leaf)
+	f, err := new(Decoder).Decode(leaf)
+	return *f, err
+}
+
+// Decoder decodes one entry after the other in the same memory. It is not for
+// use by several goroutines.
+type Decoder struct {
+	facts  Facts
+	parser parser
+	bytes  []byte // what base64 was decoded to, and the texts of digests
+}
+
+// Decode is the function of the same name, with facts that are overwritten by
+// the next call: who wants to keep them decodes the leaf anew.
+func (d *Decoder) Decode(leaf []byte) (*Facts, error) {
+	f := &d.facts
+	d.bytes = d.bytes[:0]
+	*f = Facts{Identities: f.Identities[:0], Digests: f.Digests[:0]}
+	body, err := d.parser.parse(leaf)
 	if err != nil {
 		return f, err
 	}
-	parts, extra := body.object("entry", "kind", "apiVersion", "spec")
-	if parts == nil {
+	parts, ok, extra := body.object(at("entry"), "kind", "apiVersion", "spec")
+	if !ok {
 		return f, extra
 	}
-	if f.Kind, err = parts[0].str("kind"); err != nil {
-		return f, err
-	}
-	if f.APIVersion, err = parts[1].str("apiVersion"); err != nil {
-		return f, err
-	}
-	for _, k := range kinds {
-		if k.Name == f.Kind && k.APIVersion == f.APIVersion {
-			return f, errors.Join(k.decode(parts[2], &f), extra)
+	for i := range kinds {
+		k := &kinds[i]
+		if parts[0].is(k.Name) && parts[1].is(k.APIVersion) {
+			f.Kind, f.APIVersion = k.Name, k.APIVersion
+			return f, join(k.decode(d, parts[2]), extra)
 		}
+	}
+	if f.Kind, err = parts[0].str(at("kind")); err != nil {
+		return f, err
+	}
+	if f.APIVersion, err = parts[1].str(at("apiVersion")); err != nil {
+		return f, err
 	}
 	return f, fmt.Errorf("%w: kind %.40q, version %.20q", ErrKind, f.Kind, f.APIVersion)
 }
 
-// textOf returns bytes as a string without copying them. What certificates are
-// decoded into is made anew for each, and never changed.
+// identity returns room for one more identity, with the lists of one that was
+// there before.
+func (d *Decoder) identity() *Identity {
+	list := d.facts.Identities
+	if len(list) < cap(list) {
+		list = list[:len(list)+1]
+		old := &list[len(list)-1]
+		*old = Identity{Subjects: old.Subjects[:0], Issuers: old.Issuers[:0], Extensions: old.Extensions[:0]}
+	} else {
+		list = append(list, Identity{Extensions: make([]Extension, 0, 24)})
+	}
+	d.facts.Identities = list
+	return &list[len(list)-1]
+}
+
+// room returns n bytes that stay as they are until the next entry.
+func (d *Decoder) room(n int) []byte {
+	if cap(d.bytes)-len(d.bytes) < n {
+		d.bytes = make([]byte, 0, max(8192, 2*n)) // what points into the old ones keeps them
+	}
+	start := len(d.bytes)
+	d.bytes = d.bytes[:start+n]
+	return d.bytes[start : start+n : start+n]
+}
+
+// textOf returns bytes as a string without copying them: they must not change as
+// long as anybody has the string, which a Decoder promises until its next entry.
 func textOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
-// decodeBase64 accepts standard base64 in its one canonical form only.
-func decodeBase64(where string, v value) ([]byte, error) {
+var strictBase64 = base64.StdEncoding.Strict()
+
+// base64 accepts standard base64 in its one canonical form only.
+func (d *Decoder) base64(where place, v value) ([]byte, error) {
 	if v.kind != '"' {
 		return nil, fmt.Errorf("%s is missing, or not a string", where)
 	}
@@ -167,8 +213,8 @@ func decodeBase64(where string, v value) ([]byte, error) {
 	if bytes.IndexByte(v.text, '\n') >= 0 || bytes.IndexByte(v.text, '\r') >= 0 {
 		return nil, fmt.Errorf("%s is not canonical base64", where)
 	}
-	out := make([]byte, base64.StdEncoding.DecodedLen(len(v.text)))
-	n, err := base64.StdEncoding.Strict().Decode(out, v.text)
+	out := d.room(base64.StdEncoding.DecodedLen(len(v.text)))
+	n, err := strictBase64.Decode(out, v.text)
 	if err != nil {
 		return nil, fmt.Errorf("%s is not canonical base64: %w", where, err)
 	}

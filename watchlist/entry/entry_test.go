@@ -375,6 +375,48 @@ func TestRealBundle(t *testing.T) {
 	}
 }
 
+// sameFacts compares what two decoders say.
+func sameFacts(a, b entry.Facts) bool {
+	show := func(f entry.Facts) string {
+		out := fmt.Sprintf("%q %q %q %q", f.Kind, f.APIVersion, f.Digests, f.Warnings)
+		for i := range f.Identities {
+			id := &f.Identities[i]
+			out += fmt.Sprintf("|%q %q %q %x %x %s %s %v", id.Subjects, id.Issuers, id.Extensions, id.Certificate, id.SPKI, id.NotBefore, id.NotAfter, id.HasSCT)
+		}
+		return out
+	}
+	return show(a) == show(b)
+}
+
+// TestDecoderForgets: nothing of one entry shows in the facts of the next.
+func TestDecoderForgets(t *testing.T) {
+	ca := newCA(t)
+	rich := issue(t, ca, testca.Identity{Email: "a@b.example", URI: "https://x.example/", OtherName: "u!d", Issuer: issuer, Extensions: map[int]string{11: "x", 16: "y", 40: "z"}})
+	poor := issue(t, ca, testca.Identity{DNS: "d.example"})
+	key, err := testca.BareKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	envelope, err := testca.DSSE("t", []byte("p"), rich, poor, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaves := [][]byte{hashedRekord(t, rich), hashedRekord(t, poor), hashedRekord(t, key), envelope, []byte("junk"), []byte(`{"kind":"x","apiVersion":"1"}`), {}}
+	var d entry.Decoder
+	for i := range 200 {
+		leaf := leaves[(i*i+i/3)%len(leaves)]
+		want, wantErr := entry.Decode(leaf)
+		got, err := d.Decode(leaf)
+		if fmt.Sprint(err) != fmt.Sprint(wantErr) || !sameFacts(want, *got) {
+			t.Fatalf("entry %d: %+v (%v), want %+v (%v)", i, *got, err, want, wantErr)
+		}
+	}
+	allocs := testing.AllocsPerRun(100, func() { d.Decode(leaves[0]) })
+	if allocs > 8 {
+		t.Errorf("%v allocations for an entry", allocs)
+	}
+}
+
 // FuzzDecode: no bytes make the decoder panic, and what it understands is
 // JSON to others too.
 func FuzzDecode(f *testing.F) {
@@ -385,8 +427,13 @@ func FuzzDecode(f *testing.F) {
 	f.Add(leaf)
 	f.Add([]byte(`{"kind":"a","apiVersion":"\u00e4","spec":[1.5e3,true,null,"\\"]}`))
 	trust := &entry.Authorities{}
+	var again entry.Decoder // goes on from whatever entry came before
 	f.Fuzz(func(t *testing.T, leaf []byte) {
 		facts, err := entry.Decode(leaf)
+		reused, err2 := again.Decode(leaf)
+		if fmt.Sprint(err) != fmt.Sprint(err2) || !sameFacts(facts, *reused) {
+			t.Fatalf("a used decoder says %+v (%v), a new one %+v (%v)", *reused, err2, facts, err)
+		}
 		if err == nil && !json.Valid(leaf) {
 			t.Fatalf("understood what is no JSON: %q", leaf)
 		}

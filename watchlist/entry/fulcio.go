@@ -89,24 +89,24 @@ var (
 // parseCertificate walks a DER certificate and takes what an identity needs.
 // It checks less than crypto/x509 does, on purpose: a certificate that is odd
 // in a place that does not matter must not hide its subject. A certificate
-// whose outer form is broken gives an Identity without Certificate; one with a
+// whose outer form is broken leaves the identity without Certificate; one with a
 // broken extension gives all the others, and an error.
-func parseCertificate(der []byte) (Identity, error) {
+func (id *Identity) parseCertificate(der []byte) error {
 	if len(der) > maxCertificate {
-		return Identity{}, fmt.Errorf("%w: %d bytes, more than %d", errCertificate, len(der), maxCertificate)
+		return fmt.Errorf("%w: %d bytes, more than %d", errCertificate, len(der), maxCertificate)
 	}
 	var cert, tbs, serial, validity, spki cryptobyte.String
 	input := cryptobyte.String(der)
 	if !input.ReadASN1(&cert, asn1.SEQUENCE) || !input.Empty() || !cert.ReadASN1(&tbs, asn1.SEQUENCE) {
-		return Identity{}, fmt.Errorf("%w: not one DER sequence", errCertificate)
+		return fmt.Errorf("%w: not one DER sequence", errCertificate)
 	}
 	if !tbs.SkipOptionalASN1(asn1.Tag(0).Constructed().ContextSpecific()) ||
 		!tbs.ReadASN1(&serial, asn1.INTEGER) || !tbs.SkipASN1(asn1.SEQUENCE) || // signature algorithm
 		!tbs.SkipASN1(asn1.SEQUENCE) || !tbs.ReadASN1(&validity, asn1.SEQUENCE) ||
 		!tbs.SkipASN1(asn1.SEQUENCE) || !tbs.ReadASN1Element(&spki, asn1.SEQUENCE) {
-		return Identity{}, fmt.Errorf("%w: its fields are not those of X.509", errCertificate)
+		return fmt.Errorf("%w: its fields are not those of X.509", errCertificate)
 	}
-	id := Identity{Certificate: der, SPKI: spki, Extensions: make([]Extension, 0, 24)}
+	id.Certificate, id.SPKI = der, spki
 	var errs []error
 	var ok1, ok2 bool
 	id.NotBefore, ok1 = readTime(&validity)
@@ -142,7 +142,7 @@ func parseCertificate(der []byte) (Identity, error) {
 			errs = append(errs, err)
 		}
 	}
-	return id, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 // seenOIDs notices an object identifier that comes again.
@@ -150,6 +150,7 @@ type seenOIDs struct {
 	count  int
 	fulcio uint64 // a bit for each of Fulcio's numbers below 64
 	others [][]byte
+	first  [8][]byte // room for as many as there usually are
 }
 
 func (s *seenOIDs) twice(oid []byte) bool {
@@ -164,6 +165,9 @@ func (s *seenOIDs) twice(oid []byte) bool {
 		if bytes.Equal(other, oid) {
 			return true
 		}
+	}
+	if s.others == nil {
+		s.others = s.first[:0]
 	}
 	s.others = append(s.others, oid)
 	return false
@@ -246,7 +250,7 @@ func (id *Identity) addFulcio(oid, value cryptobyte.String) error {
 // derString reads a DER UTF8String that is the whole of value.
 func derString(value cryptobyte.String) (string, bool) {
 	var text cryptobyte.String
-	if !value.ReadASN1(&text, asn1.UTF8String) || !value.Empty() || !utf8.Valid(text) {
+	if !value.ReadASN1(&text, asn1.UTF8String) || !value.Empty() || !plainASCII(text) && !utf8.Valid(text) {
 		return "", false
 	}
 	return textOf(text), true

@@ -37,15 +37,18 @@ type parser struct {
 	data  []byte
 	at    int
 	nodes int
+	// Members are gathered on a stack, and put into the arena when their object
+	// ends. Both are used again for the next entry.
+	stack, arena []member
 }
 
 var errJSON = errors.New("not strict JSON")
 
-func parseJSON(data []byte) (value, error) {
+func (p *parser) parse(data []byte) (value, error) {
 	if len(data) > maxBody {
 		return value{}, fmt.Errorf("%w: %d bytes, more than %d", errJSON, len(data), maxBody)
 	}
-	p := parser{data: data}
+	p.data, p.at, p.nodes, p.stack, p.arena = data, 0, 0, p.stack[:0], p.arena[:0]
 	p.space()
 	v, err := p.value(0)
 	if err != nil {
@@ -108,13 +111,13 @@ func (p *parser) value(depth int) (value, error) {
 }
 
 func (p *parser) object(depth int) (value, error) {
-	v := value{kind: '{', members: make([]member, 0, 3)}
+	start := len(p.stack)
 	var folded map[string]bool
 	for p.at++; ; p.at++ {
 		p.space()
-		if p.at < len(p.data) && p.data[p.at] == '}' && len(v.members) == 0 {
+		if p.at < len(p.data) && p.data[p.at] == '}' && len(p.stack) == start {
 			p.at++
-			return v, nil
+			return value{kind: '{'}, nil
 		}
 		if p.at == len(p.data) || p.data[p.at] != '"' {
 			return value{}, p.fail("no name of a member")
@@ -123,7 +126,7 @@ func (p *parser) object(depth int) (value, error) {
 		if err != nil {
 			return value{}, err
 		}
-		if v.has(name, &folded) {
+		if has(p.stack[start:], name, &folded) {
 			return value{}, p.fail(fmt.Sprintf("member %.40q is there twice", name))
 		}
 		p.space()
@@ -136,25 +139,37 @@ func (p *parser) object(depth int) (value, error) {
 		if err != nil {
 			return value{}, err
 		}
-		v.members = append(v.members, member{name, child})
+		p.stack = append(p.stack, member{name, child})
 		p.space()
 		switch {
 		case p.at < len(p.data) && p.data[p.at] == ',':
 		case p.at < len(p.data) && p.data[p.at] == '}':
 			p.at++
-			return v, nil
+			return value{kind: '{', members: p.keep(start)}, nil
 		default:
 			return value{}, p.fail("object broken off")
 		}
 	}
 }
 
-// has reports whether an object has a member of this name in any case. Objects
-// of many members, which no honest entry has, keep a set of their names.
-func (v *value) has(name []byte, folded *map[string]bool) bool {
+// keep moves the members of an object that has ended from the stack to the arena.
+func (p *parser) keep(start int) []member {
+	n := len(p.stack) - start
+	if cap(p.arena)-len(p.arena) < n {
+		p.arena = make([]member, 0, max(32, 2*n)) // what points into the old one keeps it
+	}
+	at := len(p.arena)
+	p.arena = append(p.arena, p.stack[start:]...)
+	p.stack = p.stack[:start]
+	return p.arena[at : at+n : at+n]
+}
+
+// has reports whether one of the members has this name in any case. Objects of
+// many members, which no honest entry has, keep a set of their names.
+func has(members []member, name []byte, folded *map[string]bool) bool {
 	const many = 16
-	if len(v.members) < many {
-		for _, m := range v.members {
+	if len(members) < many {
+		for _, m := range members {
 			if bytes.EqualFold(m.name, name) {
 				return true
 			}
@@ -165,7 +180,7 @@ func (v *value) has(name []byte, folded *map[string]bool) bool {
 	fold := func(s []byte) string { return string(bytes.ToLower(bytes.ToUpper(s))) }
 	if *folded == nil {
 		*folded = make(map[string]bool, 2*many)
-		for _, m := range v.members {
+		for _, m := range members {
 			(*folded)[fold(m.name)] = true
 		}
 	}
@@ -213,7 +228,11 @@ func (p *parser) str() ([]byte, error) {
 	}
 	if bytes.IndexByte(rest[:end], '\\') < 0 {
 		text := rest[:end]
-		if hasControl(text) {
+		if plainASCII(text) {
+			p.at += end + 1
+			return text, nil
+		}
+		if bytes.IndexFunc(text, func(r rune) bool { return r < 0x20 }) >= 0 {
 			return nil, p.fail("control character in a string")
 		}
 		if !utf8.Valid(text) {
@@ -240,32 +259,52 @@ func (p *parser) str() ([]byte, error) {
 	return []byte(text), nil
 }
 
-// hasControl reports whether a byte is below 0x20, eight at a time: the borrow
-// of subtracting 0x20 from a byte that is not above 0x7f shows in its top bit.
-func hasControl(text []byte) bool {
+// plainASCII reports whether all bytes are from 0x20 to 0x7f, eight at a time:
+// neither has one its top bit, nor does subtracting 0x20 borrow into it.
+func plainASCII(text []byte) bool {
 	const ones, tops = 0x0101010101010101, 0x8080808080808080
 	for len(text) >= 8 {
 		x := binary.LittleEndian.Uint64(text)
-		if (x-0x20*ones)&^x&tops != 0 {
-			return true
+		if (x|(x-0x20*ones))&tops != 0 {
+			return false
 		}
 		text = text[8:]
 	}
 	for _, c := range text {
-		if c < 0x20 {
-			return true
+		if c < 0x20 || c >= 0x80 {
+			return false
 		}
 	}
-	return false
+	return true
 }
 
-// object checks that v is an object whose members are all among names, and
-// returns their values in the order of names (zero where absent).
-func (v value) object(where string, names ...string) ([]value, error) {
-	if v.kind != '{' {
-		return nil, fmt.Errorf("%s is missing, or not an object", where)
+// place says where something stands in an entry. It is put into words for
+// errors only.
+type place struct {
+	path  string
+	index int // of a list behind the path; -1: none
+	rest  string
+}
+
+func at(path string) place { return place{path, -1, ""} }
+
+func (p place) String() string {
+	if p.index >= 0 {
+		return fmt.Sprintf("%s[%d]%s", p.path, p.index, p.rest)
 	}
-	out := make([]value, len(names))
+	return p.path + p.rest
+}
+
+// maxNames is the most members that any object of a known kind has.
+const maxNames = 3
+
+// object checks that v is an object whose members are all among names, and
+// returns their values in the order of names (zero where absent). ok is false
+// if it is no object.
+func (v value) object(where place, names ...string) (out [maxNames]value, ok bool, err error) {
+	if v.kind != '{' {
+		return out, false, fmt.Errorf("%s is missing, or not an object", where)
+	}
 	var unknown error
 next:
 	for _, m := range v.members {
@@ -277,11 +316,14 @@ next:
 		}
 		unknown = fmt.Errorf("%s has the unknown member %.40q", where, m.name)
 	}
-	return out, unknown
+	return out, true, unknown
 }
 
+// is reports whether v is this string.
+func (v value) is(s string) bool { return v.kind == '"' && string(v.text) == s }
+
 // str returns a string value.
-func (v value) str(where string) (string, error) {
+func (v value) str(where place) (string, error) {
 	if v.kind != '"' {
 		return "", fmt.Errorf("%s is missing, or not a string", where)
 	}
