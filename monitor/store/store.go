@@ -83,15 +83,44 @@ func Open(ctx context.Context, path string, opts Options) (*Store, error) {
 			return nil, fmt.Errorf("%s: %w; stop it, or give this one a state of its own", path, ErrLocked)
 		}
 	}
-	if err := s.open(ctx, opts); err != nil {
+	if s.Created {
+		if err := s.create(ctx, opts); err != nil {
+			s.Close()
+			return nil, err
+		}
+	}
+	if err := s.open(ctx, path, opts); err != nil {
 		s.Close()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *Store) open(ctx context.Context, opts Options) error {
-	dsn, err := dataSource(s.path, opts.pragmas)
+// create makes a new state file beside its place and moves it there once its
+// schema is complete: a crash leaves all of it, or nothing.
+func (s *Store) create(ctx context.Context, opts Options) error {
+	building := s.path + ".new"
+	for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
+		if err := os.Remove(building + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("state file: %w", err)
+		}
+	}
+	if err := s.open(ctx, building, opts); err != nil {
+		return err
+	}
+	// Closing the last connection writes the log of changes into the file.
+	if err := s.db.Close(); err != nil {
+		return s.explain("creating", err)
+	}
+	s.db = nil
+	if err := os.Rename(building, s.path); err != nil {
+		return fmt.Errorf("state file: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) open(ctx context.Context, path string, opts Options) error {
+	dsn, err := dataSource(path, opts.pragmas)
 	if err != nil {
 		return err
 	}

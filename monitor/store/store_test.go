@@ -45,6 +45,10 @@ func TestMissingEmptyAndForeignFiles(t *testing.T) {
 	if _, err := os.Stat(path); err == nil {
 		t.Error("a file was made without permission")
 	}
+	// What a crash in the middle of creation leaves is no obstacle.
+	if err := os.WriteFile(path+".new", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	s := open(t, path, Options{Create: true})
 	if !s.Created {
 		t.Error("creation is not said")
