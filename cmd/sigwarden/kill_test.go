@@ -58,7 +58,7 @@ func TestKill(t *testing.T) {
 				t.Fatal(err)
 			}
 			for finished := false; !finished; {
-				wait := time.Duration(rng.Int64N(int64(400 * time.Millisecond)))
+				wait := time.Duration(rng.Int64N(int64(200 * time.Millisecond)))
 				finished = killAfter(t, bin, filepath.Join(dir, "a.yaml"), wait)
 				if !finished {
 					killed++
