@@ -21,11 +21,21 @@ import (
 // outbox is the real store, with delivery failures noted.
 type outbox struct {
 	*store.Store
+	mu     sync.Mutex
 	failed []string
 }
 
+// givenUp returns the ids of events that were given up.
+func (o *outbox) givenUp() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.failed)
+}
+
 func (o *outbox) Fail(ctx context.Context, q notify.Queued, at time.Time, reason string) error {
+	o.mu.Lock()
 	o.failed = append(o.failed, q.Event.ID)
+	o.mu.Unlock()
 	inc := monitor.DeliveryFailed(q, reason, at, nil)
 	return o.FailDelivery(ctx, q, reason, &inc)
 }
@@ -115,8 +125,8 @@ func TestRetrySchedule(t *testing.T) {
 		time.Sleep(73 * time.Hour)
 		n := len(dead.of("a"))
 		time.Sleep(time.Hour)
-		if len(o.failed) != 1 || len(dead.of("a")) != n {
-			t.Errorf("given up %d times; tried %d times more", len(o.failed), len(dead.of("a"))-n)
+		if gone := o.givenUp(); len(gone) != 1 || len(dead.of("a")) != n {
+			t.Errorf("given up %d times; tried %d times more", len(gone), len(dead.of("a"))-n)
 		}
 		list, err := o.Incidents(ctx, store.Filter{Kind: monitor.KindDeliveryFailed})
 		if err != nil || len(list) != 1 || !strings.Contains(list[0].Summary, "dead") {
@@ -202,8 +212,8 @@ func TestDrain(t *testing.T) {
 	}
 	d := notify.NewDispatcher(o, []notify.Channel{{Name: "c", Notifier: n}}, quiet)
 	d.Drain(context.Background())
-	if left, _ := o.PendingDeliveries(context.Background()); left != 0 || len(o.failed) != 1 {
-		t.Errorf("%d wait, %v failed", left, o.failed)
+	if left, _ := o.PendingDeliveries(context.Background()); left != 0 || len(o.givenUp()) != 1 {
+		t.Errorf("%d wait, %v failed", left, o.givenUp())
 	}
 	for i := range 100 {
 		if got := n.of(fmt.Sprintf("e-%d", i)); len(got) != 1 {
