@@ -63,7 +63,7 @@ func (r *runner) scanHead(ctx context.Context, scanFor time.Duration, out *Outco
 	reached, runErr := s.run(ctx, known.Scanned.Size(), known.Head.Size(), func(res result) error { return c.take(ctx, res) })
 	// What was read is kept, whatever ended the scan: a last write that is
 	// bounded where the end was asked for.
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
+	last, cancel := grace(ctx, lastWrite)
 	defer cancel()
 	if err := c.flush(last); err != nil {
 		return errors.Join(err, runErr)

@@ -293,7 +293,7 @@ func (r *runner) scanRange(ctx context.Context, store CoverageStore, opts ScanOp
 			report()
 			return rec.take(ctx, res)
 		})
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
+		last, cancel := grace(ctx, lastWrite)
 		flushErr := rec.flush(last)
 		cancel()
 		if err := errors.Join(runErr, flushErr); err != nil {

@@ -143,7 +143,7 @@ func (r *runner) pass(ctx context.Context, scanFor time.Duration) (out Outcome) 
 		out.Err = context.Cause(ctx)
 	}
 	// What is left is a bounded last write, also for a pass that was given up.
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
+	last, cancel := grace(ctx, lastWrite)
 	defer cancel()
 	if err := r.close(last, &out); err != nil && out.Err == nil {
 		out.Err = err
@@ -170,7 +170,7 @@ func (r *runner) poll(ctx context.Context, out *Outcome) error {
 	case openErr == nil:
 		delete(t.next.Streaks, KindBadSignature)
 		t.settle(KindBadSignature, "The log serves a checkpoint that its key signed again.")
-		judging, cancel := grace(ctx)
+		judging, cancel := grace(ctx, graceTime)
 		openErr = t.judge(judging, c)
 		cancel()
 	}
@@ -178,7 +178,7 @@ func (r *runner) poll(ctx context.Context, out *Outcome) error {
 		return ctx.Err()
 	}
 	// A contradiction in hand is stored even if the program is to stop now.
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
+	last, cancel := grace(ctx, lastWrite)
 	defer cancel()
 	if err := t.commit(last); err != nil {
 		return err
@@ -187,10 +187,10 @@ func (r *runner) poll(ctx context.Context, out *Outcome) error {
 }
 
 // grace is a context that outlives the end of another by a moment: what has
-// been fetched is judged even while the program stops.
-func grace(ctx context.Context) (context.Context, context.CancelFunc) {
+// been fetched is judged and stored even while the program stops.
+func grace(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() { time.AfterFunc(graceTime, cancel) })
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(d, cancel) })
 	return longer, func() { stop(); cancel() }
 }
 
