@@ -3,8 +3,10 @@ package file
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"sync"
 
@@ -40,9 +42,16 @@ func (c *Channel) Notify(_ context.Context, e notify.Event) error {
 		_, err := c.stdout.Write(line)
 		return err
 	}
-	f, err := os.OpenFile(c.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(c.path, os.O_APPEND|os.O_CREATE|os.O_RDWR, 0o600)
+	if errors.Is(err, fs.ErrPermission) {
+		// What may only be written to cannot be looked at.
+		f, err = os.OpenFile(c.path, os.O_APPEND|os.O_WRONLY, 0o600)
+	}
 	if err != nil {
 		return err
+	}
+	if torn(f) {
+		line = append([]byte{'\n'}, line...)
 	}
 	_, err = f.Write(line)
 	if syncErr := f.Sync(); err == nil {
@@ -52,4 +61,16 @@ func (c *Channel) Notify(_ context.Context, e notify.Event) error {
 		err = closeErr
 	}
 	return err
+}
+
+// torn reports whether a file ends in the middle of a line: a crash can cut a
+// write short, and the next line must not become a part of that one.
+func torn(f *os.File) bool {
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
+		return false
+	}
+	var last [1]byte
+	_, err = f.ReadAt(last[:], info.Size()-1)
+	return err == nil && last[0] != '\n'
 }

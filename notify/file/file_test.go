@@ -52,3 +52,35 @@ func TestLines(t *testing.T) {
 		t.Error("empty path accepted")
 	}
 }
+
+// TestTorn cuts the last line short, as a crash in the middle of a write does:
+// what is written next must be a line of its own.
+func TestTorn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "alerts.jsonl")
+	c, err := file.New(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	notify := func() {
+		t.Helper()
+		if err := c.Notify(context.Background(), notifytest.Hostile()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	notify()
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, cut := range []int{1, 10, len(whole) - 1} {
+		if err := os.WriteFile(path, whole[:cut], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		notify()
+		notify()
+		want := string(whole[:cut]) + "\n" + string(whole) + string(whole)
+		if got, err := os.ReadFile(path); err != nil || string(got) != want {
+			t.Errorf("cut after %d bytes: %q, %v", cut, got, err)
+		}
+	}
+}
