@@ -30,23 +30,28 @@ type Channel struct {
 }
 
 const (
-	// giveUpAfter is how long a delivery is tried.
+	// giveUpAfter is how long a delivery is tried, and leastTries how often at
+	// least: a program that was off for days has tried nothing.
 	giveUpAfter = 72 * time.Hour
+	leastTries  = 8
 	// maxWait bounds the wait between two tries, maxAsked the one that the other
 	// side may ask for.
 	maxWait  = 5 * time.Minute
-	maxAsked = time.Hour
+	maxAsked = 24 * time.Hour
 	// tryFor bounds one try.
 	tryFor = 20 * time.Second
+	// width is how many deliveries of a lane are tried at a time: one that hangs
+	// must not hold up the others.
+	width = 4
 	// batch is how many deliveries are read from the outbox at a time.
 	batch = 32
-	// storeAgain is the wait after the outbox could not be read.
+	// storeAgain is the wait after the outbox could not be read or written.
 	storeAgain = 5 * time.Second
 )
 
 // Dispatcher delivers what is in the outbox, one lane a channel, so that a dead
 // channel delays nothing but itself. While nothing is due it sleeps, and costs
-// nothing.
+// nothing. Of two processes with one outbox, one only may run a dispatcher.
 type Dispatcher struct {
 	outbox Outbox
 	lanes  []*lane
@@ -76,16 +81,20 @@ func (d *Dispatcher) count(channel, outcome string) {
 	d.counts[[2]string{channel, outcome}]++
 }
 
-type lane struct {
-	Channel
-	wake chan struct{}
+func (d *Dispatcher) failures() (n int64) {
+	for key, count := range d.Counts() {
+		if key[1] == Failed {
+			n += count
+		}
+	}
+	return n
 }
 
 // NewDispatcher returns a dispatcher for the channels.
 func NewDispatcher(outbox Outbox, channels []Channel, log *slog.Logger) *Dispatcher {
 	d := &Dispatcher{outbox: outbox, log: log, counts: map[[2]string]int64{}}
 	for _, c := range channels {
-		d.lanes = append(d.lanes, &lane{c, make(chan struct{}, 1)})
+		d.lanes = append(d.lanes, &lane{Channel: c, d: d, wake: make(chan struct{}, 1)})
 	}
 	return d
 }
@@ -101,10 +110,19 @@ func (d *Dispatcher) Wake() {
 }
 
 // Run delivers until ctx ends, and returns when every lane has stopped.
-func (d *Dispatcher) Run(ctx context.Context) { d.each(func(l *lane) { d.run(ctx, l, false) }) }
+func (d *Dispatcher) Run(ctx context.Context) { d.each(func(l *lane) { l.run(ctx, false) }) }
 
 // Drain delivers until nothing waits any more, or ctx ends.
-func (d *Dispatcher) Drain(ctx context.Context) { d.each(func(l *lane) { d.run(ctx, l, true) }) }
+func (d *Dispatcher) Drain(ctx context.Context) {
+	for {
+		before := d.failures()
+		d.each(func(l *lane) { l.run(ctx, true) })
+		if d.failures() == before || ctx.Err() != nil {
+			return
+		}
+		// What was given up is told to other channels, whose lanes may have ended.
+	}
+}
 
 func (d *Dispatcher) each(f func(*lane)) {
 	var wg sync.WaitGroup
@@ -114,43 +132,72 @@ func (d *Dispatcher) each(f func(*lane)) {
 	wg.Wait()
 }
 
-func (d *Dispatcher) run(ctx context.Context, l *lane, once bool) {
+// lane delivers to one channel. One goroutine owns it; tries run beside it:
+//
+//	outbox ─ Due ─> lane ─> up to width tries ─> done ─> lane ─ book ─> outbox
+type lane struct {
+	Channel
+	d    *Dispatcher
+	wake chan struct{}
+	// held are deliveries that must not be begun now: those being tried, and
+	// those whose outcome is not in the outbox yet.
+	held  map[string]bool
+	tried chan outcome
+	// unbooked are outcomes that the outbox could not take.
+	unbooked []outcome
+}
+
+// outcome is what a try came to.
+type outcome struct {
+	q       Queued
+	started time.Time
+	err     error
+	stopped bool // in the middle: it stays in the outbox
+}
+
+func (l *lane) run(ctx context.Context, once bool) {
+	l.held, l.tried, l.unbooked = map[string]bool{}, make(chan outcome), nil
+	flying := 0
+	defer func() {
+		for ; flying > 0; flying-- {
+			l.book(ctx, <-l.tried)
+		}
+	}()
 	for ctx.Err() == nil {
+		l.bookAgain(ctx)
 		now := time.Now()
-		due, next, err := d.outbox.Due(ctx, l.Name, now, batch)
+		due, next, err := l.d.outbox.Due(ctx, l.Name, now, batch+len(l.held))
 		if err != nil {
 			if ctx.Err() != nil {
 				return
 			}
-			d.log.Error("the outbox cannot be read; tried again soon", "channel", l.Name, "error", err)
+			l.d.log.Error("the outbox cannot be read; tried again soon", "channel", l.Name, "error", err)
 			next = now.Add(storeAgain)
 		}
 		for _, q := range due {
-			if ctx.Err() != nil {
-				return
-			}
-			if err := d.deliver(ctx, l, q); err != nil {
-				d.log.Error("the outcome of a delivery cannot be stored; it may be sent again", "channel", l.Name, "event", q.Event.ID, "error", err)
-				next = now.Add(storeAgain)
-				due = nil
+			if flying == width {
 				break
 			}
+			if l.held[q.Event.ID] {
+				continue
+			}
+			l.held[q.Event.ID] = true
+			flying++
+			go l.try(ctx, q)
 		}
-		if len(due) > 0 {
-			continue // more may be due, and what failed has a time of its own now
+		if len(l.unbooked) > 0 && (next.IsZero() || next.After(now.Add(storeAgain))) {
+			next = now.Add(storeAgain)
 		}
-		if next.IsZero() && once {
+		if once && flying == 0 && next.IsZero() {
 			return
 		}
-		if !d.sleep(ctx, l, next) {
-			return
-		}
+		flying -= l.wait(ctx, next)
 	}
 }
 
-// sleep waits for a time (zero: for ever), or until something is put into the
-// outbox.
-func (d *Dispatcher) sleep(ctx context.Context, l *lane, until time.Time) bool {
+// wait sleeps until a time (zero: for ever), until something is put into the
+// outbox, or until a try is done; it returns the number of tries that are.
+func (l *lane) wait(ctx context.Context, until time.Time) int {
 	var due <-chan time.Time
 	if !until.IsZero() {
 		timer := time.NewTimer(time.Until(until))
@@ -158,49 +205,85 @@ func (d *Dispatcher) sleep(ctx context.Context, l *lane, until time.Time) bool {
 		due = timer.C
 	}
 	select {
+	case out := <-l.tried:
+		l.book(ctx, out)
+		return 1
 	case <-due:
 	case <-l.wake:
 	case <-ctx.Done():
-		return false
 	}
-	return true
+	return 0
 }
 
-// deliver tries one delivery and books the outcome. Its error is the outbox's.
-func (d *Dispatcher) deliver(ctx context.Context, l *lane, q Queued) error {
+// try makes one try.
+func (l *lane) try(ctx context.Context, q Queued) {
+	out := outcome{q: q, started: time.Now()}
 	try, cancel := context.WithTimeout(ctx, tryFor)
-	err := l.Notify(try, q.Event)
-	cancel()
-	if err != nil && ctx.Err() != nil {
-		return nil // stopped in the middle: it stays in the outbox
+	defer cancel()
+	out.err = l.Notify(try, q.Event)
+	out.stopped = out.err != nil && ctx.Err() != nil
+	l.tried <- out
+}
+
+// bookAgain puts into the outbox what it could not take before. None of it is
+// sent again meanwhile.
+func (l *lane) bookAgain(ctx context.Context) {
+	again := l.unbooked
+	l.unbooked = nil
+	for _, out := range again {
+		l.book(ctx, out)
 	}
-	// Whatever was delivered is booked even while the process is stopping.
+}
+
+// book puts the outcome of a try into the outbox, even while the process is
+// stopping.
+func (l *lane) book(ctx context.Context, out outcome) {
+	if out.stopped {
+		delete(l.held, out.q.Event.ID)
+		return
+	}
 	book, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	now := time.Now()
-	if err == nil {
-		d.count(l.Name, Delivered)
-		return d.outbox.Delivered(book, q, now)
+	result, err := l.settle(book, out)
+	if err != nil {
+		l.unbooked = append(l.unbooked, out)
+		l.d.log.Error("the outcome of a delivery cannot be stored; that is tried again, and it may be sent again after a restart", "channel", l.Name, "event", out.q.Event.ID, "error", err)
+		return
 	}
-	if errors.Is(err, ErrRefused) || now.Sub(q.Created) >= giveUpAfter {
-		d.count(l.Name, Failed)
-		d.log.Error("a notification was given up for good", "channel", l.Name, "event", q.Event.ID, "attempts", q.Attempts+1, "error", err)
-		return d.outbox.Fail(book, q, now, err.Error())
+	delete(l.held, out.q.Event.ID)
+	l.d.count(l.Name, result)
+	if result == Failed {
+		l.d.Wake() // other channels are told
 	}
-	d.count(l.Name, Retried)
-	wait := waitAfter(q.Attempts + 1)
-	var asked *RetryError
-	if errors.As(err, &asked) && asked.After > 0 {
-		wait = min(asked.After, maxAsked)
-	}
-	d.log.Warn("a notification was not accepted; it is tried again", "channel", l.Name, "event", q.Event.ID, "attempts", q.Attempts+1, "wait", wait, "error", err)
-	return d.outbox.Retry(book, q, now.Add(wait), err.Error())
 }
 
-// waitAfter is the wait after the nth try: the first five fall within 15
+func (l *lane) settle(ctx context.Context, out outcome) (string, error) {
+	q, now := out.q, time.Now()
+	if out.err == nil {
+		return Delivered, l.d.outbox.Delivered(ctx, q, now)
+	}
+	log := l.d.log.With("channel", l.Name, "event", q.Event.ID, "attempts", q.Attempts+1, "error", out.err)
+	if errors.Is(out.err, ErrRefused) || now.Sub(q.Created) >= giveUpAfter && q.Attempts+1 >= leastTries {
+		log.Error("a notification was given up for good")
+		return Failed, l.d.outbox.Fail(ctx, q, now, out.err.Error())
+	}
+	// Waits count from the beginning of a try, so that slow refusals do not put
+	// the next ones off.
+	due := out.started.Add(waitAfter(q.Attempts + 1))
+	var asked *RetryError
+	if errors.As(out.err, &asked) {
+		if until := now.Add(min(asked.After, maxAsked)); until.After(due) {
+			due = until
+		}
+	}
+	log.Warn("a notification was not accepted; it is tried again", "wait", max(due.Sub(now), 0).Round(100*time.Millisecond))
+	return Retried, l.d.outbox.Retry(ctx, q, due, out.err.Error())
+}
+
+// waitAfter is the wait after the nth try began: the first five fall within 15
 // seconds, then it doubles up to five minutes.
 func waitAfter(n int) time.Duration {
-	early := []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 7 * time.Second}
+	early := []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 6 * time.Second}
 	if n <= len(early) {
 		return early[max(n, 1)-1]
 	}

@@ -111,7 +111,7 @@ func TestRetrySchedule(t *testing.T) {
 		if len(tries) < 12 || tries[4]-tries[0] > 15*time.Second {
 			t.Fatalf("tries at %v: the first five must fall within 15 s", tries)
 		}
-		want := []time.Duration{1, 2, 4, 7, 15, 30, 60, 120, 240, 300, 300}
+		want := []time.Duration{1, 2, 4, 6, 15, 30, 60, 120, 240, 300, 300}
 		for i, w := range want {
 			if gaps[i] != w*time.Second {
 				t.Errorf("waits %v, want %v seconds", gaps, want)
@@ -167,6 +167,179 @@ func TestRetryAfterHoldsUpNoOther(t *testing.T) {
 		}
 		cancel()
 		wg.Wait()
+	})
+}
+
+// TestHangingHoldsUpNoOther: ten deliveries hang until they are cut off, and
+// an eleventh goes through at once.
+func TestHangingHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := open(t)
+		defer o.Close()
+		n := newTarget(func(e notify.Event, try int) error {
+			if e.ID != "quick" {
+				time.Sleep(20 * time.Second)
+				return errors.New("timeout")
+			}
+			return nil
+		})
+		for i := range 3 {
+			put(t, o, fmt.Sprintf("hangs-%d", i), "c")
+		}
+		put(t, o, "quick", "c")
+		d := notify.NewDispatcher(o, []notify.Channel{{Name: "c", Notifier: n}}, quiet)
+		ctx, cancel := context.WithCancel(context.Background())
+		var wg sync.WaitGroup
+		wg.Go(func() { d.Run(ctx) })
+		time.Sleep(time.Minute)
+		if got := n.of("quick"); len(got) != 1 || got[0] > 2*time.Second {
+			t.Errorf("tried at %v", got)
+		}
+		cancel()
+		wg.Wait()
+	})
+}
+
+// TestSlowRefusals: the first five tries fall within 15 s also where each takes
+// a while to be refused.
+func TestSlowRefusals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := open(t)
+		defer o.Close()
+		n := newTarget(func(notify.Event, int) error { time.Sleep(900 * time.Millisecond); return errors.New("503") })
+		put(t, o, "a", "c")
+		d := notify.NewDispatcher(o, []notify.Channel{{Name: "c", Notifier: n}}, quiet)
+		ctx, cancel := context.WithCancel(context.Background())
+		var wg sync.WaitGroup
+		wg.Go(func() { d.Run(ctx) })
+		time.Sleep(15 * time.Second)
+		if got := n.of("a"); len(got) < 5 {
+			t.Errorf("tried at %v", got)
+		}
+		cancel()
+		wg.Wait()
+	})
+}
+
+// fullDisk cannot book outcomes for a while.
+type fullDisk struct {
+	*outbox
+	mu   sync.Mutex
+	full bool
+}
+
+func (f *fullDisk) isFull() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.full
+}
+
+func (f *fullDisk) set(full bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.full = full
+}
+
+func (f *fullDisk) Delivered(ctx context.Context, q notify.Queued, at time.Time) error {
+	if f.isFull() {
+		return errors.New("disk full")
+	}
+	return f.outbox.Delivered(ctx, q, at)
+}
+
+func (f *fullDisk) Retry(ctx context.Context, q notify.Queued, due time.Time, reason string) error {
+	if f.isFull() {
+		return errors.New("disk full")
+	}
+	return f.outbox.Retry(ctx, q, due, reason)
+}
+
+// TestFullDisk: what was accepted is not sent again because it could not be
+// booked, and what waits behind it is sent.
+func TestFullDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := &fullDisk{outbox: open(t), full: true}
+		defer o.Close()
+		n := newTarget(func(notify.Event, int) error { return nil })
+		for i := range 20 {
+			put(t, o.outbox, fmt.Sprint(i), "c")
+		}
+		d := notify.NewDispatcher(o, []notify.Channel{{Name: "c", Notifier: n}}, quiet)
+		ctx, cancel := context.WithCancel(context.Background())
+		var wg sync.WaitGroup
+		wg.Go(func() { d.Run(ctx) })
+		time.Sleep(time.Hour)
+		for i := range 20 {
+			if got := n.of(fmt.Sprint(i)); len(got) != 1 {
+				t.Errorf("event %d was sent %d times", i, len(got))
+			}
+		}
+		o.set(false)
+		time.Sleep(10 * time.Second)
+		if left, _ := o.PendingDeliveries(ctx); left != 0 {
+			t.Errorf("%d deliveries wait", left)
+		}
+		cancel()
+		wg.Wait()
+	})
+}
+
+// TestFailureIsTold: giving a delivery up puts an event into the lane of
+// another channel, which sleeps or has ended by then.
+func TestFailureIsTold(t *testing.T) {
+	for _, drain := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			o := &telling{outbox: open(t)}
+			defer o.Close()
+			dead := newTarget(func(notify.Event, int) error {
+				time.Sleep(time.Second)
+				return fmt.Errorf("%w: gone", notify.ErrRefused)
+			})
+			alive := newTarget(func(notify.Event, int) error { return nil })
+			put(t, o.outbox, "a", "dead")
+			d := notify.NewDispatcher(o, []notify.Channel{{Name: "dead", Notifier: dead}, {Name: "alive", Notifier: alive}}, quiet)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			if drain {
+				d.Drain(ctx)
+			} else {
+				d.Run(ctx)
+			}
+			if got := alive.of("told"); len(got) != 1 {
+				t.Errorf("drain %v: the other channel was told %d times", drain, len(got))
+			}
+		})
+	}
+}
+
+type telling struct{ *outbox }
+
+func (o *telling) Fail(ctx context.Context, q notify.Queued, at time.Time, reason string) error {
+	inc := monitor.Incident{ID: "i-1", Deliveries: []notify.Delivery{{Channel: "alive", Event: notify.Event{ID: "told", Data: []byte("{}")}}}}
+	return o.FailDelivery(ctx, q, reason, &inc)
+}
+
+// TestSwitchedOff: a delivery that is older than three days is not given up at
+// the first try.
+func TestSwitchedOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := open(t)
+		defer o.Close()
+		put(t, o, "a", "c")
+		time.Sleep(96 * time.Hour)
+		n := newTarget(func(_ notify.Event, try int) error {
+			if try < 3 {
+				return errors.New("no network yet")
+			}
+			return nil
+		})
+		d := notify.NewDispatcher(o, []notify.Channel{{Name: "c", Notifier: n}}, quiet)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		d.Drain(ctx)
+		if left, _ := o.PendingDeliveries(context.Background()); left != 0 || len(o.givenUp()) != 0 {
+			t.Errorf("%d wait, %v given up", left, o.givenUp())
+		}
 	})
 }
 

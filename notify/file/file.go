@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"sync"
 
 	"github.com/sigwarden/sigwarden/notify"
 )
@@ -17,7 +16,8 @@ import (
 type Channel struct {
 	path   string
 	stdout io.Writer
-	mu     sync.Mutex
+	// turn holds one token: who has it may write.
+	turn chan struct{}
 }
 
 // New returns a channel that appends to path, or writes to stdout if that is "-".
@@ -25,19 +25,37 @@ func New(path string, stdout io.Writer) (*Channel, error) {
 	if path == "" {
 		return nil, fmt.Errorf("path is empty")
 	}
-	return &Channel{path: path, stdout: stdout}, nil
+	return &Channel{path: path, stdout: stdout, turn: make(chan struct{}, 1)}, nil
 }
 
 // Notify appends one line and waits until it is on the disk. The file is opened
-// anew each time, so that it may be rotated.
-func (c *Channel) Notify(_ context.Context, e notify.Event) error {
+// anew each time, so that it may be rotated. A reader that does not read, or a
+// disk that hangs, is left behind when ctx ends.
+func (c *Channel) Notify(ctx context.Context, e notify.Event) error {
 	line, err := e.Body(true)
 	if err != nil {
 		return fmt.Errorf("%w: %w", notify.ErrRefused, err)
 	}
 	line = append(line, '\n')
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	select {
+	case c.turn <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("an earlier line could not be written yet: %w", ctx.Err())
+	}
+	written := make(chan error, 1)
+	go func() {
+		written <- c.write(line)
+		<-c.turn
+	}()
+	select {
+	case err := <-written:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("nobody takes the line: %w", ctx.Err())
+	}
+}
+
+func (c *Channel) write(line []byte) error {
 	if c.path == "-" {
 		_, err := c.stdout.Write(line)
 		return err
@@ -50,12 +68,16 @@ func (c *Channel) Notify(_ context.Context, e notify.Event) error {
 	if err != nil {
 		return err
 	}
-	if torn(f) {
+	info, err := f.Stat()
+	regular := err == nil && info.Mode().IsRegular()
+	if regular && torn(f, info.Size()) {
 		line = append([]byte{'\n'}, line...)
 	}
 	_, err = f.Write(line)
-	if syncErr := f.Sync(); err == nil {
-		err = syncErr
+	if regular { // pipes and terminals cannot be synced
+		if syncErr := f.Sync(); err == nil {
+			err = syncErr
+		}
 	}
 	if closeErr := f.Close(); err == nil {
 		err = closeErr
@@ -63,14 +85,14 @@ func (c *Channel) Notify(_ context.Context, e notify.Event) error {
 	return err
 }
 
-// torn reports whether a file ends in the middle of a line: a crash can cut a
-// write short, and the next line must not become a part of that one.
-func torn(f *os.File) bool {
-	info, err := f.Stat()
-	if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
+// torn reports whether a file ends in the middle of a line: a crash or a full
+// disk can cut a write short, and the next line must not become a part of that
+// one.
+func torn(f *os.File, size int64) bool {
+	var last [1]byte
+	if size == 0 {
 		return false
 	}
-	var last [1]byte
-	_, err = f.ReadAt(last[:], info.Size()-1)
+	_, err := f.ReadAt(last[:], size-1)
 	return err == nil && last[0] != '\n'
 }

@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sigwarden/sigwarden/notify/file"
 	"github.com/sigwarden/sigwarden/notify/notifytest"
@@ -82,5 +86,33 @@ func TestTorn(t *testing.T) {
 		if got, err := os.ReadFile(path); err != nil || string(got) != want {
 			t.Errorf("cut after %d bytes: %q, %v", cut, got, err)
 		}
+	}
+}
+
+// TestNobodyReads writes into a pipe without a reader, and to devices that
+// cannot be synced.
+func TestNobodyReads(t *testing.T) {
+	r, w := io.Pipe()
+	defer r.Close()
+	c, err := file.New("-", w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+		if err := c.Notify(ctx, notifytest.Hostile()); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v, want that the wait was cut short", err)
+		}
+		cancel()
+	}
+	if runtime.GOOS == "windows" {
+		return
+	}
+	c, err = file.New("/dev/null", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Notify(context.Background(), notifytest.Hostile()); err != nil {
+		t.Errorf("a device that cannot be synced: %v", err)
 	}
 }
