@@ -91,6 +91,8 @@ type runner struct {
 	busy     sync.Mutex
 	progress atomic.Int64 // moves with everything that the log answers
 	first    atomic.Bool  // a first pass was tried
+	// authorities is the document of cfg.Authorities, kept with findings.
+	authorities []byte
 }
 
 // New checks the options and returns an engine.
@@ -130,6 +132,10 @@ func New(opts Options) (*Engine, error) {
 			cfg.Authorities = &entry.Authorities{}
 		}
 		r := &runner{Engine: e, cfg: cfg, log: opts.Logger.With("log", cfg.Name)}
+		var err error
+		if r.authorities, err = cfg.Authorities.Document(); err != nil {
+			return nil, fmt.Errorf("monitor: certificate authorities of log %q: %w", cfg.Name, err)
+		}
 		e.runners = append(e.runners, r)
 	}
 	return e, nil

@@ -86,6 +86,7 @@ func (r *runner) read(decoder *entry.Decoder, index uint64, leaf []byte, hash ch
 		Log: r.cfg.Name, LogID: r.cfg.ID, Origin: r.cfg.Log.Origin(), Index: index, LeafHash: checkpoint.HexHash(hash),
 		Kind: facts.Kind, APIVersion: facts.APIVersion, Identities: reports, Digests: facts.Digests,
 		SCT: sct(&facts), SeenAt: r.opts.Now().UTC(), Leaf: slices.Clone(leaf),
+		Authorities: r.authorities,
 	}
 	var findings []Finding
 	add := func(watch int, verdict policy.Verdict, reason string) {

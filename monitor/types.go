@@ -229,7 +229,10 @@ type Finding struct {
 	Leaf       []byte             `json:"-"`
 	Proof      []checkpoint.Hash  `json:"-"`
 	SignedNote string             `json:"-"`
-	Deliveries []notify.Delivery  `json:"-"` // made only if the finding is new
+	// Authorities is the document of the certificate authorities that it was
+	// judged with, as entry.Authorities prints it.
+	Authorities []byte            `json:"-"`
+	Deliveries  []notify.Delivery `json:"-"` // made only if the finding is new
 }
 
 // TreeHead is the size and root of a checkpoint.

@@ -276,7 +276,7 @@ func (d *demo) fork(ctx context.Context) error {
 	}
 	d.say("   CAUGHT: incident %s, %s.\n   %s", list[0].ID, list[0].Kind, safe(list[0].Summary))
 	var b bytes.Buffer
-	if err := d.export(ctx, d.setup, d.store, list[0].ID, &b); err != nil {
+	if err := d.export(ctx, d.store, list[0].ID, &b); err != nil {
 		return err
 	}
 	res, err := evidence.Verify(b.Bytes(), d.log.PublicKeyPEM())

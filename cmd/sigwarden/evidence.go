@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -16,7 +15,6 @@ import (
 	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/monitor/evidence"
 	"github.com/sigwarden/sigwarden/monitor/store"
-	"github.com/sigwarden/sigwarden/monitor/trust"
 )
 
 func (a *app) evidenceCommand() *cobra.Command {
@@ -28,9 +26,9 @@ func (a *app) evidenceCommand() *cobra.Command {
 			if output == "" {
 				return usage(errors.New("export wants -o FILE"))
 			}
-			return a.withStore(c.Context(), func(s *setup, st *store.Store) error {
+			return a.withStore(c.Context(), func(_ *setup, st *store.Store) error {
 				var b bytes.Buffer
-				if err := a.export(c.Context(), s, st, args[0], &b); err != nil {
+				if err := a.export(c.Context(), st, args[0], &b); err != nil {
 					return err
 				}
 				if err := os.WriteFile(output, b.Bytes(), 0o644); err != nil {
@@ -57,6 +55,9 @@ func (a *app) evidenceCommand() *cobra.Command {
 				return err
 			}
 			res, err := evidence.Verify(data, text)
+			if errors.Is(err, evidence.ErrKey) {
+				return usage(fmt.Errorf("--log-key: %w", err))
+			}
 			if err != nil {
 				return &status{exitIntegrity, fmt.Errorf("the evidence does not hold: %w", err)}
 			}
@@ -88,15 +89,17 @@ func keyText(key string) (string, error) {
 	return string(data), err
 }
 
-func (a *app) export(ctx context.Context, s *setup, st *store.Store, id string, w io.Writer) error {
+func (a *app) export(ctx context.Context, st *store.Store, id string, w io.Writer) error {
 	if strings.HasPrefix(id, "f-") {
 		f, err := st.Finding(ctx, id)
 		if err != nil {
 			return err
 		}
+		// What people do with a finding later must not change its evidence.
+		f.State, f.Note = "", ""
 		return evidence.WriteInclusion(w, evidence.Inclusion{
 			Origin: f.Origin, Index: f.Index, Leaf: f.Leaf, Proof: f.Proof, Note: f.SignedNote,
-			Size: f.Checkpoint.Size, Root: checkpoint.Hash(f.Checkpoint.Root), Authorities: s.authoritiesOf(f.Log), Statement: map[string]any{"finding": f},
+			Size: f.Checkpoint.Size, Root: checkpoint.Hash(f.Checkpoint.Root), Authorities: f.Authorities, Statement: map[string]any{"finding": f},
 		})
 	}
 	inc, err := st.Incident(ctx, id)
@@ -111,29 +114,6 @@ func (a *app) export(ctx context.Context, s *setup, st *store.Store, id string, 
 		return err
 	}
 	origin, _, _ := strings.Cut(d.Larger, "\n")
+	inc.State, inc.Note, inc.Resolved = "", "", nil
 	return evidence.WriteFork(w, origin, d, map[string]any{"incident": inc})
-}
-
-// authoritiesOf returns the certificate authorities of a log as PEM, for
-// people who look at an entry of it.
-func (s *setup) authoritiesOf(log string) string {
-	for _, l := range s.cfg.Logs {
-		if l.Name == log && l.CA != "" {
-			return l.CA
-		}
-	}
-	if s.cfg.Trust.TrustedRoot == "" {
-		return ""
-	}
-	root, err := trust.ReadRoot(s.cfg.Trust.TrustedRoot)
-	if err != nil {
-		return "" // load has read it already; evidence holds without it
-	}
-	var b strings.Builder
-	for _, ca := range root.Authorities {
-		for _, c := range ca.Chain {
-			pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
-		}
-	}
-	return b.String()
 }

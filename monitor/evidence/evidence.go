@@ -10,11 +10,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
-	"github.com/sigwarden/sigwarden/watchlist/entry"
 )
 
 // Format names this version of the files.
@@ -32,12 +34,15 @@ const (
 	fileLeaf       = "leaf"
 	fileProof      = "entry.tlog-proof"
 	fileCheckpoint = "checkpoint"
-	fileAuthority  = "authorities.pem"
+	fileAuthority  = "authorities.json"
 	fileDivergence = "divergence.json"
 	fileSmaller    = "smaller-checkpoint"
 	fileLarger     = "larger-checkpoint"
 	fileReadme     = "README.txt"
 )
+
+// order is that of the files in an archive.
+var order = []string{fileClaim, fileLeaf, fileProof, fileCheckpoint, fileAuthority, fileDivergence, fileSmaller, fileLarger, fileReadme}
 
 // Claim is evidence.json.
 type Claim struct {
@@ -47,19 +52,58 @@ type Claim struct {
 	// Entry is what is claimed of an entry.
 	Entry *EntryClaim `json:"entry,omitempty"`
 	// Statement is what sigwarden says beside what is proven: its word only.
-	Statement json.RawMessage `json:"statement"`
+	Statement any `json:"statement"`
 }
 
-// EntryClaim says which entry is in the log, and what its leaf says.
+// EntryClaim says which leaf is in the log. What the leaf says is read from it
+// by whoever checks, so that better decoders leave old evidence valid.
 type EntryClaim struct {
-	Index      uint64         `json:"index"`
-	LeafHash   string         `json:"leaf_hash"`
-	Size       uint64         `json:"size"`
-	Root       string         `json:"root"`
-	Kind       string         `json:"kind"`
-	APIVersion string         `json:"api_version"`
-	Digests    []string       `json:"digests"`
-	Identities []entry.Report `json:"identities"`
+	Index    uint64 `json:"index"`
+	LeafHash string `json:"leaf_hash"`
+	Size     uint64 `json:"size"`
+	Root     string `json:"root"`
+}
+
+// print makes evidence.json in the one form that parseClaim takes.
+func (c Claim) print() ([]byte, error) {
+	doc, err := json.MarshalIndent(c, "", "  ")
+	return append(doc, '\n'), err
+}
+
+// parseClaim reads evidence.json by round trip: no key twice, none in another
+// case, nothing behind it.
+func parseClaim(doc []byte) (Claim, error) {
+	c, err := decodeClaim(doc)
+	if err != nil {
+		return Claim{}, err
+	}
+	if again, err := c.print(); err != nil || !bytes.Equal(again, doc) {
+		return Claim{}, errors.New("not in the form in which evidence is written")
+	}
+	return c, nil
+}
+
+func decodeClaim(doc []byte) (Claim, error) {
+	var c Claim
+	dec := json.NewDecoder(bytes.NewReader(doc))
+	dec.DisallowUnknownFields()
+	dec.UseNumber()
+	err := dec.Decode(&c)
+	return c, err
+}
+
+// newClaim prints a claim whose statement may be any document. What JSON cannot
+// hold, broken UTF-8, is replaced before it is printed.
+func newClaim(c Claim) ([]byte, error) {
+	loose, err := json.Marshal(c)
+	if err != nil {
+		return nil, err
+	}
+	clean, err := decodeClaim(loose)
+	if err != nil {
+		return nil, err
+	}
+	return clean.print()
 }
 
 // Inclusion is what evidence of an entry is made of.
@@ -72,55 +116,33 @@ type Inclusion struct {
 	// Size and Root are those of the note.
 	Size uint64
 	Root checkpoint.Hash
-	// Authorities are the certificate authorities in force, as PEM; may be empty.
-	Authorities string
+	// Authorities is the document of the certificate authorities that the entry
+	// was judged with (entry.Authorities); may be empty.
+	Authorities []byte
 	// Statement is a JSON document of what is not proven: the finding.
 	Statement any
 }
 
 // WriteInclusion writes evidence that a log contains an entry.
 func WriteInclusion(w io.Writer, in Inclusion) error {
-	statement, err := json.Marshal(in.Statement)
-	if err != nil {
-		return err
-	}
 	leafHash := checkpoint.LeafHash(in.Leaf)
-	claim := describe(in.Leaf)
-	claim.Index, claim.LeafHash = in.Index, hex.EncodeToString(leafHash[:])
-	claim.Size, claim.Root = in.Size, hex.EncodeToString(in.Root[:])
-	doc, err := json.MarshalIndent(Claim{Format: Format, Claim: ClaimInclusion, Origin: in.Origin, Entry: &claim, Statement: statement}, "", "  ")
+	doc, err := newClaim(Claim{
+		Format: Format, Claim: ClaimInclusion, Origin: in.Origin, Statement: in.Statement,
+		Entry: &EntryClaim{Index: in.Index, LeafHash: hex.EncodeToString(leafHash[:]), Size: in.Size, Root: hex.EncodeToString(in.Root[:])},
+	})
 	if err != nil {
 		return err
 	}
 	files := []member{
-		{fileClaim, append(doc, '\n')},
+		{fileClaim, doc},
 		{fileLeaf, in.Leaf},
 		{fileProof, tlogProof(in)},
 		{fileCheckpoint, []byte(in.Note)},
 	}
-	if in.Authorities != "" {
-		files = append(files, member{fileAuthority, []byte(in.Authorities)})
+	if len(in.Authorities) > 0 {
+		files = append(files, member{fileAuthority, in.Authorities})
 	}
 	return writeArchive(w, append(files, member{fileReadme, []byte(inclusionReadme)}))
-}
-
-// describe decodes a leaf without any trust: what it says, and nothing more.
-func describe(leaf []byte) EntryClaim {
-	facts, _ := entry.Decode(leaf) // what cannot be decoded is not claimed
-	claim := EntryClaim{Kind: facts.Kind, APIVersion: facts.APIVersion, Digests: facts.Digests, Identities: []entry.Report{}}
-	if claim.Digests == nil {
-		claim.Digests = []string{}
-	}
-	nobody := &entry.Authorities{}
-	for i := range facts.Identities {
-		claim.Identities = append(claim.Identities, facts.Identities[i].Report(nobody.Verify(&facts.Identities[i])))
-	}
-	for i := range claim.Identities {
-		if c := claim.Identities[i].Certificate; c != nil {
-			c.Trusted, c.Untrusted = false, "not judged here"
-		}
-	}
-	return claim
 }
 
 // tlogProof prints a c2sp.org/tlog-proof@v1.
@@ -136,25 +158,26 @@ func tlogProof(in Inclusion) []byte {
 
 // WriteFork writes evidence that a log has contradicted itself.
 func WriteFork(w io.Writer, origin string, d checkpoint.Divergence, statement any) error {
-	text, err := json.Marshal(statement)
+	doc, err := newClaim(Claim{Format: Format, Claim: ClaimFork, Origin: origin, Statement: statement})
 	if err != nil {
 		return err
 	}
-	doc, err := json.MarshalIndent(Claim{Format: Format, Claim: ClaimFork, Origin: origin, Statement: text}, "", "  ")
-	if err != nil {
-		return err
-	}
-	divergence, err := json.MarshalIndent(d, "", "  ")
+	divergence, err := printDivergence(d)
 	if err != nil {
 		return err
 	}
 	return writeArchive(w, []member{
-		{fileClaim, append(doc, '\n')},
-		{fileDivergence, append(divergence, '\n')},
+		{fileClaim, doc},
+		{fileDivergence, divergence},
 		{fileSmaller, []byte(d.Smaller)},
 		{fileLarger, []byte(d.Larger)},
 		{fileReadme, []byte(forkReadme)},
 	})
+}
+
+func printDivergence(d checkpoint.Divergence) ([]byte, error) {
+	doc, err := json.MarshalIndent(d, "", "  ")
+	return append(doc, '\n'), err
 }
 
 type member struct {
@@ -162,12 +185,18 @@ type member struct {
 	data []byte
 }
 
-// writeArchive writes files in their order, uncompressed and without times, so
+// archiveTime stands for no time at all: it is the first that zip can hold.
+var archiveTime = time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// writeArchive writes files in their order, uncompressed and at one time, so
 // that the same evidence has the same bytes.
 func writeArchive(w io.Writer, files []member) error {
 	z := zip.NewWriter(w)
 	for _, f := range files {
-		fw, err := z.CreateHeader(&zip.FileHeader{Name: f.name, Method: zip.Store})
+		// Raw, so that sizes stand before the contents: some readers need that.
+		h := &zip.FileHeader{Name: f.name, Method: zip.Store, CRC32: crc32.ChecksumIEEE(f.data), CompressedSize64: uint64(len(f.data)), UncompressedSize64: uint64(len(f.data))}
+		h.SetModTime(archiveTime)
+		fw, err := z.CreateRaw(h)
 		if err != nil {
 			return err
 		}
@@ -181,12 +210,13 @@ func writeArchive(w io.Writer, files []member) error {
 // Bounds of an archive that is read.
 const (
 	maxArchive = 16 << 20
-	maxFiles   = 16
+	maxFiles   = 8
 )
 
-// readArchive takes an archive apart, strictly: known names, each once,
-// uncompressed.
-func readArchive(data []byte, known ...string) (map[string][]byte, error) {
+// readArchive takes an archive apart. It takes what writeArchive makes of the
+// same contents, byte by byte, and nothing else: whatever a zip can hide shows
+// as a difference.
+func readArchive(data []byte) (map[string][]byte, error) {
 	if len(data) > maxArchive {
 		return nil, fmt.Errorf("file has %d bytes, more than any evidence", len(data))
 	}
@@ -194,33 +224,38 @@ func readArchive(data []byte, known ...string) (map[string][]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("not a zip archive: %w", err)
 	}
-	if len(z.File) > maxFiles || z.Comment != "" {
-		return nil, errors.New("archive holds more than evidence does")
+	if len(z.File) > maxFiles {
+		return nil, fmt.Errorf("archive holds %d files, more than evidence does", len(z.File))
 	}
-	files := map[string][]byte{}
+	var list []member
 	for _, f := range z.File {
-		ok := false
-		for _, name := range known {
-			ok = ok || f.Name == name
-		}
-		switch _, twice := files[f.Name]; {
-		case !ok:
-			return nil, fmt.Errorf("archive holds a file %.80q that does not belong there", f.Name)
-		case twice:
-			return nil, fmt.Errorf("archive holds %q twice", f.Name)
-		case f.Method != zip.Store || f.UncompressedSize64 != f.CompressedSize64 || f.UncompressedSize64 > maxArchive:
-			return nil, fmt.Errorf("%q is compressed, or too large", f.Name)
+		if f.Method != zip.Store || f.UncompressedSize64 > uint64(len(data)) {
+			return nil, fmt.Errorf("%.80q is compressed, or too large", f.Name)
 		}
 		r, err := f.Open()
 		if err != nil {
-			return nil, fmt.Errorf("%q: %w", f.Name, err)
+			return nil, fmt.Errorf("%.80q: %w", f.Name, err)
 		}
-		content, err := io.ReadAll(io.LimitReader(r, maxArchive+1))
+		content, err := io.ReadAll(r)
 		r.Close()
 		if err != nil {
-			return nil, fmt.Errorf("%q: %w", f.Name, err)
+			return nil, fmt.Errorf("%.80q: %w", f.Name, err)
 		}
-		files[f.Name] = content
+		list = append(list, member{f.Name, content})
+	}
+	for i, m := range list {
+		at := slices.Index(order, m.name)
+		if at < 0 || i > 0 && at <= slices.Index(order, list[i-1].name) {
+			return nil, fmt.Errorf("archive holds a file %.80q that does not belong there, or not in this place", m.name)
+		}
+	}
+	var again bytes.Buffer
+	if err := writeArchive(&again, list); err != nil || !bytes.Equal(again.Bytes(), data) {
+		return nil, errors.New("archive is not in the form in which evidence is written: it was packed anew, or altered")
+	}
+	files := map[string][]byte{}
+	for _, m := range list {
+		files[m.name] = m.data
 	}
 	return files, nil
 }

@@ -1,6 +1,7 @@
 package evidence
 
-// The texts that go with evidence, for people who do not have sigwarden.
+// The texts that go with evidence, for people who do not have sigwarden. They
+// are a part of the format: a change of them is a new version of it.
 
 const inclusionReadme = `SIGWARDEN EVIDENCE: A LOG CONTAINS AN ENTRY
 
@@ -9,15 +10,18 @@ What is in this archive
   leaf               the entry, byte by byte as it is in the log
   entry.tlog-proof   index, audit path and signed checkpoint (C2SP tlog-proof)
   checkpoint         the signed checkpoint by itself
-  authorities.pem    certificate authorities that were trusted at the time,
-                     if there were any
+  authorities.json   certificate authorities that were trusted when the entry
+                     was judged, if there were any: chains of base64 of DER,
+                     leaf to root, with the time in which each may have issued
 
 What is proven, to anybody who has the log's public key
   The log signed a tree that contains the leaf at the index named.
 
 What is only a statement of whoever made this file
   Everything below "statement" in evidence.json: which watch the entry belongs
-  to, the verdict, when it was seen, and whether certificates were trusted.
+  to, the verdict, when it was seen, and whether certificates were trusted;
+  and that authorities.json holds authorities worth trusting. Certificates were
+  judged at the beginning of their validity: the log tells no time.
 
 How to check it
   With sigwarden:  sigwarden evidence verify FILE --log-key KEY

@@ -4,13 +4,14 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
+	"github.com/sigwarden/sigwarden/watchlist/entry"
 )
 
 // Result says what a file proves.
@@ -22,19 +23,22 @@ type Result struct {
 	Statements []string `json:"statements"`
 }
 
+// ErrKey says that the key given is none: nothing was checked.
+var ErrKey = errors.New("the key given cannot be used")
+
 // Verify checks an evidence file, trusting nothing in it but what key signed.
 // key is a PEM public key or a note verifier key. The error names the first
-// thing that does not hold.
+// thing that does not hold, or is ErrKey.
 func Verify(data []byte, key string) (Result, error) {
-	all := []string{fileClaim, fileLeaf, fileProof, fileCheckpoint, fileAuthority, fileDivergence, fileSmaller, fileLarger, fileReadme}
-	files, err := readArchive(data, all...)
+	if _, err := checkpoint.ParseKey("any", key); err != nil {
+		return Result{}, fmt.Errorf("%w: %w", ErrKey, err)
+	}
+	files, err := readArchive(data)
 	if err != nil {
 		return Result{}, err
 	}
-	var claim Claim
-	dec := json.NewDecoder(bytes.NewReader(files[fileClaim]))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&claim); err != nil {
+	claim, err := parseClaim(files[fileClaim])
+	if err != nil {
 		return Result{}, fmt.Errorf("%s: %w", fileClaim, err)
 	}
 	if claim.Format != Format {
@@ -65,12 +69,10 @@ func only(files map[string][]byte, optional string, names ...string) error {
 			return fmt.Errorf("archive has no %q", name)
 		}
 	}
-	extra := len(files) - len(names)
-	if _, ok := files[optional]; ok {
-		extra--
-	}
-	if extra > 0 {
-		return errors.New("archive holds files that its claim has no use for")
+	for name := range files {
+		if name != optional && !slices.Contains(names, name) {
+			return fmt.Errorf("archive holds a file %.80q that its claim has no use for", name)
+		}
 	}
 	return nil
 }
@@ -102,20 +104,70 @@ func verifyInclusion(res Result, l *checkpoint.Log, claim Claim, files map[strin
 		return res, fmt.Errorf("%s: the leaf is not at index %d of that tree: %w", fileProof, index, err)
 	}
 	root := c.Root()
-	want := describe(files[fileLeaf])
-	want.Index, want.LeafHash, want.Size, want.Root = index, hex.EncodeToString(leafHash[:]), c.Size(), hex.EncodeToString(root[:])
-	a, err1 := json.Marshal(want)
-	b, err2 := json.Marshal(*claim.Entry)
-	if err := errors.Join(err1, err2); err != nil {
-		return res, err
+	want := EntryClaim{Index: index, LeafHash: hex.EncodeToString(leafHash[:]), Size: c.Size(), Root: hex.EncodeToString(root[:])}
+	if *claim.Entry != want {
+		return res, fmt.Errorf("%s names another leaf or checkpoint than those beside it", fileClaim)
 	}
-	if !bytes.Equal(a, b) {
-		return res, fmt.Errorf("%s says something of the entry that the leaf does not", fileClaim)
+	res.Proven = append(res.Proven, fmt.Sprintf("that tree contains the leaf, with hash %s, at index %d", want.LeafHash, index))
+	facts, err := entry.Decode(files[fileLeaf])
+	res.Proven = append(res.Proven, reading(&facts, err)...)
+	judged, err := judgedBy(files[fileAuthority], &facts)
+	if err != nil {
+		return res, fmt.Errorf("%s: %w", fileAuthority, err)
 	}
-	res.Proven = append(res.Proven, fmt.Sprintf("that tree contains the leaf, with hash %s, at index %d", want.LeafHash, index),
-		fmt.Sprintf("the leaf is an entry of kind %q, version %q, with the identities and digests named in %s", want.Kind, want.APIVersion, fileClaim))
-	res.Statements = append(res.Statements, "which watch it belongs to, the verdict, and when it was seen", "whether its certificates were trusted, and by which authorities")
+	res.Statements = append(res.Statements, "which watch it belongs to, the verdict, and when it was seen: everything below \"statement\" in "+fileClaim)
+	res.Statements = append(res.Statements, judged...)
 	return res, nil
+}
+
+// reading says what the leaf says, as this program understands it.
+func reading(f *entry.Facts, err error) []string {
+	if f.Kind == "" {
+		return []string{"the leaf is no entry that this program understands"}
+	}
+	out := []string{fmt.Sprintf("the leaf is an entry of kind %q, version %q", f.Kind, f.APIVersion)}
+	if err != nil {
+		out = append(out, "this program does not understand the entry in full")
+	}
+	for _, d := range f.Digests {
+		out = append(out, "the entry is about an artifact with digest "+d)
+	}
+	for i := range f.Identities {
+		r := f.Identities[i].Report(nil)
+		who := fmt.Sprintf("signer %d is a key with fingerprint %s", i+1, r.Fingerprint)
+		if r.Certificate != nil {
+			who = fmt.Sprintf("signer %d is a certificate with fingerprint %s for %q", i+1, r.Fingerprint, r.Subjects)
+		}
+		if r.Issuer != "" {
+			who += fmt.Sprintf(", which names issuer %q", r.Issuer)
+		}
+		out = append(out, who)
+	}
+	return out
+}
+
+// judgedBy verifies the certificates with the authorities in the archive, which
+// are the word of whoever made it.
+func judgedBy(document []byte, f *entry.Facts) ([]string, error) {
+	if document == nil {
+		return nil, nil
+	}
+	authorities, err := entry.ParseAuthorities(document)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for i := range f.Identities {
+		if f.Identities[i].Certificate == nil {
+			continue
+		}
+		verdict := "issued the certificate of"
+		if err := authorities.Verify(&f.Identities[i]); err != nil {
+			verdict = "did not issue the certificate of"
+		}
+		out = append(out, fmt.Sprintf("the authorities in %s, if you trust them, %s signer %d (judged at the beginning of its validity, since the log tells no time)", fileAuthority, verdict, i+1))
+	}
+	return out, nil
 }
 
 func verifyFork(res Result, l *checkpoint.Log, claim Claim, files map[string][]byte) (Result, error) {
@@ -131,6 +183,9 @@ func verifyFork(res Result, l *checkpoint.Log, claim Claim, files map[string][]b
 	d, err := checkpoint.ParseDivergence(files[fileDivergence])
 	if err != nil {
 		return res, fmt.Errorf("%s: %w", fileDivergence, err)
+	}
+	if again, err := printDivergence(d); err != nil || !bytes.Equal(again, files[fileDivergence]) {
+		return res, fmt.Errorf("%s is not in the form in which evidence is written", fileDivergence)
 	}
 	if d.Smaller != string(files[fileSmaller]) || d.Larger != string(files[fileLarger]) {
 		return res, fmt.Errorf("the checkpoints in %s are not those beside it", fileDivergence)

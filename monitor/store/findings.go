@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,13 +33,17 @@ func (w *writer) finding(f monitor.Finding) (isNew bool, err error) {
 	if proof == nil {
 		proof = []byte{}
 	}
+	authorities, err := w.authorities(f.Authorities)
+	if err != nil {
+		return false, err
+	}
 	var id string
-	err = w.tx.QueryRowContext(w.ctx, "INSERT INTO findings (id, log_id, log_name, idx, watch, verdict, severity, state, note, seen_at, size, root, document, leaf, proof) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '', $9, $10, $11, $12, $13, $14) "+
+	err = w.tx.QueryRowContext(w.ctx, "INSERT INTO findings (id, log_id, log_name, idx, watch, verdict, severity, state, note, seen_at, size, root, document, leaf, proof, authorities) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '', $9, $10, $11, $12, $13, $14, $15) "+
 		// What was quiet under an older rule and is to be told under the rule of
 		// today counts as new; what was told stays as it was.
-		"ON CONFLICT (id) DO UPDATE SET verdict = excluded.verdict, severity = excluded.severity, state = excluded.state, seen_at = excluded.seen_at, size = excluded.size, root = excluded.root, document = excluded.document, proof = excluded.proof "+
+		"ON CONFLICT (id) DO UPDATE SET verdict = excluded.verdict, severity = excluded.severity, state = excluded.state, seen_at = excluded.seen_at, size = excluded.size, root = excluded.root, document = excluded.document, proof = excluded.proof, authorities = excluded.authorities "+
 		"WHERE findings.state = 'closed' AND excluded.state = 'open' RETURNING id",
-		f.ID, w.logID, f.Log, f.Index, f.Watch, string(f.Verdict), f.Severity, f.State, micros(f.SeenAt), f.Checkpoint.Size, root, string(doc), f.Leaf, proof).Scan(&id)
+		f.ID, w.logID, f.Log, f.Index, f.Watch, string(f.Verdict), f.Severity, f.State, micros(f.SeenAt), f.Checkpoint.Size, root, string(doc), f.Leaf, proof, authorities).Scan(&id)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}
@@ -48,6 +54,17 @@ func (w *writer) finding(f monitor.Finding) (isNew bool, err error) {
 		return false, err
 	}
 	return true, w.enqueue(f.Deliveries)
+}
+
+// authorities stores what certificates were judged with, once for all findings
+// that share it, and returns its hash.
+func (w *writer) authorities(document []byte) (string, error) {
+	if len(document) == 0 {
+		return "", nil
+	}
+	sum := sha256.Sum256(document)
+	hash := hex.EncodeToString(sum[:])
+	return hash, w.exec("INSERT INTO authorities (hash, document) VALUES ($1, $2) ON CONFLICT DO NOTHING", hash, string(document))
 }
 
 // Filter selects findings and incidents; zero fields select all.
@@ -140,8 +157,9 @@ func parseFinding(doc, state, note string) (monitor.Finding, error) {
 func (s *Store) Finding(ctx context.Context, id string) (monitor.Finding, error) {
 	var doc, state, note, logID, signed string
 	var leaf, proof []byte
-	err := s.db.QueryRowContext(ctx, "SELECT f.document, f.state, f.note, f.log_id, f.leaf, f.proof, n.note FROM findings f JOIN notes n ON n.log_id = f.log_id AND n.size = f.size AND n.root = f.root WHERE f.id = $1", id).
-		Scan(&doc, &state, &note, &logID, &leaf, &proof, &signed)
+	var authorities sql.NullString
+	err := s.db.QueryRowContext(ctx, "SELECT f.document, f.state, f.note, f.log_id, f.leaf, f.proof, n.note, a.document FROM findings f JOIN notes n ON n.log_id = f.log_id AND n.size = f.size AND n.root = f.root LEFT JOIN authorities a ON a.hash = f.authorities WHERE f.id = $1", id).
+		Scan(&doc, &state, &note, &logID, &leaf, &proof, &signed, &authorities)
 	if errors.Is(err, sql.ErrNoRows) {
 		return monitor.Finding{}, fmt.Errorf("finding %q: %w", id, ErrNotFound)
 	}
@@ -152,7 +170,7 @@ func (s *Store) Finding(ctx context.Context, id string) (monitor.Finding, error)
 	if err != nil {
 		return f, fmt.Errorf("state file %s: finding %s: %w", s.path, id, err)
 	}
-	f.LogID, f.Leaf, f.SignedNote = logID, leaf, signed
+	f.LogID, f.Leaf, f.SignedNote, f.Authorities = logID, leaf, signed, []byte(authorities.String)
 	for i := 0; i+checkpoint.HashSize <= len(proof); i += checkpoint.HashSize {
 		f.Proof = append(f.Proof, checkpoint.Hash(proof[i:]))
 	}

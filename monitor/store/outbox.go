@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/gofrs/flock"
+
 	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/notify"
 )
@@ -33,33 +35,97 @@ func (s *Store) Channels(ctx context.Context, names []string) ([]monitor.Channel
 
 // Due returns up to limit deliveries of a channel that are due, the one that
 // waits longest first, and when the next one after them will be due (zero:
-// nothing waits).
+// nothing waits). One that cannot be read any more is set aside as failed.
 func (s *Store) Due(ctx context.Context, channel string, now time.Time, limit int) (due []notify.Queued, next time.Time, err error) {
-	rows, err := s.db.QueryContext(ctx, "SELECT event, attempts, created_at FROM outbox WHERE state = 'pending' AND channel = $1 AND due_at <= $2 ORDER BY due_at, event_id LIMIT $3", channel, micros(now), limit)
+	due, broken, err := s.due(ctx, channel, now, limit)
 	if err != nil {
-		return nil, next, s.explain("reading", err)
+		return nil, next, err
+	}
+	for id, reason := range broken {
+		err := s.write(ctx, "writing", func(tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, "UPDATE outbox SET state = 'failed', error = $1 WHERE channel = $2 AND event_id = $3", reason, channel, id)
+			return err
+		})
+		if err != nil {
+			return nil, next, err
+		}
+	}
+	var at sql.NullInt64
+	err = s.db.QueryRowContext(ctx, "SELECT MIN(due_at) FROM outbox WHERE state = 'pending' AND channel = $1 AND due_at > $2", channel, micros(now)).Scan(&at)
+	return due, timeOrZero(at), s.explain("reading", err)
+}
+
+func (s *Store) due(ctx context.Context, channel string, now time.Time, limit int) (due []notify.Queued, broken map[string]string, err error) {
+	rows, err := s.db.QueryContext(ctx, "SELECT event_id, event, attempts, created_at FROM outbox WHERE state = 'pending' AND channel = $1 AND due_at <= $2 ORDER BY due_at, event_id LIMIT $3", channel, micros(now), limit)
+	if err != nil {
+		return nil, nil, s.explain("reading", err)
 	}
 	defer rows.Close()
+	broken = map[string]string{}
 	for rows.Next() {
-		var doc string
+		var id, doc string
 		var created int64
 		q := notify.Queued{Channel: channel}
-		if err := rows.Scan(&doc, &q.Attempts, &created); err != nil {
-			return nil, next, s.explain("reading", err)
+		if err := rows.Scan(&id, &doc, &q.Attempts, &created); err != nil {
+			return nil, nil, s.explain("reading", err)
 		}
 		if err := json.Unmarshal([]byte(doc), &q.Event); err != nil {
-			return nil, next, fmt.Errorf("state file %s: a notification in the outbox: %w", s.path, err)
+			broken[id] = "the stored notification cannot be read: " + err.Error()
+			continue
 		}
 		q.Created = timeOf(created)
 		due = append(due, q)
 	}
-	if err := rows.Err(); err != nil {
-		return nil, next, s.explain("reading", err)
+	return due, broken, s.explain("reading", rows.Err())
+}
+
+// Waiting returns the names of the channels that deliveries wait for.
+func (s *Store) Waiting(ctx context.Context) ([]string, error) {
+	rows, err := s.db.QueryContext(ctx, "SELECT DISTINCT channel FROM outbox WHERE state = 'pending' ORDER BY channel")
+	if err != nil {
+		return nil, s.explain("reading", err)
 	}
-	rows.Close()
-	var at sql.NullInt64
-	err = s.db.QueryRowContext(ctx, "SELECT MIN(due_at) FROM outbox WHERE state = 'pending' AND channel = $1 AND due_at > $2", channel, micros(now)).Scan(&at)
-	return due, timeOrZero(at), s.explain("reading", err)
+	defer rows.Close()
+	var names []string
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return nil, s.explain("reading", err)
+		}
+		names = append(names, name)
+	}
+	return names, s.explain("reading", rows.Err())
+}
+
+// Abandon gives up everything that waits for a channel, and opens the incident
+// that says so in the same transaction.
+func (s *Store) Abandon(ctx context.Context, channel, reason string, incident monitor.Incident) error {
+	return s.write(ctx, "writing", func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, "UPDATE outbox SET state = 'failed', error = $1 WHERE state = 'pending' AND channel = $2", reason, channel); err != nil {
+			return err
+		}
+		w := writer{ctx: ctx, tx: tx, now: time.Now()}
+		return w.incidents(monitor.Batch{Open: []monitor.Incident{incident}})
+	})
+}
+
+// DeliveryLock makes this process the one that delivers from the outbox, until
+// release is called: two at a time would send everything twice. Where another
+// process does, it waits for ctx to end, or without wait returns false.
+func (s *Store) DeliveryLock(ctx context.Context, wait bool) (release func(), ok bool, err error) {
+	lock := flock.New(s.path + ".deliver.lock")
+	if wait {
+		ok, err = lock.TryLockContext(ctx, 100*time.Millisecond)
+		if ctx.Err() != nil {
+			return func() {}, false, nil
+		}
+	} else {
+		ok, err = lock.TryLock()
+	}
+	if err != nil {
+		return func() {}, false, fmt.Errorf("locking %s: %w", lock.Path(), err)
+	}
+	return func() { lock.Unlock() }, ok, nil
 }
 
 // Delivered takes a delivery out of the queue.

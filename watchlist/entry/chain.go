@@ -1,9 +1,11 @@
 package entry
 
 import (
+	"bytes"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -48,6 +50,67 @@ func NewAuthorities(list ...Authority) (*Authorities, error) {
 			prepared.intermediates.AddCert(c)
 		}
 		a.list = append(a.list, prepared)
+	}
+	return a, nil
+}
+
+// authorityDocument is one authority in Document.
+type authorityDocument struct {
+	Chain      [][]byte   `json:"chain"`
+	ValidFrom  *time.Time `json:"valid_from,omitempty"`
+	ValidUntil *time.Time `json:"valid_until,omitempty"`
+}
+
+// Document prints the authorities as JSON, to be kept with what was judged by
+// them: a list of {"chain": [base64 of DER, leaf to root], "valid_from",
+// "valid_until"}. ParseAuthorities reads it.
+func (a *Authorities) Document() ([]byte, error) {
+	docs := []authorityDocument{}
+	for _, ca := range a.list {
+		var d authorityDocument
+		for _, c := range ca.Chain {
+			d.Chain = append(d.Chain, c.Raw)
+		}
+		for at, to := range map[*time.Time]**time.Time{&ca.ValidFrom: &d.ValidFrom, &ca.ValidUntil: &d.ValidUntil} {
+			if utc := at.UTC(); !at.IsZero() {
+				*to = &utc
+			}
+		}
+		docs = append(docs, d)
+	}
+	return json.MarshalIndent(docs, "", "  ")
+}
+
+// ParseAuthorities reads what Document prints, and nothing else.
+func ParseAuthorities(document []byte) (*Authorities, error) {
+	var docs []authorityDocument
+	if err := json.Unmarshal(document, &docs); err != nil {
+		return nil, fmt.Errorf("certificate authorities: %w", err)
+	}
+	var list []Authority
+	for i, d := range docs {
+		var ca Authority
+		for _, der := range d.Chain {
+			c, err := x509.ParseCertificate(der)
+			if err != nil {
+				return nil, fmt.Errorf("certificate authority %d: %w", i, err)
+			}
+			ca.Chain = append(ca.Chain, c)
+		}
+		if d.ValidFrom != nil {
+			ca.ValidFrom = *d.ValidFrom
+		}
+		if d.ValidUntil != nil {
+			ca.ValidUntil = *d.ValidUntil
+		}
+		list = append(list, ca)
+	}
+	a, err := NewAuthorities(list...)
+	if err != nil {
+		return nil, err
+	}
+	if again, err := a.Document(); err != nil || !bytes.Equal(again, document) {
+		return nil, errors.New("certificate authorities: not in the form in which they are printed")
 	}
 	return a, nil
 }

@@ -1,0 +1,17 @@
+package evidence
+
+import "bytes"
+
+// Pack packs altered contents in the form that evidence has, for tests of what
+// is in it.
+func Pack(files map[string][]byte, names ...string) []byte {
+	var list []member
+	for _, name := range names {
+		list = append(list, member{name, files[name]})
+	}
+	var b bytes.Buffer
+	if err := writeArchive(&b, list); err != nil {
+		panic(err)
+	}
+	return b.Bytes()
+}
