@@ -63,7 +63,8 @@ type Options struct {
 	// IncidentChannels hear of integrity incidents, HealthChannels of
 	// operational ones.
 	IncidentChannels, HealthChannels []string
-	// Wake, if not nil, is called after deliveries were put into the outbox.
+	// Wake, if not nil, is called after deliveries were put into the outbox, and
+	// after every pass.
 	Wake func()
 	// Now is the clock; default time.Now.
 	Now func() time.Time

@@ -773,7 +773,7 @@ func TestNewWatchHasNotCoveredYesterday(t *testing.T) {
 	r.fill(r.log, 100)
 	r.mustPass()
 	missing, err := r.engine.Uncovered(ctx, r.store)
-	if err != nil || len(missing) != 1 || missing[0].Command() != "sigwarden scan --log acme --from 0 --to 301" {
+	if err != nil || len(missing) != 1 || missing[0] != (monitor.Uncovered{Log: "acme", Range: monitor.Range{To: 301}}) {
 		t.Fatalf("%v, %v", missing, err)
 	}
 	status, err := r.engine.Status(ctx, r.store, []string{"chat"})

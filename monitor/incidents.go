@@ -219,14 +219,39 @@ func marshal(v any) json.RawMessage {
 // DeliveryFailed returns the incident of a notification that was given up, told
 // to the health channels save the one that failed.
 func DeliveryFailed(q notify.Queued, reason string, now time.Time, health []string) Incident {
+	return deliveryFailed(q.Channel, q.Event.ID, fmt.Sprintf("Channel %s did not accept a notification (%s): %s.", q.Channel, q.Event.Title, shorten(reason)),
+		map[string]any{"channel": q.Channel, "event": q.Event.ID, "attempts": q.Attempts + 1, "since": q.Created}, now, health)
+}
+
+// ChannelGone returns the incident of notifications that wait for a channel
+// which is no longer configured.
+func ChannelGone(channel string, now time.Time, health []string) Incident {
+	return deliveryFailed(channel, now.UTC().Format(time.RFC3339Nano), fmt.Sprintf("Channel %s is no longer configured, and notifications waited for it; they were given up. `sigwarden findings` has what they told of.", channel),
+		map[string]any{"channel": channel}, now, health)
+}
+
+func deliveryFailed(channel, id, summary string, details map[string]any, now time.Time, health []string) Incident {
 	k := incidentKind(KindDeliveryFailed)
 	inc := Incident{
-		ID:    shortID("i-", KindDeliveryFailed, q.Channel, q.Event.ID),
-		Class: k.Class, Kind: k.Kind, Severity: k.Severity, State: StateOpen, OpenedAt: now.UTC(),
-		Summary: fmt.Sprintf("Channel %s did not accept a notification (%s): %s.", q.Channel, q.Event.Title, shorten(reason)),
-		Details: marshal(map[string]any{"channel": q.Channel, "event": q.Event.ID, "attempts": q.Attempts + 1, "since": q.Created}),
+		ID:    shortID("i-", KindDeliveryFailed, channel, id),
+		Class: k.Class, Kind: k.Kind, Severity: k.Severity, State: StateOpen, OpenedAt: now.UTC(), Summary: summary, Details: marshal(details),
 	}
-	others := slices.DeleteFunc(slices.Clone(health), func(c string) bool { return c == q.Channel })
+	others := slices.DeleteFunc(slices.Clone(health), func(c string) bool { return c == channel })
 	inc.Deliveries = address(others, IncidentEvent(notify.IncidentOpened, inc, now))
 	return inc
+}
+
+// IsDeliveryFailed reports whether an incident is that of a channel.
+func IsDeliveryFailed(inc Incident, channel string) bool {
+	var details struct {
+		Channel string `json:"channel"`
+	}
+	return inc.Kind == KindDeliveryFailed && json.Unmarshal(inc.Details, &details) == nil && details.Channel == channel
+}
+
+// DeliveryWorks ends the incident of a channel that accepts again.
+func DeliveryWorks(inc Incident, now time.Time, health []string) Resolution {
+	at := now.UTC()
+	inc.State, inc.Resolved, inc.Note = StateResolved, &at, "The channel accepts notifications again."
+	return Resolution{ID: inc.ID, At: at, Note: inc.Note, Deliveries: address(health, IncidentEvent(notify.IncidentResolved, inc, now))}
 }

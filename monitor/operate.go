@@ -179,11 +179,6 @@ type Uncovered struct {
 	Range
 }
 
-// Command is the command that closes it.
-func (u Uncovered) Command() string {
-	return fmt.Sprintf("sigwarden scan --log %s --from %d --to %d", u.Log, u.From, u.To)
-}
-
 // Uncovered returns what the watches of today have not covered of what was
 // read: a watch that is added today has not seen yesterday.
 func (e *Engine) Uncovered(ctx context.Context, store CoverageStore) ([]Uncovered, error) {
@@ -334,6 +329,9 @@ func (c *recorder) flush(ctx context.Context) error {
 	t, err := c.newTurn(ctx, c.out)
 	if err != nil {
 		return err
+	}
+	if t.old.Epoch != c.span.epoch {
+		return fmt.Errorf("log %s was given a new baseline meanwhile: what was read is of its former tree", c.cfg.Name)
 	}
 	for _, res := range c.results {
 		// A gap that was read in full is filled; the others stay as they are,

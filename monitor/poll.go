@@ -121,6 +121,10 @@ func (r *runner) pass(ctx context.Context, scanFor time.Duration) (out Outcome) 
 	r.busy.Lock()
 	defer r.busy.Unlock()
 	defer r.first.Store(true)
+	if r.opts.Wake != nil {
+		// Other processes put deliveries into the outbox too.
+		defer r.opts.Wake()
+	}
 	out.Log = r.cfg.Name
 	out.Err = r.poll(ctx, &out)
 	if ctx.Err() == nil && out.Halted == "" {

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"strings"
-	"time"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -267,40 +266,6 @@ func (s *setup) engine(st *store.Store, log *slog.Logger, wake func()) (*monitor
 		Store: st, Logs: s.logs, Watches: s.list, WatchConfigs: s.watches,
 		IncidentChannels: incidents, HealthChannels: health, Wake: wake, Logger: log,
 	})
-}
-
-// health returns the channels that hear of operational incidents.
-func (s *setup) health() []string {
-	if s.cfg.Notify.Health == nil {
-		return s.names
-	}
-	return s.cfg.Notify.Health
-}
-
-// dispatcher delivers what is in the outbox of a store.
-func (s *setup) dispatcher(st *store.Store, log *slog.Logger) *notify.Dispatcher {
-	return notify.NewDispatcher(&outbox{st, s}, s.channels, log)
-}
-
-// outbox is the store's, with the incident that a given-up delivery opens.
-type outbox struct {
-	*store.Store
-	setup *setup
-}
-
-// Fail implements notify.Outbox. One open incident a channel is enough.
-func (o *outbox) Fail(ctx context.Context, q notify.Queued, at time.Time, reason string) error {
-	open, err := o.OpenIncidents(ctx, "")
-	if err != nil {
-		return err
-	}
-	inc := monitor.DeliveryFailed(q, reason, at, o.setup.health())
-	for _, other := range open {
-		if other.Kind == inc.Kind && strings.Contains(string(other.Details), fmt.Sprintf("%q:%q", "channel", q.Channel)) {
-			return o.FailDelivery(ctx, q, reason, nil)
-		}
-	}
-	return o.FailDelivery(ctx, q, reason, &inc)
 }
 
 // withStore opens the state file of a configuration for a command that reads

@@ -58,7 +58,7 @@ func (a *app) checkCoverage(ctx context.Context, s *setup) error {
 	}
 	missing, err := engine.Uncovered(ctx, st)
 	for _, u := range missing {
-		fmt.Fprintf(a.stderr, "warning: entries [%d, %d) of %s were read before a watch of today existed. To scan them with it: %s\n", u.From, u.To, safe(u.Log), u.Command())
+		fmt.Fprintf(a.stderr, "warning: entries [%d, %d) of %s were read before a watch of today existed. To scan them with it: %s\n", u.From, u.To, safe(u.Log), safe(a.scanHint(u)))
 	}
 	return err
 }

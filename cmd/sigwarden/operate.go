@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -30,7 +31,11 @@ func (a *app) logsCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if err := engine.Resume(c.Context(), args[0], incident, rebaseline); err != nil {
+				err = engine.Resume(c.Context(), args[0], incident, rebaseline)
+				if errors.Is(err, monitor.ErrUnknownLog) {
+					return usage(err)
+				}
+				if err != nil {
 					return err
 				}
 				what := "goes on from its verified head"
@@ -38,6 +43,10 @@ func (a *app) logsCommand() *cobra.Command {
 					what = "has a new baseline at its present head; the old head stays with the incident"
 				}
 				fmt.Fprintf(a.stderr, "log %s %s\n", args[0], what)
+				drain, cancel := context.WithTimeout(c.Context(), drainFor)
+				defer cancel()
+				log := a.logger()
+				s.deliver(drain, st, s.dispatcher(st, log), log, true, false)
 				return nil
 			})
 		},
@@ -62,6 +71,9 @@ daemon, or the next run, delivers what this command could not.`,
 			if opts.Log == "" {
 				return usage(errors.New("scan wants --log"))
 			}
+			if opts.To != 0 && opts.From >= opts.To {
+				return usage(fmt.Errorf("scan: entries from %d to %d are none", opts.From, opts.To))
+			}
 			return a.withStore(c.Context(), func(s *setup, st *store.Store) error {
 				log := a.logger()
 				dispatcher := s.dispatcher(st, log)
@@ -81,13 +93,13 @@ daemon, or the next run, delivers what this command could not.`,
 				}
 				fmt.Fprintf(a.stderr, "%d new findings, %d of them notify\n", out.Findings, out.Notifying)
 				if !opts.Quiet && out.Notifying > 0 {
-					drain, cancel := contextFor(c.Context(), drainFor)
+					drain, cancel := context.WithTimeout(c.Context(), drainFor)
 					defer cancel()
-					dispatcher.Drain(drain)
+					s.deliver(drain, st, dispatcher, log, true, false)
 				}
 				last, cancel := contextFor(c.Context(), 5*time.Second)
 				defer cancel()
-				return a.finish(last, st, a.exitOf(out))
+				return s.finish(last, st, log, a.exitOf(out))
 			})
 		},
 	}
@@ -154,7 +166,7 @@ func (a *app) notifyCommand() *cobra.Command {
 			case !found && len(args) == 1:
 				return usage(fmt.Errorf("no channel is called %q", args[0]))
 			case !found:
-				return usage(errors.New("no channel is configured"))
+				return usage(errNoChannels)
 			case failed > 0:
 				return fmt.Errorf("%d channels did not accept the test", failed)
 			}

@@ -17,9 +17,6 @@ import (
 	"github.com/sigwarden/sigwarden/notify"
 )
 
-// drainFor is how long `run --once` tries to deliver.
-const drainFor = 30 * time.Second
-
 func (a *app) runCommand() *cobra.Command {
 	var once, requireState, initState bool
 	var timeout time.Duration
@@ -78,7 +75,7 @@ func (a *app) daemon(ctx context.Context, s *setup, st *store.Store, log *slog.L
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
-	wg.Go(func() { dispatcher.Run(ctx) })
+	wg.Go(func() { s.deliver(ctx, st, dispatcher, log, false, true) })
 	if listener != nil {
 		server := web.New(a.webOptions(s, st, engine, dispatcher, log))
 		log.Info("serving health and metrics", "address", listener.Addr().String())
@@ -124,7 +121,7 @@ func (a *app) sayUncovered(ctx context.Context, engine *monitor.Engine, st *stor
 		return
 	}
 	for _, u := range missing {
-		log.Warn("entries were read before a watch of today existed; scan them with it", "log", u.Log, "from", u.From, "to", u.To, "command", u.Command())
+		log.Warn("entries were read before a watch of today existed; scan them with it", "log", u.Log, "from", u.From, "to", u.To, "command", a.scanHint(u))
 	}
 }
 
@@ -142,7 +139,7 @@ func (a *app) once(ctx context.Context, s *setup, st *store.Store, log *slog.Log
 		}
 		if out.Halted != "" {
 			log.Error("the log is halted; look at the incident, then resume it", "log", out.Log,
-				"show", "sigwarden incidents show "+out.Halted, "resume", fmt.Sprintf("sigwarden logs resume %s --incident %s", out.Log, out.Halted))
+				"show", a.withConfig("sigwarden incidents show "+out.Halted), "resume", a.resumeHint(out.Log, out.Halted))
 		}
 		if out.Missing {
 			log.Error("entries of the signed tree could not be had; they are tried again at every poll", "log", out.Log, "show", "sigwarden status")
@@ -152,11 +149,11 @@ func (a *app) once(ctx context.Context, s *setup, st *store.Store, log *slog.Log
 	a.sayUncovered(ctx, engine, st, log)
 	drain, cancel := context.WithTimeout(ctx, drainFor)
 	defer cancel()
-	dispatcher.Drain(drain)
+	s.deliver(drain, st, dispatcher, log, true, true)
 	// What happened is told even to somebody who stopped the program.
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	pending, err := st.PendingDeliveries(last)
+	pending, err := s.leftover(last, st)
 	if err != nil {
 		return err
 	}
@@ -164,7 +161,7 @@ func (a *app) once(ctx context.Context, s *setup, st *store.Store, log *slog.Log
 		log.Error("notifications were not accepted in time; they stay in the outbox", "pending", pending)
 		code = max(code, exitFailed)
 	}
-	return a.finish(last, st, code)
+	return s.finish(last, st, log, code)
 }
 
 // exitOf is the exit status that one log's pass calls for.
@@ -176,20 +173,4 @@ func (a *app) exitOf(out monitor.Outcome) int {
 		return exitFailed
 	}
 	return exitOK
-}
-
-// finish ends a command with a status, the highest if an integrity incident is
-// open.
-func (a *app) finish(ctx context.Context, st *store.Store, code int) error {
-	bad, err := st.UnresolvedIntegrity(ctx)
-	if err != nil {
-		return err
-	}
-	if bad {
-		code = exitIntegrity
-	}
-	if code == exitOK {
-		return nil
-	}
-	return &status{code: code}
 }

@@ -31,7 +31,7 @@ func (a *app) statusCommand() *cobra.Command {
 				a.printStatus(status)
 				missing, err := engine.Uncovered(c.Context(), st)
 				for _, u := range missing {
-					fmt.Fprintf(a.stdout, "\nEntries [%d, %d) of %s were read before a watch of today existed. To scan them with it:\n    %s\n", u.From, u.To, safe(u.Log), u.Command())
+					fmt.Fprintf(a.stdout, "\nEntries [%d, %d) of %s were read before a watch of today existed. To scan them with it:\n    %s\n", u.From, u.To, safe(u.Log), safe(a.scanHint(u)))
 				}
 				return err
 			})

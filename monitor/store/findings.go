@@ -110,14 +110,26 @@ func (w *where) String() string {
 // newest makes a query that returns the newest rows, oldest first.
 func newest(columns, table string, w *where, limit int, order ...string) string {
 	query := "SELECT " + columns + " FROM " + table + w.String() + " ORDER BY " + strings.Join(order, " DESC, ") + " DESC"
-	if limit > 0 {
-		query += fmt.Sprintf(" LIMIT %d", limit)
+	if limit <= 0 {
+		return "SELECT " + columns + " FROM " + table + w.String() + " ORDER BY " + strings.Join(order, ", ")
 	}
+	query += fmt.Sprintf(" LIMIT %d", limit)
 	return "SELECT * FROM (" + query + ") AS newest ORDER BY " + strings.Join(order, ", ")
 }
 
 // Findings returns findings, oldest first.
 func (s *Store) Findings(ctx context.Context, f Filter) ([]monitor.Finding, error) {
+	out := []monitor.Finding{}
+	err := s.EachFinding(ctx, f, func(x monitor.Finding) error {
+		out = append(out, x)
+		return nil
+	})
+	return out, err
+}
+
+// EachFinding calls a function for each finding, oldest first, without holding
+// all of them: anybody can log as many as they like.
+func (s *Store) EachFinding(ctx context.Context, f Filter, do func(monitor.Finding) error) error {
 	var w where
 	w.addText("watch", f.Watch)
 	w.addText("log_name", f.Log)
@@ -127,23 +139,50 @@ func (s *Store) Findings(ctx context.Context, f Filter) ([]monitor.Finding, erro
 	w.addTimes("seen_at", f.Since, f.Until)
 	rows, err := s.db.QueryContext(ctx, newest("document, state, note, seen_at, log_id, idx, id", "findings", &w, f.Limit, "seen_at", "log_id", "idx", "id"), w.args...)
 	if err != nil {
-		return nil, s.explain("reading", err)
+		return s.explain("reading", err)
 	}
 	defer rows.Close()
-	out := []monitor.Finding{}
 	for rows.Next() {
 		var doc, state, note, logID, id string
 		var seen, index int64
 		if err := rows.Scan(&doc, &state, &note, &seen, &logID, &index, &id); err != nil {
-			return nil, s.explain("reading", err)
+			return s.explain("reading", err)
 		}
 		finding, err := parseFinding(doc, state, note)
 		if err != nil {
-			return nil, fmt.Errorf("state file %s: finding %s: %w", s.path, id, err)
+			return fmt.Errorf("state file %s: finding %s: %w", s.path, id, err)
 		}
-		out = append(out, finding)
+		if err := do(finding); err != nil {
+			return err
+		}
 	}
-	return out, s.explain("reading", rows.Err())
+	return s.explain("reading", rows.Err())
+}
+
+// Names returns the logs and watches that findings and incidents speak of.
+func (s *Store) Names(ctx context.Context) (logs, watches []string, err error) {
+	for query, into := range map[string]*[]string{
+		"SELECT log_name FROM findings UNION SELECT log_name FROM incidents": &logs,
+		"SELECT DISTINCT watch FROM findings":                                &watches,
+	} {
+		rows, err := s.db.QueryContext(ctx, query)
+		if err != nil {
+			return nil, nil, s.explain("reading", err)
+		}
+		for rows.Next() {
+			var name string
+			if err := rows.Scan(&name); err != nil {
+				rows.Close()
+				return nil, nil, s.explain("reading", err)
+			}
+			*into = append(*into, name)
+		}
+		rows.Close()
+		if err := rows.Err(); err != nil {
+			return nil, nil, s.explain("reading", err)
+		}
+	}
+	return logs, watches, nil
 }
 
 func parseFinding(doc, state, note string) (monitor.Finding, error) {
@@ -184,8 +223,8 @@ func (s *Store) Acknowledge(ctx context.Context, id, note string) error {
 		table = "incidents"
 	}
 	return s.write(ctx, "writing", func(tx *sql.Tx) error {
-		var state string
-		err := tx.QueryRowContext(ctx, "SELECT state FROM "+table+" WHERE id = $1", id).Scan(&state)
+		var state, before string
+		err := tx.QueryRowContext(ctx, "SELECT state, note FROM "+table+" WHERE id = $1", id).Scan(&state, &before)
 		if errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("%q: %w", id, ErrNotFound)
 		}
@@ -194,6 +233,9 @@ func (s *Store) Acknowledge(ctx context.Context, id, note string) error {
 		}
 		if state != monitor.StateOpen && state != monitor.StateAcknowledged {
 			return fmt.Errorf("%s is %s: only what is open can be acknowledged", id, state)
+		}
+		if before != "" {
+			note = before + " / " + note // what was noted before stays
 		}
 		_, err = tx.ExecContext(ctx, "UPDATE "+table+" SET state = $1, note = $2 WHERE id = $3", monitor.StateAcknowledged, note, id)
 		return err

@@ -154,11 +154,9 @@ func (s *Store) Incident(ctx context.Context, id string) (monitor.Incident, erro
 	return inc, s.explain("reading", rows.Err())
 }
 
-// UnresolvedIntegrity reports whether any integrity incident is not resolved.
-func (s *Store) UnresolvedIntegrity(ctx context.Context) (bool, error) {
-	var n int
-	err := s.db.QueryRowContext(ctx, "SELECT COUNT(*) FROM incidents WHERE class = 'integrity' AND state <> 'resolved'").Scan(&n)
-	return n > 0, s.explain("reading", err)
+// UnresolvedIntegrity returns the integrity incidents that are not resolved.
+func (s *Store) UnresolvedIntegrity(ctx context.Context) ([]monitor.Incident, error) {
+	return s.queryIncidents(ctx, "SELECT "+incidentColumns+" FROM incidents WHERE class = 'integrity' AND state <> 'resolved' ORDER BY opened_at, id")
 }
 
 // OpenByKind counts incidents that are not resolved, by class and kind.

@@ -130,12 +130,21 @@ func (s *Store) DeliveryLock(ctx context.Context, wait bool) (release func(), ok
 
 // Delivered takes a delivery out of the queue.
 func (s *Store) Delivered(ctx context.Context, q notify.Queued, at time.Time) error {
+	return s.DeliveredAndResolved(ctx, q, at, nil)
+}
+
+// DeliveredAndResolved takes a delivery out of the queue, and resolves the
+// incident of its channel, if one is given, in the same transaction.
+func (s *Store) DeliveredAndResolved(ctx context.Context, q notify.Queued, at time.Time, over *monitor.Resolution) error {
 	return s.write(ctx, "writing", func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, "DELETE FROM outbox WHERE channel = $1 AND event_id = $2", q.Channel, q.Event.ID); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, "INSERT INTO channels (name, last_success) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET last_success = excluded.last_success", q.Channel, micros(at))
-		return err
+		if _, err := tx.ExecContext(ctx, "INSERT INTO channels (name, last_success) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET last_success = excluded.last_success", q.Channel, micros(at)); err != nil || over == nil {
+			return err
+		}
+		w := writer{ctx: ctx, tx: tx, now: time.Now()}
+		return w.incidents(monitor.Batch{Resolve: []monitor.Resolution{*over}})
 	})
 }
 

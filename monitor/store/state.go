@@ -43,9 +43,12 @@ func (s *Store) Commit(ctx context.Context, logID string, old monitor.State, nex
 	err = s.write(ctx, "writing", func(tx *sql.Tx) error {
 		w := writer{ctx: ctx, tx: tx, logID: logID, now: time.Now()}
 		if next != nil {
-			if err := w.moveState(old, next); err != nil {
-				return err
-			}
+			err = w.moveState(old, next)
+		} else {
+			err = w.sameEpoch(old)
+		}
+		if err != nil {
+			return err
 		}
 		rec, err = w.batch(b)
 		return err
@@ -87,6 +90,27 @@ func (w *writer) moveState(old monitor.State, next *monitor.State) error {
 	}
 	if n, err := res.RowsAffected(); err != nil || n != 1 {
 		return errors.Join(err, monitor.ErrConflict)
+	}
+	return nil
+}
+
+// sameEpoch refuses a batch without a state if the log was given a new baseline
+// since old was read: its indexes are those of another tree.
+func (w *writer) sameEpoch(old monitor.State) error {
+	var doc string
+	err := w.tx.QueryRowContext(w.ctx, "SELECT state FROM logs WHERE id = $1", w.logID).Scan(&doc)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var now monitor.State
+	if err := json.Unmarshal([]byte(doc), &now); err != nil {
+		return err
+	}
+	if now.Epoch != old.Epoch {
+		return monitor.ErrConflict
 	}
 	return nil
 }

@@ -4,11 +4,14 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"embed"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/url"
 	"os"
@@ -54,30 +57,19 @@ type Store struct {
 // Open opens a state file, brings its schema up to date, and checks that it
 // can be read.
 func Open(ctx context.Context, path string, opts Options) (*Store, error) {
+	// One file has one lock, whatever names lead to it.
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
 	s := &Store{path: path}
-	info, err := os.Stat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && !opts.Create:
-		return nil, fmt.Errorf("%s: %w", path, ErrMissing)
-	case errors.Is(err, fs.ErrNotExist):
-		s.Created = true
-		if _, err := os.Stat(filepath.Dir(path)); err != nil {
-			return nil, fmt.Errorf("state file %s: its folder cannot be used: %w", path, err)
-		}
-	case err != nil:
-		return nil, fmt.Errorf("state file: %w", err)
-	case info.IsDir():
-		return nil, fmt.Errorf("state file %s is a directory; name a file", path)
-	case info.Size() == 0:
-		// An empty file is what a failed copy leaves; taking it for a new state
-		// would forget everything without a word.
-		return nil, fmt.Errorf("state file %s is empty: it was truncated. Restore it from a backup, or remove it to begin anew", path)
+	if err := s.look(opts); err != nil {
+		return nil, err
 	}
 	if opts.Exclusive {
 		s.lock = flock.New(path + ".lock")
 		ok, err := s.lock.TryLock()
 		if err != nil {
-			return nil, fmt.Errorf("locking %s: %w", path+".lock", err)
+			return nil, s.notWritable(err)
 		}
 		if !ok {
 			return nil, fmt.Errorf("%s: %w; stop it, or give this one a state of its own", path, ErrLocked)
@@ -96,6 +88,52 @@ func Open(ctx context.Context, path string, opts Options) (*Store, error) {
 	return s, nil
 }
 
+// look finds out whether there is a state file, and whether it can be one.
+func (s *Store) look(opts Options) error {
+	info, err := os.Stat(s.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return s.absent(opts)
+	case err != nil:
+		return fmt.Errorf("state file: %w", err)
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("state file %s is a directory or a device; name a file", s.path)
+	case info.Size() == 0:
+		// An empty file is what a failed copy leaves; taking it for a new state
+		// would forget everything without a word.
+		return fmt.Errorf("state file %s is empty: it was truncated. Restore it from a backup, or remove it to begin anew", s.path)
+	}
+	f, err := os.OpenFile(s.path, os.O_RDWR, 0)
+	if err != nil {
+		return s.notWritable(err)
+	}
+	defer f.Close()
+	return s.ours(f)
+}
+
+func (s *Store) absent(opts Options) error {
+	// SQLite would read what it finds there into the new file.
+	for _, suffix := range []string{"-wal", "-journal"} {
+		if info, err := os.Stat(s.path + suffix); err == nil && info.Size() > 0 {
+			return fmt.Errorf("%s: %w, but %s does: it holds what was written last to a state file that was moved away or removed. Put that file back; or, to begin anew, remove %s and %s-shm too", s.path, ErrMissing, s.path+suffix, s.path+suffix, s.path)
+		}
+	}
+	if !opts.Create {
+		return fmt.Errorf("%s: %w", s.path, ErrMissing)
+	}
+	if _, err := os.Stat(filepath.Dir(s.path)); err != nil {
+		return fmt.Errorf("state file %s: its folder cannot be used: %w", s.path, err)
+	}
+	s.Created = true
+	return nil
+}
+
+// notWritable explains that the state file, or its folder, cannot be written:
+// SQLite needs both, also to read.
+func (s *Store) notWritable(err error) error {
+	return fmt.Errorf("state file %s: it, or its folder, is read-only for this user, and both must be writable, also to read it: %w", s.path, err)
+}
+
 // create makes a new state file beside its place and moves it there once its
 // schema is complete: a crash leaves all of it, or nothing.
 func (s *Store) create(ctx context.Context, opts Options) error {
@@ -105,8 +143,19 @@ func (s *Store) create(ctx context.Context, opts Options) error {
 			return fmt.Errorf("state file: %w", err)
 		}
 	}
+	// What is in it concerns nobody else on this machine.
+	f, err := os.OpenFile(building, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return s.notWritable(err)
+	}
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("state file: %w", err)
+	}
 	if err := s.open(ctx, building, opts); err != nil {
 		return err
+	}
+	if _, err := s.db.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d", applicationID)); err != nil {
+		return s.explain("creating", err)
 	}
 	// Closing the last connection writes the log of changes into the file.
 	if err := s.db.Close(); err != nil {
@@ -136,7 +185,23 @@ func (s *Store) open(ctx context.Context, path string, opts Options) error {
 		return s.explain("checking", err)
 	}
 	if verdict != "ok" {
-		return fmt.Errorf("state file %s is damaged (%s). Restore it from a backup; a copy of it is worth keeping for the findings in it", s.path, verdict)
+		return fmt.Errorf("state file %[1]s is damaged (%[2]s). Restore it from a backup, and remove %[1]s-wal and %[1]s-shm first; a copy of all three is worth keeping for the findings in it", s.path, verdict)
+	}
+	return nil
+}
+
+// applicationID marks our files in SQLite's header: "sigw".
+const applicationID = 0x73696777
+
+// ours refuses a database of somebody else. It reads the header itself:
+// opening it would already change it.
+func (s *Store) ours(f *os.File) error {
+	var header [72]byte
+	if n, err := io.ReadFull(f, header[:]); err != nil || !bytes.HasPrefix(header[:n], []byte("SQLite format 3\x00")) {
+		return fmt.Errorf("state file %s is damaged, or no state file. Restore it from a backup, and remove the files beside it that end in -wal and -shm first", s.path)
+	}
+	if id := binary.BigEndian.Uint32(header[68:]); id != applicationID {
+		return fmt.Errorf("%s is a database of another program (application id %#x); name a file of sigwarden's own as `state`", s.path, id)
 	}
 	return nil
 }
@@ -160,7 +225,7 @@ func (s *Store) migrate(ctx context.Context) error {
 	// Two processes must not create the schema at once: goose has no lock here.
 	lock := flock.New(s.path + ".migrate.lock")
 	if _, err := lock.TryLockContext(ctx, 50*time.Millisecond); err != nil {
-		return fmt.Errorf("locking %s: %w", lock.Path(), err)
+		return s.notWritable(err)
 	}
 	defer lock.Unlock()
 	if err := s.db.PingContext(ctx); err != nil {
@@ -213,14 +278,12 @@ func (s *Store) explain(doing string, err error) error {
 		switch e.Code() & 0xff {
 		case sqlite3.SQLITE_FULL:
 			advice = "the disk is full. Nothing was lost: free some space; the same work is done again"
-		case sqlite3.SQLITE_READONLY:
-			advice = "the file or its folder is read-only. Make both writable for this user"
+		case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN:
+			advice = "the file or its folder is read-only for this user, or missing. Make both writable"
 		case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
-			advice = "the file is damaged or no state file. Restore it from a backup"
+			advice = "the file is damaged or no state file. Restore it from a backup, and remove the files beside it that end in -wal and -shm first"
 		case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
 			advice = "another process holds the file for too long. Find it and stop it"
-		case sqlite3.SQLITE_CANTOPEN:
-			advice = "the file cannot be opened. Check that its folder exists and belongs to this user"
 		case sqlite3.SQLITE_IOERR:
 			advice = "the disk reported an error. Check it"
 		}
@@ -239,6 +302,9 @@ func (s *Store) write(ctx context.Context, doing string, f func(tx *sql.Tx) erro
 	}
 	if err := f(tx); err != nil {
 		tx.Rollback()
+		if e := (*sqlite.Error)(nil); !errors.As(err, &e) {
+			return err // not the database's
+		}
 		return s.explain(doing, err)
 	}
 	if err := tx.Commit(); err != nil {

@@ -1,7 +1,9 @@
 package store
 
 import (
+	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"os"
@@ -165,25 +167,159 @@ func TestDamagedFile(t *testing.T) {
 	}
 }
 
+// TestReadOnlyDisk: as an ordinary user who may not write.
 func TestReadOnlyDisk(t *testing.T) {
-	if os.Geteuid() == 0 {
-		// root writes everywhere; a read-only connection stands for the disk.
-		path := filepath.Join(t.TempDir(), "s.db")
-		open(t, path, Options{Create: true}).Close()
-		s := open(t, path, Options{pragmas: "&_pragma=query_only(1)"})
-		if _, err := s.Commit(ctx, "log", monitor.State{}, nil, batchOf(1)); err == nil || !strings.Contains(err.Error(), "read-only") {
-			t.Errorf("%v", err)
-		}
+	if path := os.Getenv("SIGWARDEN_TEST_READONLY"); path != "" {
+		_, err := Open(ctx, path, Options{})
+		fmt.Println(err)
 		return
 	}
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp("", "readonly")
+	if err != nil {
+		t.Fatal(err)
+	}
 	path := filepath.Join(dir, "s.db")
 	open(t, path, Options{Create: true}).Close()
-	os.Chmod(path, 0o400)
-	os.Chmod(dir, 0o500)
-	t.Cleanup(func() { os.Chmod(dir, 0o700) })
-	if _, err := Open(ctx, path, Options{}); err == nil || !strings.Contains(err.Error(), "read-only") && !strings.Contains(err.Error(), "permission") {
+	t.Cleanup(func() { os.Chmod(dir, 0o700); os.RemoveAll(dir) })
+	for what, modes := range map[string][2]os.FileMode{"file and folder": {0o444, 0o555}, "folder": {0o666, 0o555}, "file": {0o444, 0o777}} {
+		os.Chmod(path, modes[0])
+		os.Chmod(dir, modes[1])
+		// The lock of an earlier run is there, or is not.
+		for _, locked := range []bool{false, true} {
+			os.Remove(path + ".migrate.lock")
+			if locked {
+				os.WriteFile(path+".migrate.lock", nil, 0o644)
+			}
+			if got := openAsNobody(t, path); !strings.Contains(got, "read-only") || !strings.Contains(got, path) {
+				t.Errorf("%s: %s", what, got)
+			}
+		}
+	}
+}
+
+// TestLeftovers: the files beside a state file that is gone would be read into
+// a new one.
+func TestLeftovers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.db")
+	s := open(t, path, Options{Create: true})
+	next := monitor.State{Name: "log"}
+	if _, err := s.Commit(ctx, "log", monitor.State{}, &next, batchOf(3)); err != nil {
+		t.Fatal(err)
+	}
+	wal, err := os.ReadFile(path + "-wal") // as a kill leaves it
+	if err != nil || len(wal) == 0 {
+		t.Fatal(err)
+	}
+	s.Close()
+	os.Remove(path)
+	if err := os.WriteFile(path+"-wal", wal, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, create := range []bool{true, false} {
+		if _, err := Open(ctx, path, Options{Create: create}); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), path+"-wal") {
+			t.Errorf("create %v: %v", create, err)
+		}
+	}
+	os.Remove(path + "-wal")
+	s = open(t, path, Options{Create: true})
+	if st, err := s.State(ctx, "log"); err != nil || st.Version != 0 {
+		t.Errorf("%+v, %v", st, err)
+	}
+	if info, _ := os.Stat(path); info.Mode().Perm()&0o077 != 0 {
+		t.Errorf("mode %v: findings concern nobody else on the machine", info.Mode())
+	}
+}
+
+// TestForeignDatabase: one of another program is refused and not touched.
+func TestForeignDatabase(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "other.db")
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec("CREATE TABLE theirs (x)"); err != nil {
+		t.Fatal(err)
+	}
+	db.Close()
+	before, _ := os.ReadFile(path)
+	if _, err := Open(ctx, path, Options{Create: true, Exclusive: true}); err == nil || !strings.Contains(err.Error(), "another program") {
 		t.Errorf("%v", err)
+	}
+	if after, _ := os.ReadFile(path); !bytes.Equal(before, after) {
+		t.Error("it was changed")
+	}
+}
+
+// TestOneLock: a symbolic link does not make a second state of one.
+func TestOneLock(t *testing.T) {
+	dir := t.TempDir()
+	path, link := filepath.Join(dir, "s.db"), filepath.Join(dir, "link.db")
+	open(t, path, Options{Create: true, Exclusive: true})
+	if err := os.Symlink(path, link); err != nil {
+		t.Skip(err)
+	}
+	if _, err := Open(ctx, link, Options{Exclusive: true}); !errors.Is(err, ErrLocked) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestNewBaselineMeanwhile: what a scan read of a tree is not recorded for the
+// one that has taken its place.
+func TestNewBaselineMeanwhile(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "s.db"), Options{Create: true})
+	old := monitor.State{Name: "log"}
+	if _, err := s.Commit(ctx, "log", monitor.State{}, &old, monitor.Batch{}); err != nil {
+		t.Fatal(err)
+	}
+	next := old
+	next.Epoch = "another tree"
+	if _, err := s.Commit(ctx, "log", old, &next, monitor.Batch{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Commit(ctx, "log", old, nil, batchOf(1)); !errors.Is(err, monitor.ErrConflict) {
+		t.Errorf("%v", err)
+	}
+	if _, err := s.Commit(ctx, "log", next, nil, batchOf(1)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAcknowledgeTwice(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "s.db"), Options{Create: true})
+	if _, err := s.Commit(ctx, "log", monitor.State{}, nil, batchOf(1)); err != nil {
+		t.Fatal(err)
+	}
+	list, err := s.Findings(ctx, Filter{})
+	if err != nil || len(list) != 1 {
+		t.Fatal(list, err)
+	}
+	for _, note := range []string{"first", "second"} {
+		if err := s.Acknowledge(ctx, list[0].ID, note); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if list, _ = s.Findings(ctx, Filter{}); list[0].Note != "first / second" {
+		t.Errorf("note %q", list[0].Note)
+	}
+	if err := s.Acknowledge(ctx, "f-nope", "x"); !errors.Is(err, ErrNotFound) || strings.Contains(err.Error(), "writing") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestBrokenDelivery: one row that cannot be read does not block its lane.
+func TestBrokenDelivery(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "s.db"), Options{Create: true})
+	for i, doc := range []string{"{", `{"id":"good"}`} {
+		if _, err := s.db.Exec("INSERT INTO outbox (channel, event_id, event, created_at, attempts, due_at, state, error) VALUES ('c', $1, $2, 0, 0, 0, 'pending', '')", fmt.Sprint(i), doc); err != nil {
+			t.Fatal(err)
+		}
+	}
+	due, next, err := s.Due(ctx, "c", time.Now(), 10)
+	if err != nil || len(due) != 1 || due[0].Event.ID != "good" || !next.IsZero() {
+		t.Errorf("%+v, %v, %v", due, next, err)
+	}
+	if c, err := s.Channels(ctx, []string{"c"}); err != nil || c[0].Pending != 1 || c[0].Failed != 1 {
+		t.Errorf("%+v, %v", c, err)
 	}
 }
 

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/monitor/store"
+	"github.com/sigwarden/sigwarden/notify"
+)
+
+// drainFor is how long a command that is no daemon tries to deliver.
+const drainFor = 30 * time.Second
+
+// dispatcher delivers what is in the outbox of a store.
+func (s *setup) dispatcher(st *store.Store, log *slog.Logger) *notify.Dispatcher {
+	return notify.NewDispatcher(&outbox{st, s}, s.channels, log)
+}
+
+// deliver lets a dispatcher run until ctx ends, or with once until nothing
+// waits any more. Two processes on one state would send everything twice: with
+// wait it waits for the other one to end, else it leaves the work to it.
+func (s *setup) deliver(ctx context.Context, st *store.Store, d *notify.Dispatcher, log *slog.Logger, once, wait bool) {
+	release, ok, err := st.DeliveryLock(ctx, wait)
+	if err != nil {
+		log.Error("notifications cannot be delivered", "error", err)
+	}
+	if err != nil || !ok {
+		return
+	}
+	defer release()
+	if err := s.abandon(ctx, st, log); err != nil {
+		log.Error("the outbox cannot be read", "error", err)
+	}
+	if once {
+		d.Drain(ctx)
+	} else {
+		d.Run(ctx)
+	}
+}
+
+// abandon gives up what waits for channels that are no longer configured, and
+// says so.
+func (s *setup) abandon(ctx context.Context, st *store.Store, log *slog.Logger) error {
+	waiting, err := st.Waiting(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range waiting {
+		if slices.Contains(s.names, name) {
+			continue
+		}
+		log.Error("notifications wait for a channel that is no longer configured; they are given up", "channel", name)
+		inc := monitor.ChannelGone(name, time.Now(), s.health())
+		if err := st.Abandon(ctx, name, "the channel is no longer configured", inc); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// outbox is the store's, with the incident that a given-up delivery opens, and
+// that the next one which is accepted resolves.
+type outbox struct {
+	*store.Store
+	setup *setup
+}
+
+// broken returns the open incident of a channel that refused a delivery.
+func (o *outbox) broken(ctx context.Context, channel string) (*monitor.Incident, error) {
+	open, err := o.OpenIncidents(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	for i := range open {
+		if monitor.IsDeliveryFailed(open[i], channel) {
+			return &open[i], nil
+		}
+	}
+	return nil, nil
+}
+
+// Fail implements notify.Outbox. One open incident a channel is enough.
+func (o *outbox) Fail(ctx context.Context, q notify.Queued, at time.Time, reason string) error {
+	open, err := o.broken(ctx, q.Channel)
+	if err != nil {
+		return err
+	}
+	if open != nil {
+		return o.FailDelivery(ctx, q, reason, nil)
+	}
+	inc := monitor.DeliveryFailed(q, reason, at, o.setup.health())
+	return o.FailDelivery(ctx, q, reason, &inc)
+}
+
+// Delivered implements notify.Outbox.
+func (o *outbox) Delivered(ctx context.Context, q notify.Queued, at time.Time) error {
+	open, err := o.broken(ctx, q.Channel)
+	if err != nil {
+		return err
+	}
+	var over *monitor.Resolution
+	if open != nil {
+		r := monitor.DeliveryWorks(*open, at, o.setup.health())
+		over = &r
+	}
+	return o.DeliveredAndResolved(ctx, q, at, over)
+}
+
+// health returns the channels that hear of operational incidents.
+func (s *setup) health() []string {
+	if s.cfg.Notify.Health == nil {
+		return s.names
+	}
+	return s.cfg.Notify.Health
+}
+
+// leftover says how many notifications wait for channels that are configured.
+func (s *setup) leftover(ctx context.Context, st *store.Store) (int, error) {
+	channels, err := st.Channels(ctx, s.names)
+	n := 0
+	for _, c := range channels {
+		n += c.Pending
+	}
+	return n, err
+}
+
+// finish ends a command with a status, the highest if an integrity incident of
+// a log that is configured is open.
+func (s *setup) finish(ctx context.Context, st *store.Store, log *slog.Logger, code int) error {
+	open, err := st.UnresolvedIntegrity(ctx)
+	if err != nil {
+		return err
+	}
+	for _, inc := range open {
+		if slices.ContainsFunc(s.logs, func(l monitor.LogConfig) bool { return l.ID == inc.LogID }) {
+			code = exitIntegrity
+		} else {
+			log.Warn("an integrity incident of a log that is no longer configured is open", "log", inc.Log, "show", "sigwarden incidents show "+inc.ID)
+		}
+	}
+	if code == exitOK {
+		return nil
+	}
+	return &status{code: code}
+}
+
+// shellQuoted makes a word fit to be pasted into a shell.
+func shellQuoted(word string) string {
+	if word != "" && strings.IndexFunc(word, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:@%+=,", r))
+	}) < 0 {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+// withConfig completes a command that the user is to paste.
+func (a *app) withConfig(command string) string {
+	if a.configPath == "" {
+		return command
+	}
+	return command + " -c " + shellQuoted(a.configPath)
+}
+
+// scanHint is the command that closes a range which was not covered.
+func (a *app) scanHint(u monitor.Uncovered) string {
+	return a.withConfig(fmt.Sprintf("sigwarden scan --log %s --from %d --to %d", shellQuoted(u.Log), u.From, u.To))
+}
+
+// resumeHint is the command that lets a halted log go on.
+func (a *app) resumeHint(log, incident string) string {
+	return a.withConfig(fmt.Sprintf("sigwarden logs resume %s --incident %s", shellQuoted(log), incident))
+}
+
+var errNoChannels = errors.New("no channel is configured")
