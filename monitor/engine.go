@@ -185,7 +185,7 @@ func (r *runner) next(now time.Time) time.Time {
 func (r *runner) report(out Outcome) {
 	switch {
 	case out.Err != nil && !errors.Is(out.Err, context.Canceled):
-		r.log.Warn("poll failed; it is tried again on schedule", "error", out.Err)
+		r.log.Warn("poll failed; the next one tries again", "error", out.Err)
 	case out.Findings > 0:
 		r.log.Info("pass done", "findings", out.Findings, "notifying", out.Notifying, "scanned", out.Scanned, "head", out.Head)
 	default:

@@ -121,7 +121,6 @@ func (d *desk) raiseAnew(kind, summary string, details any, evidence ...Evidence
 	inc.Deliveries = d.deliver(notify.IncidentOpened, inc)
 	d.open = append(d.open, inc)
 	d.batch.Open = append(d.batch.Open, inc)
-	d.log.Error("incident opened", "kind", kind, "class", k.Class, "incident", inc.ID, "summary", summary)
 	return inc.ID
 }
 
@@ -136,7 +135,6 @@ func (d *desk) worsen(kind, summary string) {
 	changed.Evidence = nil
 	changed.Deliveries = d.deliver(notify.IncidentOpened, changed)
 	d.batch.Update = append(d.batch.Update, changed)
-	d.log.Error("incident is one of integrity now", "kind", kind, "incident", inc.ID, "summary", summary)
 }
 
 // refresh gives an open incident a new summary without telling anybody.
@@ -160,7 +158,21 @@ func (d *desk) settle(kind, note string) {
 	done.State, done.Resolved, done.Note = "resolved", &at, note
 	d.open = slices.DeleteFunc(d.open, func(i Incident) bool { return i.ID == done.ID })
 	d.batch.Resolve = append(d.batch.Resolve, Resolution{ID: done.ID, At: at, Note: note, Deliveries: d.deliver(notify.IncidentResolved, done)})
-	d.log.Info("incident resolved", "kind", kind, "incident", done.ID, "note", note)
+}
+
+// say logs what became of incidents, once it is stored.
+func (d *desk) say() {
+	for _, inc := range d.batch.Open {
+		d.log.Error("incident opened", "kind", inc.Kind, "class", inc.Class, "incident", inc.ID, "summary", inc.Summary)
+	}
+	for _, inc := range d.batch.Update {
+		if len(inc.Deliveries) > 0 {
+			d.log.Error("incident is one of integrity now", "kind", inc.Kind, "incident", inc.ID, "summary", inc.Summary)
+		}
+	}
+	for _, r := range d.batch.Resolve {
+		d.log.Info("incident resolved", "incident", r.ID, "note", r.Note)
+	}
 }
 
 // deliver addresses an incident's event to those who are to hear of it.

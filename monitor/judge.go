@@ -22,6 +22,9 @@ const (
 	StateClosed       = "closed"
 )
 
+// States returns all of them.
+func States() []string { return []string{StateOpen, StateAcknowledged, StateResolved, StateClosed} }
+
 // tally counts what was read.
 type tally struct {
 	entries, keyOnly, undecodable uint64
@@ -77,10 +80,13 @@ func (r *runner) read(decoder *entry.Decoder, index uint64, leaf []byte, hash ch
 	}
 	// Only entries of ours come this far: chains are verified for them alone.
 	vouched := make([]error, len(facts.Identities))
-	var reports []entry.Report
+	reports := []entry.Report{}
 	for i := range facts.Identities {
 		vouched[i] = r.cfg.Authorities.Verify(&facts.Identities[i])
 		reports = append(reports, facts.Identities[i].Report(vouched[i]))
+	}
+	if facts.Digests == nil {
+		facts.Digests = []string{}
 	}
 	base := Finding{
 		Log: r.cfg.Name, LogID: r.cfg.ID, Origin: r.cfg.Log.Origin(), Index: index, LeafHash: checkpoint.HexHash(hash),
@@ -172,6 +178,16 @@ func (r *runner) seal(f *Finding, epoch string, tree *checkpoint.Tree, proof []c
 	}
 }
 
+func trustOf(c *entry.CertificateReport) string {
+	switch {
+	case c.Trusted == nil:
+		return "not judged"
+	case *c.Trusted:
+		return "issued by a trusted authority"
+	}
+	return "NOT TRUSTED: " + c.Untrusted
+}
+
 // FindingEvent makes the event that tells of a finding.
 func FindingEvent(f Finding) notify.Event {
 	e := notify.Event{
@@ -194,7 +210,7 @@ func FindingEvent(f Finding) notify.Event {
 		add("Signed as", who)
 		add("Issuer", id.Issuer)
 		if id.Certificate != nil {
-			add("Certificate", map[bool]string{true: "issued by a trusted authority", false: "NOT TRUSTED: " + id.Certificate.Untrusted}[id.Certificate.Trusted])
+			add("Certificate", trustOf(id.Certificate))
 		}
 	}
 	add("Artifact", strings.Join(f.Digests, ", "))

@@ -370,6 +370,7 @@ func (c *recorder) flush(ctx context.Context) error {
 		return fmt.Errorf("storing what was found: %w", err)
 	}
 	c.count(t.batch, recorded, c.out)
+	t.say()
 	if c.opts.Wake != nil && t.batch.delivers() {
 		c.opts.Wake()
 	}

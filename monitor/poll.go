@@ -75,6 +75,7 @@ func (t *turn) commit(ctx context.Context) error {
 	}
 	t.progress.Add(1)
 	t.count(t.batch, recorded, t.out)
+	t.say()
 	if t.opts.Wake != nil && t.batch.delivers() {
 		t.opts.Wake()
 	}
@@ -170,6 +171,7 @@ func (r *runner) poll(ctx context.Context, out *Outcome) error {
 		t.badSignature(raw, openErr)
 		openErr = fmt.Errorf("%w %w", errAnswered, openErr)
 	case openErr == nil:
+		t.next.Signed = c.Size()
 		delete(t.next.Streaks, KindBadSignature)
 		t.settle(KindBadSignature, "The log serves a checkpoint that its key signed again.")
 		judging, cancel := grace(ctx, graceTime)
@@ -277,11 +279,34 @@ func (t *turn) judge(ctx context.Context, c checkpoint.Checkpoint) error {
 	return t.advance(ctx, c, step)
 }
 
+// head opens the stored head.
+func (r *runner) head(s State) (checkpoint.Checkpoint, error) {
+	c, err := r.cfg.Log.Open([]byte(s.Head))
+	if err != nil {
+		return c, fmt.Errorf("the stored head of log %s does not verify with its configured key and origin; was one of them changed? %w", r.cfg.Name, err)
+	}
+	return c, nil
+}
+
+// CheckStored opens the stored heads with the keys of today, and returns what
+// does not fit.
+func (e *Engine) CheckStored(ctx context.Context) error {
+	var bad []error
+	for _, r := range e.runners {
+		st, err := r.opts.Store.State(ctx, r.cfg.ID)
+		if err == nil && st.Head != "" {
+			_, err = r.head(st)
+		}
+		bad = append(bad, err)
+	}
+	return errors.Join(bad...)
+}
+
 // known puts what the store holds together again.
 func (r *runner) known(ctx context.Context, s State) (checkpoint.Known, error) {
-	head, err := r.cfg.Log.Open([]byte(s.Head))
+	head, err := r.head(s)
 	if err != nil {
-		return checkpoint.Known{}, fmt.Errorf("the stored head of log %s does not verify with its configured key and origin; was the key changed? %w", r.cfg.Name, err)
+		return checkpoint.Known{}, err
 	}
 	scanned, err := checkpoint.NewFrontier(s.Scanned, hashes(s.Peaks))
 	if err != nil {

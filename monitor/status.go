@@ -38,6 +38,7 @@ type LogStatus struct {
 	LastPoll    *time.Time   `json:"last_poll"`
 	Error       *string      `json:"error"`
 
+	Signed      uint64    `json:"-"` // size of the newest validly signed checkpoint that was served
 	Entries     uint64    `json:"-"`
 	LastSuccess time.Time `json:"-"`
 	Incident    string    `json:"-"` // that halts it
@@ -108,14 +109,17 @@ func (r *runner) status(ctx context.Context, store StatusStore) (LogStatus, erro
 	if st.Head == "" {
 		return l, nil
 	}
-	c, err := r.cfg.Log.Open([]byte(st.Head))
-	if err != nil {
-		return l, err
+	l.Verified = VerifiedHead{Size: st.HeadSize, At: &st.HeadAt}
+	if head, err := r.head(st); err == nil {
+		root := checkpoint.HexHash(head.Root())
+		l.Verified.Root = &root
+	} else {
+		// The other logs are not to suffer from one that was configured anew.
+		text := err.Error()
+		l.Error = &text
 	}
-	root := checkpoint.HexHash(c.Root())
-	l.Verified = VerifiedHead{Size: st.HeadSize, Root: &root, At: &st.HeadAt}
 	l.Scanned, l.Lag = st.Scanned, st.HeadSize-st.Scanned
-	l.KeyOnly, l.Undecodable, l.Entries, l.Incident = st.KeyOnly, st.Undecodable, st.Entries, st.Halted
+	l.KeyOnly, l.Undecodable, l.Entries, l.Incident, l.Signed = st.KeyOnly, st.Undecodable, st.Entries, st.Halted, st.Signed
 	have, err := r.covered(ctx, store)
 	if err != nil {
 		return l, err
@@ -138,6 +142,9 @@ func (r *runner) status(ctx context.Context, store StatusStore) (LogStatus, erro
 	l.State = "ok"
 	if l.Lag > 0 {
 		l.State = "catching-up"
+	}
+	if l.Verified.Root == nil {
+		l.State = "waiting"
 	}
 	if st.Frozen != "" && l.Lag == 0 {
 		l.State = "retired"

@@ -93,6 +93,9 @@ type State struct {
 	HeadSize  uint64               `json:"head_size"`
 	HeadPeaks []checkpoint.HexHash `json:"head_peaks"`
 	HeadAt    time.Time            `json:"head_at"`
+	// Signed is the size of the validly signed checkpoint that the last poll saw,
+	// whether or not it was accepted.
+	Signed uint64 `json:"signed"`
 	// Scanned is the number of leaves read, from the log's first one on where
 	// Start is 0; Peaks and Link as in checkpoint.Known.
 	Scanned uint64               `json:"scanned"`

@@ -60,7 +60,7 @@ func (a *app) logger() *slog.Logger {
 // load reads the configuration and makes its parts. Everything that is wrong in
 // it comes with exit status 2.
 func (a *app) load() (*setup, error) {
-	path, err := config.Find(a.configPath, func(p string) bool { _, err := os.Stat(p); return err == nil })
+	path, err := config.Find(a.configPath, os.Lstat)
 	if err != nil {
 		return nil, usage(err)
 	}
@@ -214,9 +214,13 @@ func certPool(pem string) (*x509.CertPool, error) {
 	if pem == "" {
 		return nil, nil
 	}
+	certs, err := trust.ParseCertificates(pem)
+	if err != nil {
+		return nil, err
+	}
 	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM([]byte(pem)) {
-		return nil, errors.New("holds no certificate")
+	for _, c := range certs {
+		pool.AddCert(c)
 	}
 	return pool, nil
 }
@@ -241,13 +245,13 @@ func makeChannel(ch config.Channel, stdout io.Writer) (notify.Notifier, error) {
 	case ch.Email != nil:
 		roots, err := certPool(ch.Email.TLSCA)
 		if err != nil {
-			return nil, fmt.Errorf("tls_ca %w", err)
+			return nil, fmt.Errorf("tls_ca: %w", err)
 		}
 		return email.New(email.Options{SMTP: ch.Email.SMTP.Reveal(), Password: ch.Email.Password.Reveal(), From: ch.Email.From, To: ch.Email.To, RootCAs: roots})
 	case ch.Webhook != nil:
 		roots, err := certPool(ch.Webhook.TLSCA)
 		if err != nil {
-			return nil, fmt.Errorf("tls_ca %w", err)
+			return nil, fmt.Errorf("tls_ca: %w", err)
 		}
 		return webhook.New(ch.Webhook.URL.Reveal(), ch.Webhook.Secret.Reveal(), notify.HTTPClient(roots))
 	case ch.File != nil:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -54,6 +55,9 @@ func (a *app) checkCoverage(ctx context.Context, s *setup) error {
 	defer st.Close()
 	engine, err := s.engine(st, a.logger(), nil)
 	if err != nil {
+		return err
+	}
+	if err := engine.CheckStored(ctx); err != nil {
 		return err
 	}
 	missing, err := engine.Uncovered(ctx, st)
@@ -108,15 +112,34 @@ func contextFor(ctx context.Context, d time.Duration) (context.Context, context.
 	return context.WithTimeout(context.WithoutCancel(ctx), d)
 }
 
-// watchWarnings finds items that could never match.
+// watchWarnings finds what is valid and yet hardly meant: items that could
+// never match, and alerts that nobody would hear.
 func watchWarnings(cfg *config.Config) []string {
 	var out []string
 	warn := func(path, format string, args ...any) {
 		out = append(out, cfg.At(path, fmt.Sprintf(format, args...)).String())
 	}
+	if len(cfg.Watches) == 0 {
+		warn("watchlist", "nothing is watched: logs are audited, and no signing event is ever reported")
+	}
+	if len(cfg.Notify.Channels) == 0 {
+		warn("notify", "no channel is configured: findings and incidents are stored, and nobody is told")
+	} else if cfg.Notify.Incidents != nil && len(cfg.Notify.Incidents) == 0 {
+		warn("notify.incidents", "nobody hears of integrity incidents")
+	}
+	for _, w := range cfg.Watches {
+		if len(cfg.Notify.Channels) > 0 && w.Notify != nil && len(w.Notify) == 0 {
+			warn(w.Path+".notify", "nobody hears of findings of watch %s", w.Name)
+		}
+	}
 	for _, w := range cfg.Watches {
 		for j, it := range w.Match {
 			path := fmt.Sprintf("%s.match[%d]", w.Path, j)
+			for k, kind := range it.Kind {
+				if names := kindNames(); !strings.ContainsAny(kind, `*?\\`) && !strings.HasPrefix(kind, "re:") && !slices.Contains(names, kind) {
+					warn(fmt.Sprintf("%s.kind[%d]", path, k), "no entry that is understood is of kind %q%s", kind, config.DidYouMean(kind, names))
+				}
+			}
 			if len(it.Digest) > 0 && len(it.Kind) > 0 && onlyEnvelopes(it.Kind) {
 				warn(path+".digest", "entries of kind %s hold the hash of an envelope's payload: the digest of an artifact never matches there", strings.Join(it.Kind, ", "))
 			} else if len(it.Digest) > 0 && len(it.Kind) == 0 {
@@ -128,6 +151,15 @@ func watchWarnings(cfg *config.Config) []string {
 		}
 	}
 	return out
+}
+
+// kindNames are the kinds of entries that are understood.
+func kindNames() []string {
+	var names []string
+	for _, k := range entry.Kinds() {
+		names = append(names, k.Name)
+	}
+	return names
 }
 
 func onlyEnvelopes(kinds []string) bool {

@@ -50,7 +50,7 @@ func (a *app) evidenceCommand() *cobra.Command {
 			if err != nil {
 				return usage(err)
 			}
-			data, err := a.readInput(args[0])
+			data, err := a.readInput(c.Context(), args[0])
 			if err != nil {
 				return err
 			}

@@ -1,13 +1,15 @@
 package main
 
 import (
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
-	"sort"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -39,21 +41,30 @@ artifact. Nothing is verified: certificates are shown as they are. "-" is
 standard input.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			data, err := a.readInput(args[0])
+			data, err := a.readInput(c.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			leaves := leavesIn(data)
+			leaves, err := leavesIn(data)
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
 			var docs []inspected
 			for _, leaf := range leaves {
 				docs = append(docs, inspect(leaf))
 			}
+			switch {
+			case asJSON && len(docs) == 1:
+				err = printJSON(a.stdout, docs[0])
+			case asJSON:
+				err = printJSON(a.stdout, docs)
+			}
+			if err != nil {
+				return err
+			}
 			for i, d := range docs {
 				if asJSON {
-					if err := printJSON(a.stdout, d); err != nil {
-						return err
-					}
-					continue
+					break
 				}
 				if i > 0 {
 					fmt.Fprintln(a.stdout)
@@ -68,11 +79,12 @@ standard input.`,
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print a JSON document for each entry")
+	c.Flags().BoolVar(&asJSON, "json", false, "print a JSON document, or an array of them where the file holds several entries")
 	return c
 }
 
-func (a *app) readInput(name string) ([]byte, error) {
+// readInput reads a file, or standard input for "-", until ctx ends.
+func (a *app) readInput(ctx context.Context, name string) ([]byte, error) {
 	r := a.stdin
 	if name != "-" {
 		f, err := os.Open(name)
@@ -82,18 +94,32 @@ func (a *app) readInput(name string) ([]byte, error) {
 		defer f.Close()
 		r = f
 	}
-	data, err := io.ReadAll(io.LimitReader(r, maxInspect+1))
-	if err == nil && len(data) > maxInspect {
-		err = fmt.Errorf("%s is larger than %d bytes", name, maxInspect)
+	type input struct {
+		data []byte
+		err  error
 	}
-	return data, err
+	read := make(chan input, 1)
+	go func() {
+		data, err := io.ReadAll(io.LimitReader(r, maxInspect+1))
+		read <- input{data, err}
+	}()
+	select {
+	case in := <-read:
+		if in.err == nil && len(in.data) > maxInspect {
+			in.err = fmt.Errorf("%s is larger than %d bytes", name, maxInspect)
+		}
+		return in.data, in.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // leavesIn finds the leaves in a file: those of a bundle, of an entry of
 // either API, or the file itself.
-func leavesIn(data []byte) [][]byte {
+func leavesIn(data []byte) ([][]byte, error) {
 	var bundle struct {
-		VerificationMaterial struct {
+		MediaType            string `json:"mediaType"`
+		VerificationMaterial *struct {
 			TlogEntries []struct {
 				CanonicalizedBody []byte `json:"canonicalizedBody"`
 			} `json:"tlogEntries"`
@@ -102,14 +128,19 @@ func leavesIn(data []byte) [][]byte {
 	}
 	if json.Unmarshal(data, &bundle) == nil {
 		var leaves [][]byte
-		for _, e := range bundle.VerificationMaterial.TlogEntries {
-			leaves = append(leaves, e.CanonicalizedBody)
-		}
-		if len(leaves) > 0 {
-			return leaves
+		if bundle.VerificationMaterial != nil {
+			for _, e := range bundle.VerificationMaterial.TlogEntries {
+				if len(e.CanonicalizedBody) > 0 {
+					leaves = append(leaves, e.CanonicalizedBody)
+				}
+			}
+			if len(leaves) == 0 {
+				return nil, errors.New("a Sigstore bundle without a log entry in it")
+			}
+			return leaves, nil
 		}
 		if bundle.CanonicalizedBody != nil {
-			return [][]byte{bundle.CanonicalizedBody}
+			return [][]byte{bundle.CanonicalizedBody}, nil
 		}
 	}
 	// Rekor v1: objects of one key, the entry's id, alone or in an array.
@@ -126,21 +157,16 @@ func leavesIn(data []byte) [][]byte {
 	}
 	var leaves [][]byte
 	for _, object := range list {
-		var ids []string
-		for id := range object {
-			ids = append(ids, id)
-		}
-		sort.Strings(ids)
-		for _, id := range ids {
+		for _, id := range slices.Sorted(maps.Keys(object)) {
 			if len(id) >= 64 && object[id].Body != nil {
 				leaves = append(leaves, object[id].Body)
 			}
 		}
 	}
 	if len(leaves) > 0 {
-		return leaves
+		return leaves, nil
 	}
-	return [][]byte{data}
+	return [][]byte{data}, nil
 }
 
 func inspect(leaf []byte) inspected {
@@ -158,7 +184,7 @@ func inspect(leaf []byte) inspected {
 		d.Warnings = append(d.Warnings, "signed with a bare key: no watch for a subject can see this entry")
 	}
 	for i := range facts.Identities {
-		d.Identities = append(d.Identities, facts.Identities[i].Report(errors.New("not judged by inspect")))
+		d.Identities = append(d.Identities, facts.Identities[i].Report(entry.ErrNotJudged))
 	}
 	return d
 }
@@ -180,12 +206,7 @@ func (a *app) printInspected(d inspected) {
 		fmt.Fprintf(w, "  Fingerprint: %s\n", id.Fingerprint)
 		if c := id.Certificate; c != nil {
 			fmt.Fprintf(w, "  Certificate: valid from %s to %s\n", stamp(c.NotBefore), stamp(c.NotAfter))
-			var names []string
-			for name := range c.Extensions {
-				names = append(names, name)
-			}
-			sort.Strings(names)
-			for _, name := range names {
+			for _, name := range slices.Sorted(maps.Keys(c.Extensions)) {
 				fmt.Fprintf(w, "  %s: %s\n", name, safe(c.Extensions[name]))
 			}
 		}

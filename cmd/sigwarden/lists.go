@@ -4,13 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/monitor/config"
 	"github.com/sigwarden/sigwarden/monitor/store"
+	"github.com/sigwarden/sigwarden/notify"
+	"github.com/sigwarden/sigwarden/watchlist/policy"
 )
 
 // filterFlags adds the flags that select findings or incidents.
@@ -34,6 +38,39 @@ func parseTimes(f *store.Filter, since, until string) error {
 	return errors.Join(err1, err2)
 }
 
+// known refuses a word that no finding or incident could have: an empty list
+// would look like good news.
+func known(flag, word string, words []string) error {
+	if word == "" || slices.Contains(words, word) {
+		return nil
+	}
+	return usage(fmt.Errorf("--%s %s is not known%s", flag, safe(word), config.DidYouMean(word, words)))
+}
+
+// checkFilter refuses a filter that could select nothing.
+func checkFilter(ctx context.Context, s *setup, st *store.Store, f *store.Filter) error {
+	logs, watches, err := st.Names(ctx)
+	if err != nil {
+		return err
+	}
+	for _, l := range s.logs {
+		logs = append(logs, l.Name)
+	}
+	for _, w := range s.cfg.Watches {
+		watches = append(watches, w.Name)
+	}
+	var kinds, verdicts []string
+	for _, k := range monitor.IncidentKinds() {
+		kinds = append(kinds, k.Kind)
+	}
+	for _, v := range policy.Verdicts() {
+		verdicts = append(verdicts, string(v))
+	}
+	return errors.Join(
+		known("log", f.Log, logs), known("watch", f.Watch, watches), known("kind", f.Kind, kinds), known("verdict", f.Verdict, verdicts),
+		known("state", f.State, monitor.States()), known("severity", f.Severity, config.Severities()))
+}
+
 // listAndShow builds a command with its default subcommand list, and show and
 // ack.
 func (a *app) listAndShow(use, short string, f *store.Filter, flags func(*cobra.Command), list func(context.Context, *store.Store, bool) error, show func(context.Context, *store.Store, string, bool) error) *cobra.Command {
@@ -43,7 +80,12 @@ func (a *app) listAndShow(use, short string, f *store.Filter, flags func(*cobra.
 		if err := parseTimes(f, since, until); err != nil {
 			return err
 		}
-		return a.withStore(c.Context(), func(_ *setup, st *store.Store) error { return list(c.Context(), st, asJSON) })
+		return a.withStore(c.Context(), func(s *setup, st *store.Store) error {
+			if err := checkFilter(c.Context(), s, st, f); err != nil {
+				return err
+			}
+			return list(c.Context(), st, asJSON)
+		})
 	}
 	group := &cobra.Command{Use: use, Short: short, RunE: runList, Args: cobra.NoArgs}
 	listing := &cobra.Command{Use: "list", Short: "List them, oldest first", RunE: runList, Args: cobra.NoArgs}
@@ -81,19 +123,17 @@ func (a *app) findingsCommand() *cobra.Command {
 		c.Flags().StringVar(&f.Watch, "watch", "", "of this watch")
 		c.Flags().StringVar(&f.Verdict, "verdict", "", "malformed, unexpected, untrusted or expected")
 	}, func(ctx context.Context, st *store.Store, asJSON bool) error {
-		list, err := st.Findings(ctx, f)
-		if err != nil {
-			return err
-		}
 		if asJSON {
-			return printJSON(a.stdout, list)
+			array := jsonArray{w: a.stdout}
+			err := st.EachFinding(ctx, f, func(x monitor.Finding) error { return array.add(x) })
+			return errors.Join(err, array.end())
 		}
-		var rows [][]string
-		for _, x := range list {
-			rows = append(rows, []string{x.ID, stamp(x.SeenAt), string(x.Verdict), x.State, x.Watch, fmt.Sprintf("%s/%d", x.Log, x.Index), who(x)})
-		}
-		table(a.stdout, "ID\tSEEN\tVERDICT\tSTATE\tWATCH\tENTRY\tSIGNED AS", rows)
-		return nil
+		t := newTable(a.stdout, "ID\tSEEN\tVERDICT\tSTATE\tWATCH\tENTRY\tSIGNED AS")
+		defer t.end()
+		return st.EachFinding(ctx, f, func(x monitor.Finding) error {
+			t.add(x.ID, stamp(x.SeenAt), string(x.Verdict), x.State, x.Watch, fmt.Sprintf("%s/%d", x.Log, x.Index), who(x))
+			return nil
+		})
 	}, func(ctx context.Context, st *store.Store, id string, asJSON bool) error {
 		x, err := st.Finding(ctx, id)
 		if err != nil {
@@ -102,12 +142,14 @@ func (a *app) findingsCommand() *cobra.Command {
 		if asJSON {
 			return printJSON(a.stdout, x)
 		}
-		fmt.Fprint(a.stdout, monitor.FindingEvent(x).Plain())
+		event := monitor.FindingEvent(x)
+		event.Next = "" // it is this
+		fmt.Fprint(a.stdout, event.Plain())
 		fmt.Fprintf(a.stdout, "\nState: %s\n", x.State)
 		if x.Note != "" {
 			fmt.Fprintf(a.stdout, "Note: %s\n", safe(x.Note))
 		}
-		fmt.Fprintf(a.stdout, "Evidence for others: sigwarden evidence export %s -o %s.zip\n", x.ID, x.ID)
+		fmt.Fprintf(a.stdout, "Evidence for others: %s\n", a.withConfig(fmt.Sprintf("sigwarden evidence export %s -o %s.zip", x.ID, x.ID)))
 		return nil
 	})
 }
@@ -126,7 +168,8 @@ func who(f monitor.Finding) string {
 
 func (a *app) incidentsCommand() *cobra.Command {
 	var f store.Filter
-	return a.listAndShow("incidents", "What is or was wrong with a log, or with the monitoring itself", &f, func(c *cobra.Command) {
+	var kept string
+	c := a.listAndShow("incidents", "What is or was wrong with a log, or with the monitoring itself", &f, func(c *cobra.Command) {
 		c.Flags().StringVar(&f.Kind, "kind", "", "of this kind")
 	}, func(ctx context.Context, st *store.Store, asJSON bool) error {
 		list, err := st.Incidents(ctx, f)
@@ -136,21 +179,27 @@ func (a *app) incidentsCommand() *cobra.Command {
 		if asJSON {
 			return printJSON(a.stdout, list)
 		}
-		var rows [][]string
+		t := newTable(a.stdout, "ID\tOPENED\tCLASS\tKIND\tSTATE\tSEVERITY\tLOG")
 		for _, x := range list {
-			rows = append(rows, []string{x.ID, stamp(x.OpenedAt), x.Class, x.Kind, x.State, x.Severity, x.Log})
+			t.add(x.ID, stamp(x.OpenedAt), x.Class, x.Kind, x.State, x.Severity, x.Log)
 		}
-		table(a.stdout, "ID\tOPENED\tCLASS\tKIND\tSTATE\tSEVERITY\tLOG", rows)
+		t.end()
 		return nil
 	}, func(ctx context.Context, st *store.Store, id string, asJSON bool) error {
 		x, err := st.Incident(ctx, id)
 		if err != nil {
 			return err
 		}
-		if asJSON {
-			return printJSON(a.stdout, x)
+		if kept != "" {
+			return a.printKept(x, kept)
 		}
-		fmt.Fprint(a.stdout, monitor.IncidentEvent("", x, x.OpenedAt).Plain())
+		if asJSON {
+			return printJSON(a.stdout, withKept(x))
+		}
+		event := monitor.IncidentEvent(notify.IncidentOpened, x, x.OpenedAt)
+		event.Next = "" // it is this
+		event.Title = fmt.Sprintf("%s incident, %s: %s", x.Class, x.State, x.Kind)
+		fmt.Fprint(a.stdout, event.Plain())
 		fmt.Fprintf(a.stdout, "\nState: %s\nDetails: %s\n", x.State, safe(string(x.Details)))
 		if x.Resolved != nil {
 			fmt.Fprintf(a.stdout, "Resolved: %s\n", stamp(*x.Resolved))
@@ -161,9 +210,47 @@ func (a *app) incidentsCommand() *cobra.Command {
 		for _, e := range x.Evidence {
 			fmt.Fprintf(a.stdout, "Kept: %s (%d bytes)\n", safe(e.Name), len(e.Data))
 		}
+		if len(x.Evidence) > 0 {
+			fmt.Fprintf(a.stdout, "To see what was kept: %s\n", a.withConfig("sigwarden incidents show "+x.ID+" --kept NAME"))
+		}
 		if x.Kind == monitor.KindFork {
-			fmt.Fprintf(a.stdout, "Evidence for others: sigwarden evidence export %s -o %s.zip\n", x.ID, x.ID)
+			fmt.Fprintf(a.stdout, "Evidence for others: %s\n", a.withConfig(fmt.Sprintf("sigwarden evidence export %s -o %s.zip", x.ID, x.ID)))
 		}
 		return nil
 	})
+	for _, sub := range c.Commands() {
+		if sub.Name() == "show" {
+			sub.Flags().StringVar(&kept, "kept", "", "print this piece of the evidence as it was kept")
+		}
+	}
+	return c
+}
+
+// printKept prints one piece of evidence, byte by byte.
+func (a *app) printKept(x monitor.Incident, name string) error {
+	var names []string
+	for _, e := range x.Evidence {
+		if e.Name == name {
+			_, err := a.stdout.Write(e.Data)
+			return err
+		}
+		names = append(names, e.Name)
+	}
+	return known("kept", name, names)
+}
+
+// withKept is the document of an incident with its evidence in it.
+func withKept(x monitor.Incident) any {
+	type piece struct {
+		Name string `json:"name"`
+		Data []byte `json:"data"` // base64
+	}
+	kept := []piece{}
+	for _, e := range x.Evidence {
+		kept = append(kept, piece{e.Name, e.Data})
+	}
+	return struct {
+		monitor.Incident
+		Kept []piece `json:"kept"`
+	}{x, kept}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -17,6 +18,8 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// The first signal asks to stop, a second one does not ask.
+	context.AfterFunc(ctx, stop)
 	if os.Getenv("GOGC") == "" {
 		// What is alive is small, and a scan makes much that dies at once: letting
 		// the heap grow to three times that costs 40 MB and saves a tenth of the time.
@@ -56,13 +59,17 @@ func usage(err error) error { return &status{exitUsage, err} }
 
 // run is the whole program below the operating system.
 func run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
-	a := &app{getenv: getenv, stdin: stdin, stdout: stdout, stderr: stderr}
+	out := &sticky{Writer: stdout}
+	a := &app{getenv: getenv, stdin: stdin, stdout: out, stderr: stderr}
 	root := a.command()
 	root.SetArgs(args)
 	root.SetIn(stdin)
-	root.SetOut(stdout)
+	root.SetOut(out)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
+	if failure := out.failure(); err == nil && failure != nil {
+		err = &status{exitFailed, fmt.Errorf("what was to be printed could not be written: %w", failure)}
+	}
 	if err == nil {
 		return exitOK
 	}
@@ -97,8 +104,20 @@ evidence that does not hold. When several apply, the highest is returned.`,
 	root.AddCommand(a.runCommand(), a.demoCommand(), a.checkCommand(), a.statusCommand(), a.findingsCommand(), a.incidentsCommand(),
 		a.logsCommand(), a.scanCommand(), a.inspectCommand(), a.evidenceCommand(), a.notifyCommand(), a.versionCommand())
 	root.InitDefaultCompletionCmd()
+	root.SetHelpCommand(helpCommand(root))
 	wrap(root)
 	return root
+}
+
+// helpCommand is cobra's, save that a command which does not exist is an error.
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{Use: "help [COMMAND]", Short: "Help about a command", RunE: func(_ *cobra.Command, args []string) error {
+		c, rest, err := root.Find(args)
+		if err != nil || len(rest) > 0 {
+			return usage(fmt.Errorf("unknown command %q; see sigwarden --help", strings.Join(args, " ")))
+		}
+		return c.Help()
+	}}
 }
 
 // wrap gives errors of commands exit status 1, unless they bring their own, and

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -22,17 +23,74 @@ func printJSON(w io.Writer, v any) error {
 // safe makes text that strangers may have written fit for a terminal.
 func safe(s string) string { return notify.Clean(s, 2000) }
 
-// table prints rows under a heading, in columns.
-func table(w io.Writer, heading string, rows [][]string) {
-	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(t, heading)
-	for _, r := range rows {
-		for i := range r {
-			r[i] = safe(r[i])
-		}
-		fmt.Fprintln(t, strings.Join(r, "\t"))
+// jsonArray prints a JSON array, one element after the other.
+type jsonArray struct {
+	w     io.Writer
+	begun bool
+}
+
+func (j *jsonArray) add(v any) error {
+	doc, err := json.MarshalIndent(v, "  ", "  ")
+	if err != nil {
+		return err
 	}
-	t.Flush()
+	lead := ",\n  "
+	if !j.begun {
+		j.begun, lead = true, "[\n  "
+	}
+	_, err = fmt.Fprintf(j.w, "%s%s", lead, doc)
+	return err
+}
+
+func (j *jsonArray) end() error {
+	text := "\n]\n"
+	if !j.begun {
+		text = "[]\n"
+	}
+	_, err := io.WriteString(j.w, text)
+	return err
+}
+
+// table prints rows under a heading, in columns.
+type table struct{ w *tabwriter.Writer }
+
+func newTable(w io.Writer, heading string) *table {
+	t := &table{tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)}
+	fmt.Fprintln(t.w, heading)
+	return t
+}
+
+func (t *table) add(cells ...string) {
+	for i := range cells {
+		cells[i] = safe(cells[i])
+	}
+	fmt.Fprintln(t.w, strings.Join(cells, "\t"))
+}
+
+func (t *table) end() { t.w.Flush() }
+
+// sticky remembers the first error of writing: a full disk behind standard
+// output must not pass for success.
+type sticky struct {
+	io.Writer
+	mu  sync.Mutex
+	err error
+}
+
+func (s *sticky) Write(p []byte) (int, error) {
+	n, err := s.Writer.Write(p)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		s.err = err
+	}
+	return n, err
+}
+
+func (s *sticky) failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
 }
 
 func stamp(t time.Time) string {

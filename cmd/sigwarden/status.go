@@ -42,15 +42,15 @@ func (a *app) statusCommand() *cobra.Command {
 }
 
 func (a *app) printStatus(s monitor.Status) {
-	var rows [][]string
+	t := newTable(a.stdout, "LOG\tSTATE\tVERIFIED\tSCANNED\tLAG\tCOVERAGE\tGAPS\tLAST POLL")
 	for _, l := range s.Logs {
 		last := "never"
 		if l.LastPoll != nil {
 			last = stamp(*l.LastPoll)
 		}
-		rows = append(rows, []string{l.Name, l.State, fmt.Sprint(l.Verified.Size), fmt.Sprint(l.Scanned), fmt.Sprint(l.Lag), ranges(l.Coverage), fmt.Sprint(len(l.Gaps)), last})
+		t.add(l.Name, l.State, fmt.Sprint(l.Verified.Size), fmt.Sprint(l.Scanned), fmt.Sprint(l.Lag), ranges(l.Coverage), fmt.Sprint(len(l.Gaps)), last)
 	}
-	table(a.stdout, "LOG\tSTATE\tVERIFIED\tSCANNED\tLAG\tCOVERAGE\tGAPS\tLAST POLL", rows)
+	t.end()
 	for _, l := range s.Logs {
 		for _, g := range l.Gaps {
 			fmt.Fprintf(a.stdout, "%s: entries [%d, %d) are missing: %s\n", safe(l.Name), g.From, g.To, g.Reason)
@@ -59,20 +59,21 @@ func (a *app) printStatus(s monitor.Status) {
 			fmt.Fprintf(a.stdout, "%s: last poll failed: %s\n", safe(l.Name), safe(*l.Error))
 		}
 		if l.Incident != "" {
-			fmt.Fprintf(a.stdout, "%s: halted by incident %s; see `sigwarden incidents show %s`\n", safe(l.Name), l.Incident, l.Incident)
+			fmt.Fprintf(a.stdout, "%s: halted by incident %s; look at it with %s, then let the log go on with %s\n", safe(l.Name), l.Incident,
+				a.withConfig("sigwarden incidents show "+l.Incident), safe(a.resumeHint(l.Name, l.Incident)))
 		}
 	}
 	if len(s.Channels) > 0 {
-		rows = nil
+		fmt.Fprintln(a.stdout)
+		t := newTable(a.stdout, "CHANNEL\tPENDING\tFAILED\tLAST SUCCESS")
 		for _, ch := range s.Channels {
 			last := "never"
 			if ch.LastSuccess != nil {
 				last = stamp(*ch.LastSuccess)
 			}
-			rows = append(rows, []string{ch.Name, fmt.Sprint(ch.Pending), fmt.Sprint(ch.Failed), last})
+			t.add(ch.Name, fmt.Sprint(ch.Pending), fmt.Sprint(ch.Failed), last)
 		}
-		fmt.Fprintln(a.stdout)
-		table(a.stdout, "CHANNEL\tPENDING\tFAILED\tLAST SUCCESS", rows)
+		t.end()
 	}
 	fmt.Fprintf(a.stdout, "\nOpen: %d findings, %d incidents\n", s.Findings.Open, s.Incidents.Open)
 }

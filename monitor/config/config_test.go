@@ -155,6 +155,9 @@ func TestBadConfigurations(t *testing.T) {
 		{"from: a@b.example", "from: nobody", 33, "no e-mail address"},
 		{"incidents: [lines]", "incidents: [linse]", 36, `did you mean "lines"?`},
 		{"listen: 127.0.0.1:8480", "listen: 8480", 39, "is no address"},
+		{"listen: 127.0.0.1:8480", "listen: localhost:99999", 39, "is no address"},
+		{"    parallel: 8", "    parallel: 1.5", 12, "no whole number"},
+		{"      - subject: x", "      - subject: []", 21, "is an empty list"},
 		{"http:\n", "trust: {sigstore: public-good}\nhttp:\n", 38, "trust.sigstore"},
 		{"  - name: internal\n    type: rekor-v2", "  - sigstore: rekor", 4, "logs of `sigstore:`"},
 		{"state: state/s.db", "state: &a state/s.db", 1, "anchors"},
@@ -195,6 +198,43 @@ func TestBadConfigurations(t *testing.T) {
 		if _, err := Parse(filepath.Join(dir, "c.yaml"), []byte(text), env); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
+	}
+}
+
+// TestSecretsAreNotQuoted: whatever is wrong with a line, a credential in it is
+// not printed.
+func TestSecretsAreNotQuoted(t *testing.T) {
+	const head = "state: s.db\nlogs:\n  - {type: rekor-v2, url: 'https://r.example', public_key: '" + vkey + "', ca: ca.pem}\n"
+	for _, channel := range []string{
+		"slack: {token: xoxb-SECRET, chanel: C1}",
+		"slack: xoxb-SECRET",
+		"slack: {tokn: SECRET, channel: C1}",
+		"slack: {token: [SECRET], channel: C1}",
+		"webhook: {url: https://h.example/SECRET, secret: [x]}",
+		"webhook: https://h.example/SECRET",
+		"webhook: {url: {a: SECRET}, secret: x}",
+		"email: {smtp: 'smtps://u:SECRET@m.example', password: SECRET, from: nobody, to: [a@b.example]}",
+		"email: {smtp: 'smtps://m.example', passwd: SECRET, from: a@b.example, to: []}",
+		"webhook: {url: env:NOTSET, secret: SECRET}",
+		"webhook: {url: &a SECRET, secret: *a}",
+		"webhook: {url: SECRET, secret: SECRET",
+		"webhok: SECRET",
+		"webhook:\n        url: https://h.example/x\n        secrt: SECRET",
+		"webhook:\n        url:\n          - SECRET\n        secret: x",
+	} {
+		for _, layout := range []string{"notify:\n  channels:\n    - name: c\n      %s\n", "notify:\n  channels:\n  - name: c\n    file: {path: x}\n  - name: d\n    %s\nhttp: {listen: '127.0.0.1:1'}\n"} {
+			_, err := Parse(filepath.Join(folder(t), "c.yaml"), []byte(head+fmt.Sprintf(layout, channel)), env)
+			if err == nil {
+				t.Errorf("%s: accepted", channel)
+			} else if strings.Contains(err.Error(), "SECRET") {
+				t.Errorf("%s: a secret is printed:\n%v", channel, err)
+			}
+		}
+	}
+	// In a document that is JSON, everything may be on one line.
+	_, err := Parse("c.yaml", []byte(`{"stat": "x", "notify": {"channels": [{"name": "c", "webhook": {"url": "SECRET", "secret": "SECRET"}}]}}`), env)
+	if err == nil || strings.Contains(err.Error(), "SECRET") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -22,12 +22,13 @@ var DefaultPaths = []string{"sigwarden.yaml", "/etc/sigwarden/sigwarden.yaml"}
 
 // Find returns the configuration file to use: the one that is named, or the
 // first of the default ones that exists.
-func Find(named string, exists func(string) bool) (string, error) {
+func Find(named string, lstat func(string) (fs.FileInfo, error)) (string, error) {
 	if named != "" {
 		return named, nil
 	}
 	for _, p := range DefaultPaths {
-		if exists(p) {
+		// One that is there and cannot be read must not be passed over for another.
+		if _, err := lstat(p); !errors.Is(err, fs.ErrNotExist) {
 			return p, nil
 		}
 	}
@@ -96,7 +97,6 @@ func (c *Config) readTrust(n ast.Node, path string) {
 func (c *Config) readLog(n ast.Node, path string) {
 	f := c.file
 	l := Log{Path: path, Entries: true, Start: "latest"}
-	var parallel float64
 	before := len(f.issues)
 	f.mapping(n, path, "a log", map[string]field{
 		"sigstore": func(n ast.Node, p string) {
@@ -123,11 +123,10 @@ func (c *Config) readLog(n ast.Node, path string) {
 		"entries":             f.boolean(&l.Entries),
 		"schedule":            f.schedule(&l.Schedule),
 		"requests_per_second": f.number(&l.RequestsPerSecond, 0.01, 10000),
-		"parallel":            f.number(&parallel, 1, 1024),
+		"parallel":            f.whole(&l.Parallel, 1, 1024),
 		"stale_after":         f.duration(&l.StaleAfter),
 		"tls_ca":              f.pem(&l.TLSCA),
 	})
-	l.Parallel = int(parallel)
 	if len(f.issues) > before {
 		return // what follows from a broken log would only distract
 	}
@@ -186,7 +185,7 @@ func (c *Config) readWatch(n ast.Node, path string) {
 		"match":     func(n ast.Node, p string) { f.list(n, p, "match", c.readItem(&w.Match)) },
 		"expect":    func(n ast.Node, p string) { f.list(n, p, "expect", c.readItem(&w.Expect)) },
 		"severity":  f.oneOf(&w.Severity, "severity", Severities()...),
-		"notify":    f.texts(&w.Notify),
+		"notify":    f.names(&w.Notify),
 		"untrusted": f.oneOf(&w.Untrusted, "way to treat untrusted certificates", "record", "alert", "ignore"),
 	}, "name", "match")
 	c.Watches = append(c.Watches, w)
@@ -208,7 +207,7 @@ func (c *Config) readItem(into *[]Item) field {
 				case *ast.MappingValueNode:
 					values = []*ast.MappingValueNode{m}
 				default:
-					f.fail(n, p, "extensions is a %s, want names with values", kindOf(n))
+					f.fail(n, p, "extensions is a %s, want names with values", f.found(n))
 				}
 				for _, v := range values {
 					name := v.Key.GetToken().Value
@@ -231,8 +230,8 @@ func (c *Config) readNotify(n ast.Node, path string) {
 	f := c.file
 	f.mapping(n, path, "notify", map[string]field{
 		"channels":  func(n ast.Node, p string) { f.list(n, p, "channels", c.readChannel) },
-		"incidents": f.texts(&c.Notify.Incidents),
-		"health":    f.texts(&c.Notify.Health),
+		"incidents": f.names(&c.Notify.Incidents),
+		"health":    f.names(&c.Notify.Health),
 	})
 }
 
@@ -336,6 +335,9 @@ func (c *Config) checkAll() {
 		}
 		channels[ch.Name] = true
 		known = append(known, ch.Name)
+		if ch.File != nil && strings.HasPrefix(ch.File.Path, c.State) {
+			bad(ch.Path+".file.path", "%s is, or may become, a file of the state; write alerts elsewhere", ch.File.Path)
+		}
 	}
 	check := func(path string, list []string) {
 		for i, name := range list {
@@ -357,7 +359,11 @@ func (c *Config) checkAll() {
 }
 
 func (c *Config) checkListen() {
-	if _, _, err := net.SplitHostPort(c.HTTP.Listen); err != nil {
+	_, port, err := net.SplitHostPort(c.HTTP.Listen)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
 		c.file.issues = append(c.file.issues, c.file.at("http.listen", fmt.Sprintf("%q is no address like 127.0.0.1:8480", c.HTTP.Listen)))
 	}
 }

@@ -1,10 +1,12 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -45,10 +47,50 @@ func (f *file) at(path, message string) Issue {
 
 func (f *file) issue(line, col int, path, message string) Issue {
 	i := Issue{File: f.name, Line: line, Col: col, Path: path, Message: message}
-	if line >= 1 && line <= len(f.lines) {
+	if line >= 1 && line <= len(f.lines) && !f.private(line) {
 		i.Source = f.lines[line-1]
 	}
 	return i
+}
+
+// notifyKey begins the section that holds credentials, private lines that may
+// hold one wherever they stand: what was misspelt is not known to be a secret.
+var (
+	notifyKey = regexp.MustCompile(`^(\s*)["']?notify["']?\s*:`)
+	otherKey  = regexp.MustCompile(`^(\s*)["']?[A-Za-z_]`)
+	private   = regexp.MustCompile(`(?i)\b(notify|token|secret|password|webhook|smtp|slack|email)["']?\s*:|xox|whsec_|://[^/\s]*@`)
+)
+
+// private reports whether a line may hold a credential: then it is not quoted.
+func (f *file) private(line int) bool {
+	if private.MatchString(f.lines[line-1]) {
+		return true
+	}
+	for i := line - 1; i >= 0; i-- {
+		if m := notifyKey.FindStringSubmatch(f.lines[i]); m != nil && i < line-1 {
+			// In it, unless a key that stands no deeper has ended it.
+			for _, l := range f.lines[i+1 : line] {
+				if k := otherKey.FindStringSubmatch(l); k != nil && len(k[1]) <= len(m[1]) {
+					return false
+				}
+			}
+			return true
+		}
+	}
+	return false
+}
+
+// found describes a node in a message; not its text where that may be secret.
+func (f *file) found(n ast.Node) string {
+	line, _ := place(n)
+	if line >= 1 && line <= len(f.lines) && f.private(line) {
+		switch n.(type) {
+		case *ast.MappingNode, *ast.MappingValueNode, *ast.SequenceNode, *ast.NullNode:
+		default:
+			return "value"
+		}
+	}
+	return kindOf(n)
 }
 
 // fail books what is wrong at a node.
@@ -74,6 +116,7 @@ func place(n ast.Node) (line, col int) {
 
 // parse reads YAML and returns the mapping at its top.
 func parse(name string, data []byte) (*file, ast.Node, error) {
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	f := &file{name: name, lines: strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n"), places: map[string][2]int{}}
 	tree, err := parser.ParseBytes(data, 0)
 	if err != nil {
@@ -124,7 +167,7 @@ func (f *file) mapping(n ast.Node, path, what string, fields map[string]field, r
 		values = []*ast.MappingValueNode{m}
 	case *ast.NullNode:
 	default:
-		f.fail(n, path, "%s is a %s, want keys with values", what, kindOf(n))
+		f.fail(n, path, "%s is a %s, want keys with values", what, f.found(n))
 		return
 	}
 	seen := map[string]bool{}
@@ -165,7 +208,7 @@ func (f *file) list(n ast.Node, path, what string, read field) {
 	s, ok := n.(*ast.SequenceNode)
 	if !ok {
 		if _, null := n.(*ast.NullNode); !null {
-			f.fail(n, path, "%s is a %s, want a list", what, kindOf(n))
+			f.fail(n, path, "%s is a %s, want a list", what, f.found(n))
 		}
 		return
 	}
@@ -199,7 +242,7 @@ func (f *file) text(n ast.Node, path string) (string, bool) {
 	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
 		return n.GetToken().Value, true
 	}
-	f.fail(n, path, "want a text, found a %s", kindOf(n))
+	f.fail(n, path, "want a text, found a %s", f.found(n))
 	return "", false
 }
 
@@ -214,8 +257,19 @@ func (f *file) into(s *string) field {
 	}
 }
 
-// texts reads a text or a list of texts.
+// texts reads a text or a list of texts. An empty list is refused: as a rule it
+// would fit nothing, or be no rule at all.
 func (f *file) texts(out *[]string) field {
+	return func(n ast.Node, path string) {
+		f.names(out)(n, path)
+		if *out != nil && len(*out) == 0 {
+			f.fail(n, path, "is an empty list; name at least one value, or leave the key out")
+		}
+	}
+}
+
+// names is texts, where none at all is meant by an empty list.
+func (f *file) names(out *[]string) field {
 	return func(n ast.Node, path string) {
 		if _, ok := n.(*ast.SequenceNode); ok {
 			*out = []string{}
@@ -256,7 +310,7 @@ func (f *file) boolean(b *bool) field {
 			*b = v.Value
 			return
 		}
-		f.fail(n, path, "want true or false, found a %s", kindOf(n))
+		f.fail(n, path, "want true or false, found a %s", f.found(n))
 	}
 }
 
@@ -284,6 +338,21 @@ func (f *file) number(out *float64, lowest, highest float64) field {
 		v, err := strconv.ParseFloat(text, 64)
 		if err != nil || !(v >= lowest && v <= highest) {
 			f.fail(n, path, "%q is no number from %g to %g", text, lowest, highest)
+			return
+		}
+		*out = v
+	}
+}
+
+func (f *file) whole(out *int, lowest, highest int) field {
+	return func(n ast.Node, path string) {
+		text, ok := f.text(n, path)
+		if !ok {
+			return
+		}
+		v, err := strconv.Atoi(text)
+		if err != nil || v < lowest || v > highest {
+			f.fail(n, path, "%q is no whole number from %d to %d", text, lowest, highest)
 			return
 		}
 		*out = v

@@ -133,7 +133,7 @@ func reading(f *entry.Facts, err error) []string {
 		out = append(out, "the entry is about an artifact with digest "+d)
 	}
 	for i := range f.Identities {
-		r := f.Identities[i].Report(nil)
+		r := f.Identities[i].Report(entry.ErrNotJudged)
 		who := fmt.Sprintf("signer %d is a key with fingerprint %s", i+1, r.Fingerprint)
 		if r.Certificate != nil {
 			who = fmt.Sprintf("signer %d is a certificate with fingerprint %s for %q", i+1, r.Fingerprint, r.Subjects)

@@ -3,12 +3,15 @@
 package trust
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,6 +36,7 @@ type Authority struct {
 type LogKey struct {
 	Origin string
 	Key    note.Verifier
+	SPKI   []byte // DER SubjectPublicKeyInfo
 }
 
 // Root is a parsed trusted root.
@@ -53,6 +57,12 @@ func (r *Root) Key(origin string) []note.Verifier {
 		}
 	}
 	return keys
+}
+
+func (r *Root) has(origin string, key note.Verifier, spki []byte) bool {
+	return slices.ContainsFunc(r.Logs, func(l LogKey) bool {
+		return l.Origin == origin && l.Key.KeyHash() == key.KeyHash() && bytes.Equal(l.SPKI, spki)
+	})
 }
 
 // The parts of dev.sigstore.trustroot.v1.TrustedRoot that are used.
@@ -88,16 +98,17 @@ const mediaType = "application/vnd.dev.sigstore.trustedroot"
 
 // ReadRoot reads a trusted_root.json.
 func ReadRoot(path string) (*Root, error) {
-	info, err := os.Stat(path)
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	if info.Size() > maxRoot {
-		return nil, fmt.Errorf("%s has %d bytes, more than any trusted root", path, info.Size())
-	}
-	data, err := os.ReadFile(path)
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxRoot+1))
 	if err != nil {
 		return nil, err
+	}
+	if len(data) > maxRoot {
+		return nil, fmt.Errorf("%s has more than %d bytes, as no trusted root has", path, maxRoot)
 	}
 	root, err := ParseRoot(data)
 	if err != nil {
@@ -113,6 +124,10 @@ func ParseRoot(data []byte) (*Root, error) {
 	var doc rootJSON
 	if err := json.Unmarshal(data, &doc); err != nil {
 		return nil, fmt.Errorf("not a trusted root: %w", err)
+	}
+	var keys map[string]json.RawMessage
+	if err := json.Unmarshal(data, &keys); err == nil && len(keys) == 0 {
+		return &Root{}, nil // SPEC: interface: an empty root is valid
 	}
 	if !strings.HasPrefix(doc.MediaType, mediaType) {
 		return nil, fmt.Errorf("not a trusted root: media type %.80q, want one that begins with %s", doc.MediaType, mediaType)
@@ -132,7 +147,10 @@ func ParseRoot(data []byte) (*Root, error) {
 			r.Problems = append(r.Problems, fmt.Errorf("log %.100q: its log id begins with %.4x, its key gives %08x", t.BaseURL, t.LogID.KeyID, key.KeyHash()))
 			continue
 		}
-		r.Logs = append(r.Logs, LogKey{origin, key})
+		if r.has(origin, key, t.PublicKey.RawBytes) {
+			continue // one key may be listed for several times of validity
+		}
+		r.Logs = append(r.Logs, LogKey{origin, key, t.PublicKey.RawBytes})
 	}
 	for _, ca := range doc.CertificateAuthorities {
 		a := Authority{ValidFrom: ca.ValidFor.Start, ValidUntil: ca.ValidFor.End}
@@ -142,8 +160,11 @@ func ParseRoot(data []byte) (*Root, error) {
 			err = errors.Join(err, parseErr)
 			a.Chain = append(a.Chain, cert)
 		}
-		if err != nil || len(a.Chain) == 0 {
-			r.Problems = append(r.Problems, fmt.Errorf("certificate authority %.100q: no usable chain: %w", ca.URI, errors.Join(err)))
+		if err == nil {
+			err = checkChain(a.Chain)
+		}
+		if err != nil {
+			r.Problems = append(r.Problems, fmt.Errorf("certificate authority %.100q: %w", ca.URI, err))
 			continue
 		}
 		r.Authorities = append(r.Authorities, a)
@@ -151,32 +172,39 @@ func ParseRoot(data []byte) (*Root, error) {
 	return r, nil
 }
 
+// maxChain bounds the certificates of one authority.
+const maxChain = 10
+
+// checkChain checks that certificates are those of an authority, each issued by
+// the next one.
+func checkChain(chain []*x509.Certificate) error {
+	if len(chain) == 0 || len(chain) > maxChain {
+		return fmt.Errorf("chain of %d certificates, want 1 to %d", len(chain), maxChain)
+	}
+	for i, c := range chain {
+		if !c.IsCA {
+			return fmt.Errorf("certificate %q is not that of an authority", c.Subject)
+		}
+		if i > 0 && !bytes.Equal(chain[i-1].RawIssuer, c.RawSubject) {
+			return fmt.Errorf("certificate %q was not issued by the next one, %q; want leaf-to-root order", chain[i-1].Subject, c.Subject)
+		}
+	}
+	return nil
+}
+
 // ParsePEM reads certificate authorities from PEM text. Certificates in
 // leaf-to-root order make one authority; each self-signed one ends a chain, so
 // that several chains may follow each other.
 func ParsePEM(text string) ([]Authority, error) {
-	if len(text) > maxPEM {
-		return nil, fmt.Errorf("%d bytes, more than any chain of certificates", len(text))
+	certs, err := ParseCertificates(text)
+	if err != nil {
+		return nil, err
 	}
 	var all []Authority
 	var chain []*x509.Certificate
-	for rest := []byte(text); ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			if strings.TrimSpace(string(rest)) != "" && len(all)+len(chain) == 0 {
-				return nil, errors.New("no PEM block found")
-			}
-			break
-		}
-		if block.Type != "CERTIFICATE" {
-			return nil, fmt.Errorf("PEM block is a %q, want a \"CERTIFICATE\"", block.Type)
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, err
-		}
+	for _, cert := range certs {
 		chain = append(chain, cert)
-		if string(cert.RawIssuer) == string(cert.RawSubject) {
+		if bytes.Equal(cert.RawIssuer, cert.RawSubject) {
 			all = append(all, Authority{Chain: chain})
 			chain = nil
 		}
@@ -185,8 +213,41 @@ func ParsePEM(text string) ([]Authority, error) {
 		// Without a root the last certificate is trusted as it is.
 		all = append(all, Authority{Chain: chain})
 	}
-	if len(all) == 0 {
-		return nil, errors.New("no certificate found")
+	for _, a := range all {
+		if err := checkChain(a.Chain); err != nil {
+			return nil, err
+		}
 	}
 	return all, nil
+}
+
+// ParseCertificates reads certificates from PEM text: at least one, and nothing
+// that is broken or of another type.
+func ParseCertificates(text string) ([]*x509.Certificate, error) {
+	if len(text) > maxPEM {
+		return nil, fmt.Errorf("%d bytes, more than any chain of certificates", len(text))
+	}
+	var certs []*x509.Certificate
+	blocks := strings.Count(text, "-----BEGIN")
+	for rest := []byte(text); ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("PEM block is a %q, want a \"CERTIFICATE\"", block.Type)
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d: %w", len(certs)+1, err)
+		}
+		certs = append(certs, cert)
+	}
+	if len(certs) == 0 {
+		return nil, errors.New("no certificate found")
+	}
+	if len(certs) != blocks {
+		return nil, fmt.Errorf("%d PEM blocks begin, %d can be read: one is damaged or cut short", blocks, len(certs))
+	}
+	return certs, nil
 }

@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,7 +29,7 @@ func newCollector(opts Options) *collector {
 		opts:              opts,
 		verified:          d("log_verified_size", "Size of the newest checkpoint that was proven to extend all before it.", "log"),
 		scanned:           d("log_scanned_size", "Number of leaves that were read and proven.", "log"),
-		head:              d("log_head_size", "Size of the head that the scan runs towards.", "log"),
+		head:              d("log_head_size", "Size of the validly signed checkpoint that the last poll saw, accepted or not.", "log"),
 		success:           d("log_last_poll_success_timestamp_seconds", "When the last poll succeeded.", "log"),
 		state:             d("log_state", "1 for the state that the log is in, 0 for the others.", "log", "state"),
 		entries:           d("entries_scanned_total", "Entries that were read and proven.", "log"),
@@ -46,6 +47,7 @@ func newCollector(opts Options) *collector {
 func (c *collector) Describe(chan<- *prometheus.Desc) {}
 
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	// The interface of the library has no context.
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
@@ -56,13 +58,13 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	status, err := c.opts.Status(ctx)
 	if err != nil {
-		ch <- prometheus.NewInvalidMetric(c.verified, err)
+		c.fail(ch, c.verified, err)
 		return
 	}
 	for _, l := range status.Logs {
 		gauge(c.verified, float64(l.Verified.Size), l.Name)
 		gauge(c.scanned, float64(l.Scanned), l.Name)
-		gauge(c.head, float64(l.Scanned+l.Lag), l.Name)
+		gauge(c.head, float64(l.Signed), l.Name)
 		if !l.LastSuccess.IsZero() {
 			gauge(c.success, float64(l.LastSuccess.UnixMilli())/1000, l.Name)
 		}
@@ -91,10 +93,17 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	open, err := c.opts.OpenIncidents(ctx)
 	if err != nil {
-		ch <- prometheus.NewInvalidMetric(c.incidents, err)
+		c.fail(ch, c.incidents, err)
 		return
 	}
 	for key, n := range open {
 		gauge(c.incidents, float64(n), key[0], key[1])
 	}
+}
+
+// fail makes the whole scrape fail: numbers that are silently missing would be
+// taken for none. What went wrong is for the log of the process.
+func (c *collector) fail(ch chan<- prometheus.Metric, d *prometheus.Desc, err error) {
+	c.opts.Log.Error("the store cannot be read for metrics", "error", err)
+	ch <- prometheus.NewInvalidMetric(d, errors.New("the store cannot be read; the log of this process says why"))
 }

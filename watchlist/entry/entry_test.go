@@ -244,7 +244,7 @@ func TestChains(t *testing.T) {
 		if (err == nil) != tc.want {
 			t.Errorf("%s: %v", tc.name, err)
 		}
-		if r := f.Identities[0].Report(err); r.Certificate.Trusted != tc.want || r.Fingerprint != tc.signer.Fingerprint() {
+		if r := f.Identities[0].Report(err); *r.Certificate.Trusted != tc.want || r.Fingerprint != tc.signer.Fingerprint() {
 			t.Errorf("%s: report %+v", tc.name, r)
 		}
 		if (&entry.Authorities{}).Verify(&f.Identities[0]) == nil {

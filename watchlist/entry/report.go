@@ -1,6 +1,13 @@
 package entry
 
-import "time"
+import (
+	"errors"
+	"time"
+)
+
+// ErrNotJudged stands for the outcome of Authorities.Verify where nobody was
+// asked.
+var ErrNotJudged = errors.New("not judged")
 
 // Report is an identity as outputs show it.
 type Report struct {
@@ -12,7 +19,7 @@ type Report struct {
 
 // CertificateReport is what an identity's certificate says.
 type CertificateReport struct {
-	Trusted    bool              `json:"trusted"`
+	Trusted    *bool             `json:"trusted,omitempty"` // nil: not judged
 	Untrusted  string            `json:"untrusted_reason,omitempty"`
 	NotBefore  time.Time         `json:"not_before"`
 	NotAfter   time.Time         `json:"not_after"`
@@ -34,9 +41,13 @@ func (id *Identity) Report(untrusted error) Report {
 	if id.Certificate == nil {
 		return r
 	}
-	r.Certificate = &CertificateReport{Trusted: untrusted == nil, NotBefore: id.NotBefore, NotAfter: id.NotAfter, Extensions: map[string]string{}}
-	if untrusted != nil {
-		r.Certificate.Untrusted = untrusted.Error()
+	r.Certificate = &CertificateReport{NotBefore: id.NotBefore, NotAfter: id.NotAfter, Extensions: map[string]string{}}
+	if !errors.Is(untrusted, ErrNotJudged) {
+		trusted := untrusted == nil
+		r.Certificate.Trusted = &trusted
+		if !trusted {
+			r.Certificate.Untrusted = untrusted.Error()
+		}
 	}
 	for _, e := range id.Extensions {
 		r.Certificate.Extensions[e.Name] = e.Value
