@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/monitor/store"
@@ -400,14 +402,21 @@ func TestDrain(t *testing.T) {
 
 func TestClean(t *testing.T) {
 	for in, want := range map[string]string{
-		"plain text":      "plain text",
-		"a\r\nb":          `a\x0d\x0ab`,
-		"\x1b[2J":         `\x1b[2J`,
-		"\u202egnp.exe":   `\u202egnp.exe`,
-		"a\u200bb":        `a\u200bb`,
-		"\xff":            `\xff`,
-		"\u2028":          `\u2028`,
-		"\u00e4\u00f6 ok": "\u00e4\u00f6 ok",
+		"plain text":                      "plain text",
+		"a\r\nb":                          `a\x0d\x0ab`,
+		"\x1b[2J":                         `\x1b[2J`,
+		"\u202egnp.exe":                   `\u202egnp.exe`,
+		"a\u200bb":                        `a\u200bb`,
+		"\xff":                            `\xff`,
+		"\u2028":                          `\u2028`,
+		"\u3164\u115f":                    `\u3164\u115f`,
+		"\u034f\u180b":                    `\u034f\u180b`,
+		"\ufe0f\u2800":                    `\ufe0f\u2800`,
+		"\uffff":                          `\uffff`,
+		"\U000e0041":                      `\U000e0041`,
+		"a\u00a0b":                        `a\u00a0b`,
+		"a\u0301\u0301\u0301\u0301\u0301": "a\u0301\u0301\u0301\u0301" + `\u0301`,
+		"\u00e4\u00f6 ok":                 "\u00e4\u00f6 ok",
 	} {
 		if got := notify.Clean(in, 100); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
@@ -422,7 +431,9 @@ func FuzzClean(f *testing.F) {
 	f.Add("a\r\n\u202e\xff")
 	f.Fuzz(func(t *testing.T, s string) {
 		got := notify.Clean(s, 200)
-		if strings.ContainsAny(got, "\r\n\x00\x1b\u202e\u2066\u200b\u2028") || len(got) > 203 {
+		if len(got) > 203 || !utf8.ValidString(got) || strings.IndexFunc(got, func(r rune) bool {
+			return unicode.In(r, unicode.C, unicode.Zl, unicode.Zp) && !unicode.Is(unicode.Cn, r) || r == unicode.MaxRune
+		}) >= 0 {
 			t.Fatalf("%q comes out as %q", s, got)
 		}
 	})

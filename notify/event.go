@@ -49,7 +49,7 @@ type Delivery struct {
 }
 
 // Body returns the document that webhooks post and files hold, with the event's
-// id in it where withID is set.
+// id in it where withID is set. Invisible characters in it are escaped.
 func (e Event) Body(withID bool) ([]byte, error) {
 	doc := struct {
 		ID        string          `json:"id,omitempty"`
@@ -60,7 +60,8 @@ func (e Event) Body(withID bool) ([]byte, error) {
 	if withID {
 		doc.ID = e.ID
 	}
-	return json.Marshal(doc)
+	body, err := json.Marshal(doc)
+	return escapeJSON(body), err
 }
 
 // Notifier is one channel. Notify may be called again with an event that went

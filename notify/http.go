@@ -1,13 +1,16 @@
 package notify
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,15 +20,62 @@ import (
 func HTTPClient(roots *x509.CertPool) *http.Client {
 	return &http.Client{
 		Timeout: tryFor,
-		Transport: &http.Transport{
+		Transport: listening{&http.Transport{
 			Proxy:                  http.ProxyFromEnvironment,
 			TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 			ForceAttemptHTTP2:      true,
 			TLSHandshakeTimeout:    10 * time.Second,
 			MaxResponseHeaderBytes: 64 << 10,
-		},
+		}},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+}
+
+// maxAnswer bounds the body of an answer.
+const maxAnswer = 1 << 20
+
+// Asked is what the other side answered to a request with the context of Listen.
+type Asked struct{ wait, status atomic.Int64 }
+
+// Judge is StatusError for the answer that was heard; nil without one.
+func (a *Asked) Judge() error {
+	status := int(a.status.Load())
+	if status == 0 {
+		return nil
+	}
+	header := http.Header{}
+	if wait := a.wait.Load(); wait > 0 {
+		header.Set("Retry-After", strconv.FormatInt((wait+int64(time.Second)-1)/int64(time.Second), 10))
+	}
+	return StatusError(status, header)
+}
+
+type askedKey struct{}
+
+// Listen returns a context for requests whose answers' Retry-After is noted:
+// libraries keep that header to themselves.
+func Listen(ctx context.Context) (context.Context, *Asked) {
+	a := &Asked{}
+	return context.WithValue(ctx, askedKey{}, a), a
+}
+
+// listening notes what an answer asks for, and bounds its body.
+type listening struct{ next http.RoundTripper }
+
+func (l listening) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := l.next.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	if a, ok := req.Context().Value(askedKey{}).(*Asked); ok {
+		a.status.Store(int64(resp.StatusCode))
+		a.wait.Store(int64(RetryAfter(resp.Header, time.Now())))
+	}
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(resp.Body, maxAnswer), resp.Body}
+	return resp, nil
 }
 
 // WithoutURL takes the address out of an error of net/http: it may hold a
@@ -58,14 +108,20 @@ func StatusError(status int, header http.Header) error {
 	return err
 }
 
-// RetryAfter reads both forms of the Retry-After header; 0 without one.
+// RetryAfter reads both forms of the Retry-After header, up to a year; 0
+// without one.
 func RetryAfter(header http.Header, now time.Time) time.Duration {
+	const most = 365 * 24 * time.Hour
 	text := header.Get("Retry-After")
-	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {
+	seconds, err := strconv.ParseUint(text, 10, 63)
+	if errors.Is(err, strconv.ErrRange) || err == nil && seconds > uint64(most/time.Second) {
+		return most
+	}
+	if err == nil {
 		return time.Duration(seconds) * time.Second
 	}
 	if at, err := http.ParseTime(text); err == nil {
-		return max(at.Sub(now), 0)
+		return min(max(at.Sub(now), 0), most)
 	}
 	return 0
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -13,6 +14,7 @@ import (
 // is cut.
 func Clean(s string, max int) string {
 	var b strings.Builder
+	marks := 0 // combining ones in a row
 	for i := 0; i < len(s); {
 		r, size := utf8.DecodeRuneInString(s[i:])
 		var piece string
@@ -21,10 +23,13 @@ func Clean(s string, max int) string {
 			piece = fmt.Sprintf(`\x%02x`, s[i])
 		case r < 0x20 || r == 0x7f:
 			piece = fmt.Sprintf(`\x%02x`, r)
-		case r != ' ' && (unicode.Is(unicode.Cf, r) || unicode.Is(unicode.Cc, r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r) || unicode.Is(unicode.Co, r)):
-			piece = fmt.Sprintf(`\u%04x`, r)
+		case invisible(r) || marks >= maxMarks && unicode.Is(unicode.M, r):
+			piece = escaped(r)
 		default:
 			piece = s[i : i+size]
+		}
+		if marks++; !unicode.Is(unicode.M, r) {
+			marks = 0
 		}
 		if b.Len()+len(piece) > max {
 			return strings.TrimRight(b.String(), " ") + "..."
@@ -33,6 +38,53 @@ func Clean(s string, max int) string {
 		i += size
 	}
 	return b.String()
+}
+
+// maxMarks bounds the combining marks on one letter: a pile of them covers the
+// lines around it.
+const maxMarks = 4
+
+// invisible reports whether a character shows nothing, or changes how others
+// show: of control and format, those that are ignored by default, private ones,
+// and those that are none at all.
+func invisible(r rune) bool {
+	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs, unicode.Zl, unicode.Zp, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector, unicode.Noncharacter_Code_Point) ||
+		r == '\u2800' || r != ' ' && unicode.Is(unicode.Zs, r)
+}
+
+func escaped(r rune) string {
+	if r > 0xffff {
+		return fmt.Sprintf(`\U%08x`, r)
+	}
+	return fmt.Sprintf(`\u%04x`, r)
+}
+
+// escapeJSON writes what is invisible in a JSON document as escapes: the values
+// are the same, and nothing happens to a terminal that shows it.
+func escapeJSON(doc []byte) []byte {
+	clean := true
+	for _, r := range string(doc) {
+		if r >= 0x7f && (r == 0x7f || invisible(r)) {
+			clean = false
+			break
+		}
+	}
+	if clean {
+		return doc
+	}
+	var b strings.Builder
+	for _, r := range string(doc) {
+		switch {
+		case r < 0x7f || r != 0x7f && !invisible(r):
+			b.WriteRune(r)
+		case r > 0xffff:
+			hi, lo := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, hi, lo)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return []byte(b.String())
 }
 
 // Bounds of the texts that people see.

@@ -29,7 +29,7 @@ func options(e *engine, storeErr *error) Options {
 		Engine: e,
 		Status: func(context.Context) (monitor.Status, error) {
 			return monitor.Status{
-				Logs: []monitor.LogStatus{{Name: "acme", State: "catching-up", Verified: monitor.VerifiedHead{Size: 200}, Scanned: 150, Lag: 50, Entries: 150,
+				Logs: []monitor.LogStatus{{Name: "acme", State: "catching-up", Verified: monitor.VerifiedHead{Size: 200}, Scanned: 150, Lag: 50, Signed: 200, Entries: 150,
 					KeyOnly: 4, Undecodable: 2, LastSuccess: time.Unix(1700000000, 0)}},
 				Channels: []monitor.ChannelStatus{{Name: "chat", Pending: 7}},
 			}, *storeErr

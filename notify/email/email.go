@@ -7,11 +7,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
-	"net/textproto"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/wneessen/go-mail"
@@ -36,7 +38,15 @@ type Channel struct {
 	port       int
 	implicit   bool
 	domain     string // for message ids
+
+	mu sync.Mutex
+	// accepted are the recipients whose mail was accepted, by event: one that is
+	// refused must not bring the others the same mail again and again.
+	accepted map[string]map[string]bool
 }
+
+// maxPartial bounds the events of which some recipients have had their mail.
+const maxPartial = 1000
 
 // New returns a mail channel.
 func New(opts Options) (*Channel, error) {
@@ -47,7 +57,10 @@ func New(opts Options) (*Channel, error) {
 	if _, ok := u.User.Password(); ok {
 		return nil, errors.New("smtp holds a password; write it under password")
 	}
-	c := &Channel{opts: opts, host: u.Hostname(), user: u.User.Username(), implicit: u.Scheme == "smtps"}
+	if len(opts.To) == 0 {
+		return nil, errors.New("to names nobody")
+	}
+	c := &Channel{accepted: map[string]map[string]bool{}, opts: opts, host: u.Hostname(), user: u.User.Username(), implicit: u.Scheme == "smtps"}
 	c.port = map[bool]int{true: 465, false: 25}[c.implicit]
 	if p := u.Port(); p != "" {
 		if c.port, err = strconv.Atoi(p); err != nil {
@@ -57,19 +70,24 @@ func New(opts Options) (*Channel, error) {
 	if c.user != "" && opts.Password == "" {
 		return nil, errors.New("smtp names a user, but there is no password")
 	}
+	if c.user == "" && opts.Password != "" {
+		return nil, errors.New("there is a password, but smtp names no user")
+	}
 	_, c.domain, _ = strings.Cut(strings.TrimSuffix(opts.From, ">"), "@")
-	if _, err := c.message(notify.Event{ID: "check"}); err != nil {
-		return nil, err
+	for _, to := range opts.To {
+		if _, err := c.message(notify.Event{ID: "check"}, to); err != nil {
+			return nil, err
+		}
 	}
 	return c, nil
 }
 
-func (c *Channel) message(e notify.Event) (*mail.Msg, error) {
+func (c *Channel) message(e notify.Event, to string) (*mail.Msg, error) {
 	m := mail.NewMsg(mail.WithNoDefaultUserAgent())
 	if err := m.From(c.opts.From); err != nil {
 		return nil, err
 	}
-	if err := m.To(c.opts.To...); err != nil {
+	if err := m.To(to); err != nil {
 		return nil, err
 	}
 	// The id of the event makes repeats one message for those mailboxes that
@@ -84,21 +102,77 @@ func (c *Channel) message(e notify.Event) (*mail.Msg, error) {
 	return m, nil
 }
 
-// Notify sends one event.
+// Notify sends one event, in a mail of its own to each recipient: one address
+// that is refused must not keep the alert from the others.
 func (c *Channel) Notify(ctx context.Context, e notify.Event) error {
-	m, err := c.message(e)
-	if err != nil {
-		return fmt.Errorf("%w: %w", notify.ErrRefused, err)
+	had := c.had(e.ID)
+	var messages []*mail.Msg
+	var recipients []string
+	for _, to := range c.opts.To {
+		if had[to] {
+			continue
+		}
+		m, err := c.message(e, to)
+		if err != nil {
+			return fmt.Errorf("%w: %w", notify.ErrRefused, err)
+		}
+		messages, recipients = append(messages, m), append(recipients, to)
 	}
 	client, err := c.client(ctx)
 	if err != nil {
 		return err
 	}
-	err = client.DialAndSendWithContext(ctx, m)
-	if m.IsDelivered() {
-		return nil // a farewell that fails does not undo that it was accepted
+	err = client.DialAndSendWithContext(ctx, messages...)
+	var failed []error
+	for i, m := range messages {
+		switch {
+		case m.IsDelivered():
+			// A farewell that fails does not undo that it was accepted.
+			had[recipients[i]] = true
+		case m.HasSendError():
+			failed = append(failed, judge(m.SendError()))
+		default:
+			failed = append(failed, err) // the same for all: no connection, no login
+		}
 	}
-	return judge(err)
+	c.remember(e.ID, had)
+	return join(failed)
+}
+
+// join makes one error of those of several recipients, which is for good only
+// if each of them is.
+func join(failed []error) error {
+	if len(failed) == 0 {
+		return nil
+	}
+	first := failed[0]
+	for _, err := range failed {
+		if !errors.Is(err, notify.ErrRefused) {
+			first = err
+		}
+	}
+	if len(failed) > 1 {
+		return fmt.Errorf("%d recipients did not get it: %w", len(failed), first)
+	}
+	return first
+}
+
+func (c *Channel) had(id string) map[string]bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	had := map[string]bool{}
+	maps.Copy(had, c.accepted[id])
+	return had
+}
+
+func (c *Channel) remember(id string, had map[string]bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(had) == len(c.opts.To) || len(had) == 0 || len(c.accepted) >= maxPartial {
+		delete(c.accepted, id)
+		return
+	}
+	c.accepted[id] = had
 }
 
 func (c *Channel) client(ctx context.Context) (*mail.Client, error) {
@@ -127,7 +201,11 @@ func (c *Channel) client(ctx context.Context) (*mail.Client, error) {
 	if c.implicit {
 		options = append(options, mail.WithSSL())
 	} else {
-		options = append(options, mail.WithTLSPolicy(mail.TLSOpportunistic))
+		policy := mail.TLSOpportunistic
+		if c.user != "" {
+			policy = mail.TLSMandatory // credentials do not go in clear
+		}
+		options = append(options, mail.WithTLSPolicy(policy))
 	}
 	if c.user != "" {
 		options = append(options, mail.WithUsername(c.user), mail.WithPassword(c.opts.Password))
@@ -142,19 +220,19 @@ func (c *Channel) client(ctx context.Context) (*mail.Client, error) {
 	return mail.NewClient(c.host, options...)
 }
 
+var hopeless = regexp.MustCompile(`\b5\.(3\.4|6\.[0-9]+)\b`)
+
 // judge tells what a server refused for good from what may work later.
-// Credentials and senders can be mended: only the message itself is hopeless.
+// Credentials, senders, recipients and full mailboxes can be mended: only a
+// message that is too large or of a form that is not taken is hopeless, and that
+// is said after its text and with an enhanced code (RFC 3463, 5.3.4 and 5.6).
 func judge(err error) error {
 	var send *mail.SendError
-	var reply *textproto.Error
-	code := 0
-	switch {
-	case errors.As(err, &send):
-		code = send.ErrorCode()
-	case errors.As(err, &reply):
-		code = reply.Code
+	if !errors.As(err, &send) || send.Reason != mail.ErrSMTPDataClose {
+		return err
 	}
-	if code == 552 || code == 554 {
+	// The library reads the code only where the server announces that it sends it.
+	if hopeless.MatchString(err.Error()) {
 		return fmt.Errorf("%w: %w", notify.ErrRefused, err)
 	}
 	return err

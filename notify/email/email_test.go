@@ -63,7 +63,10 @@ func (s *server) talk(c net.Conn) {
 			return
 		}
 		verb := strings.ToUpper(strings.TrimSpace(line[:min(4, len(line))]))
-		reply, ok := s.replies[verb]
+		reply, ok := s.replies[strings.ToUpper(strings.TrimSpace(line))]
+		if !ok {
+			reply, ok = s.replies[verb]
+		}
 		if !ok {
 			reply = map[string]string{"EHLO": "250-test\r\n250 8BITMIME", "DATA": "354 go on", "QUIT": "221 bye"}[verb]
 			if reply == "" {
@@ -125,6 +128,35 @@ func TestMail(t *testing.T) {
 	}
 }
 
+// TestOneRefusedRecipient: the others get their mail, once.
+func TestOneRefusedRecipient(t *testing.T) {
+	s := serve(t, map[string]string{"RCPT TO:<SECURITY@ACME.EXAMPLE>": "550 5.1.1 has left"}, false)
+	c := channel(t, s)
+	for range 3 {
+		if err := c.Notify(context.Background(), notifytest.Hostile()); err == nil || errors.Is(err, notify.ErrRefused) || !strings.Contains(err.Error(), "has left") {
+			t.Errorf("%v", err)
+		}
+	}
+	if len(s.mails) != 1 || !strings.Contains(s.mails[0], "b@acme.example") {
+		t.Errorf("%d mails were accepted, want one to the other recipient", len(s.mails))
+	}
+}
+
+// TestCredentialsNeedTLS: a server that offers no encryption gets no password.
+func TestCredentialsNeedTLS(t *testing.T) {
+	s := serve(t, map[string]string{"EHLO": "250-test\r\n250 AUTH PLAIN LOGIN CRAM-MD5"}, false)
+	c, err := email.New(email.Options{SMTP: "smtp://user@" + s.addr, Password: "hunter2", From: "a@acme.example", To: []string{"b@acme.example"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Notify(context.Background(), notifytest.Hostile()); err == nil || len(s.mails) != 0 || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("%v, %d mails", err, len(s.mails))
+	}
+	if _, err := email.New(email.Options{SMTP: "smtp://" + s.addr, Password: "hunter2", From: "a@acme.example", To: []string{"b@acme.example"}}); err == nil {
+		t.Error("a password without a user accepted")
+	}
+}
+
 func TestMailFailures(t *testing.T) {
 	for name, tc := range map[string]struct {
 		replies map[string]string
@@ -133,7 +165,13 @@ func TestMailFailures(t *testing.T) {
 		"greylisted":        {map[string]string{"RCPT": "451 later"}, false},
 		"unknown recipient": {map[string]string{"RCPT": "550 no such user"}, false},
 		"sender refused":    {map[string]string{"MAIL": "530 authenticate"}, false},
-		"too large":         {map[string]string{"END": "552 too much"}, true},
+		"relay denied":      {map[string]string{"RCPT": "554 5.7.1 relay access denied"}, false},
+		"mailbox full":      {map[string]string{"RCPT": "552 5.2.2 mailbox full"}, false},
+		"host blocked":      {map[string]string{"MAIL": "554 5.7.1 client host blocked"}, false},
+		"mailbox full late": {map[string]string{"END": "552 5.2.2 mailbox full"}, false},
+		"policy":            {map[string]string{"END": "554 5.7.1 rejected"}, false},
+		"too large":         {map[string]string{"END": "552 5.3.4 too large"}, true},
+		"of no known form":  {map[string]string{"END": "554 5.6.0 cannot be read"}, true},
 		"full":              {map[string]string{"DATA": "452 no space"}, false},
 	} {
 		s := serve(t, tc.replies, false)

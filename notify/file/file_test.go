@@ -35,6 +35,7 @@ func TestLines(t *testing.T) {
 	if err != nil || !bytes.Equal(data, stdout.Bytes()) {
 		t.Fatalf("file and standard output differ: %v", err)
 	}
+	notifytest.Visible(t, "the file", string(data))
 	lines := strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
 	for _, line := range lines {
 		var doc map[string]any

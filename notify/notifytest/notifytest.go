@@ -2,8 +2,11 @@
 package notifytest
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +14,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/sigwarden/sigwarden/notify"
 )
@@ -68,7 +72,26 @@ func Hostile() notify.Event {
 		ID: "e-hostile", Type: notify.FindingUnexpected, Time: time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC), Severity: "critical",
 		Title: "Finding for " + evil, Summary: evil + strings.Repeat(" long", 2000), Next: "sigwarden findings show f-1",
 		Fields: []notify.Field{{Name: "Signed as", Value: evil}, {Name: evil, Value: strings.Repeat("x", 5000)}, {Name: "Empty", Value: ""}},
-		Data:   []byte(`{"finding":{"id":"f-1"}}`),
+		Data:   document(evil),
+	}
+}
+
+func document(evil string) []byte {
+	doc, err := json.Marshal(map[string]any{"finding": map[string]string{"id": "f-1", "subject": evil + "\u009b2J\x7f\U000e0041"}})
+	if err != nil {
+		panic(err)
+	}
+	return doc
+}
+
+// Visible fails where bytes that a channel sent hold a character that shows
+// nothing or moves others.
+func Visible(t *testing.T, what string, sent string) {
+	t.Helper()
+	if at := strings.IndexFunc(sent, func(r rune) bool {
+		return r != '\n' && (r < 0x20 || r >= 0x7f && unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Zl, unicode.Zp))
+	}); at >= 0 {
+		t.Errorf("%s holds %+q", what, sent[at:min(at+20, len(sent))])
 	}
 }
 
@@ -117,18 +140,48 @@ func Run(t *testing.T, accept string, make func(t *testing.T, service *Service) 
 			}
 		})
 	}
-	t.Run("asks to wait", func(t *testing.T) {
+	for name, tc := range map[string]struct {
+		header   string
+		from, to time.Duration
+	}{
+		"seconds":   {"7", 7 * time.Second, 7 * time.Second},
+		"a date":    {time.Now().Add(time.Hour).UTC().Format(http.TimeFormat), 59 * time.Minute, time.Hour},
+		"for ever":  {"99999999999999999999999", 24 * time.Hour, 1 << 62},
+		"the past":  {time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat), 0, 0},
+		"below 0":   {"-1", 0, 0},
+		"no number": {"soon", 0, 0},
+	} {
+		for _, status := range []int{429, 503} {
+			t.Run(fmt.Sprintf("asks to wait %s with %d", name, status), func(t *testing.T) {
+				s := NewService(t, accept)
+				s.Answer(func(w http.ResponseWriter) {
+					w.Header().Set("Retry-After", tc.header)
+					w.WriteHeader(status)
+				})
+				err := make(t, s).Notify(ctx, event)
+				check(t, err)
+				if err == nil || errors.Is(err, notify.ErrRefused) || strings.Contains(err.Error(), "pars") {
+					t.Errorf("%v", err)
+				}
+				var retry *notify.RetryError
+				if errors.As(err, &retry) != (tc.to > 0) || retry != nil && (retry.After < tc.from || retry.After > tc.to) {
+					t.Errorf("%v", err)
+				}
+			})
+		}
+	}
+	t.Run("answers without end", func(t *testing.T) {
 		s := NewService(t, accept)
 		s.Answer(func(w http.ResponseWriter) {
-			w.Header().Set("Retry-After", "7")
-			w.WriteHeader(http.StatusTooManyRequests)
+			w.Write([]byte(`{"ok":false,"error":"`))
+			chunk := bytes.Repeat([]byte("x"), 64<<10)
+			for range 1024 {
+				if _, err := w.Write(chunk); err != nil {
+					return
+				}
+			}
 		})
-		err := make(t, s).Notify(ctx, event)
-		check(t, err)
-		var retry *notify.RetryError
-		if !errors.As(err, &retry) || retry.After != 7*time.Second {
-			t.Errorf("429 with Retry-After: %v", err)
-		}
+		check(t, make(t, s).Notify(ctx, event))
 	})
 	t.Run("gone for good", func(t *testing.T) {
 		s := NewService(t, accept)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/slack-go/slack"
@@ -56,14 +57,24 @@ func New(opts Options) (*Channel, error) {
 // Notify posts one event.
 func (c *Channel) Notify(ctx context.Context, e notify.Event) error {
 	e = e.Cleaned()
-	text := slackutilsx.EscapeMessage(e.Title)
+	// What notifications on a phone show is always markup for an incoming
+	// webhook: it holds nothing that a stranger wrote.
+	text := slackutilsx.EscapeMessage(fmt.Sprintf("sigwarden: %s, severity %s", e.Type, e.Severity))
 	blocks := render(e)
+	ctx, asked := notify.Listen(ctx)
 	var err error
 	if c.api != nil {
 		_, _, err = c.api.PostMessageContext(ctx, c.opts.Channel, slack.MsgOptionText(text, false), slack.MsgOptionBlocks(blocks...),
 			slack.MsgOptionDisableMarkdown(), slack.MsgOptionDisableLinkUnfurl(), slack.MsgOptionDisableMediaUnfurl())
 	} else {
-		err = slack.PostWebhookCustomHTTPContext(ctx, c.opts.Webhook, c.opts.Client, &slack.WebhookMessage{Text: text, Blocks: &slack.Blocks{BlockSet: blocks}})
+		err = slack.PostWebhookCustomHTTPContext(ctx, c.opts.Webhook, c.opts.Client, &slack.WebhookMessage{Text: text, UnfurlLinks: new(bool), UnfurlMedia: new(bool), Blocks: &slack.Blocks{BlockSet: blocks}})
+	}
+	if err == nil {
+		return nil
+	}
+	// The library reads one form of Retry-After, with one status.
+	if answered := asked.Judge(); answered != nil {
+		return answered
 	}
 	return judge(err)
 }
@@ -103,24 +114,15 @@ func cut(s string, max int) string {
 // refused are answers to a message that no later try would change.
 var refused = []string{"invalid_blocks", "msg_too_long", "msg_blocks_too_long", "no_text"}
 
+// judge tells what Slack says in an answer of status 200 from failures on the
+// way to it.
 func judge(err error) error {
-	var limited *slack.RateLimitedError
-	var status slack.StatusCodeError
 	var answer slack.SlackErrorResponse
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &limited):
-		return &notify.RetryError{After: limited.RetryAfter, Err: errors.New("rate-limited by Slack")}
-	case errors.As(err, &status):
-		return notify.StatusError(status.Code, nil)
-	case errors.As(err, &answer):
-		for _, r := range refused {
-			if answer.Err == r {
-				return fmt.Errorf("%w: Slack says %q", notify.ErrRefused, notify.Clean(answer.Err, 100))
-			}
-		}
-		return fmt.Errorf("refused by Slack for now: %q", notify.Clean(answer.Err, 100))
+	if !errors.As(err, &answer) {
+		return notify.WithoutURL(err)
 	}
-	return notify.WithoutURL(err)
+	if slices.Contains(refused, answer.Err) {
+		return fmt.Errorf("%w: Slack says %q", notify.ErrRefused, notify.Clean(answer.Err, 100))
+	}
+	return fmt.Errorf("refused by Slack for now: %q", notify.Clean(answer.Err, 100))
 }

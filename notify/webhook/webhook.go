@@ -4,11 +4,13 @@ package webhook
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
@@ -30,9 +32,9 @@ func New(address, secret string, client *http.Client) (*Channel, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, errors.New("url is no http:// or https:// address")
 	}
-	if len(secret) < 32 {
+	if key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, "whsec_")); err == nil && (len(key) < 24 || len(key) > 64) {
 		// The library takes an empty key without a word.
-		return nil, errors.New("secret is too short: want base64 of 24 to 64 random bytes, with the prefix whsec_ or without")
+		return nil, errors.New("secret is too short or too long: want base64 of 24 to 64 random bytes, with the prefix whsec_ or without")
 	}
 	signer, err := standardwebhooks.NewWebhook(secret)
 	if err != nil {
