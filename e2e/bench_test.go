@@ -210,4 +210,8 @@ func BenchmarkScan(b *testing.B) {
 	b.ReportMetric(one/hashing, "scan:hash")
 	b.ReportMetric(one/many, "1watch:1000watches")
 	b.ReportMetric(peak, "peak-MB")
+	// The bounds of the design, the ratio of speeds with room for a noisy machine.
+	if peak > 150 || one/hashing < 0.08 || one/many > 2 {
+		b.Errorf("peak %.0f MB (at most 150), scan:hash %.3f (at least 0.10), cost of 1000 watches against one %.2f (at most 2)", peak, one/hashing, one/many)
+	}
 }

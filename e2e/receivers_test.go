@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -24,31 +26,31 @@ type receivers struct {
 	smtp     string
 
 	mu    sync.Mutex
-	slack []string       // texts
-	hooks []hook         // verified ones
-	bad   []string       // what did not verify
-	ids   map[string]int // of webhooks
+	slack []string // blocks
+	hooks []hook   // verified ones
+	bad   []string // what did not verify
 }
 
 type hook struct {
-	Type string
-	Data struct {
+	Event string // the id in its header
+	Type  string
+	Data  struct {
 		Finding struct {
-			Index   uint64
-			Verdict string
+			ID, Verdict string
+			Index       uint64
 		}
-		Incident struct{ Kind, Class string }
+		Incident struct{ ID, Kind, Class string }
 	}
 }
 
 func newReceivers(t testing.TB) *receivers {
 	t.Helper()
-	r := &receivers{t: t, secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", ids: map[string]int{}}
+	r := &receivers{t: t, secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}
 	server := slacktest.NewTestServer(func(c slacktest.Customize) {
 		c.Handle("/chat.postMessage", func(w http.ResponseWriter, req *http.Request) {
 			req.ParseForm()
 			r.mu.Lock()
-			r.slack = append(r.slack, req.Form.Get("text"))
+			r.slack = append(r.slack, req.Form.Get("blocks"))
 			r.mu.Unlock()
 			io.WriteString(w, `{"ok":true,"channel":"C123","ts":"1.2"}`)
 		})
@@ -75,8 +77,8 @@ func newReceivers(t testing.TB) *receivers {
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
+		h.Event = req.Header.Get("webhook-id")
 		r.hooks = append(r.hooks, h)
-		r.ids[req.Header.Get("webhook-id")]++
 	}))
 	t.Cleanup(hooks.Close)
 	r.hookURL = hooks.URL
@@ -88,33 +90,42 @@ func newReceivers(t testing.TB) *receivers {
 	return r
 }
 
-// mails returns the subjects of all mails.
-func (r *receivers) mails() []string {
+// mailed returns how often each event came by mail, by its id.
+func (r *receivers) mailed() map[string]int {
 	resp, err := http.Get(r.mailAPI + "/api/v1/messages?limit=500")
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	var list struct {
-		Messages []struct {
-			Subject   string
-			MessageID string
-		} `json:"messages"`
+		Messages []struct{ MessageID string } `json:"messages"`
 	}
 	if err := json.NewDecoder(resp.Body).Decode(&list); err != nil {
 		r.t.Fatal(err)
 	}
-	var out []string
+	out := map[string]int{}
 	for _, m := range list.Messages {
-		out = append(out, m.Subject)
+		id, _, _ := strings.Cut(strings.Trim(m.MessageID, "<>"), "@")
+		out[id]++
 	}
 	return out
 }
 
-func (r *receivers) slackTexts() []string {
+var subjectID = regexp.MustCompile(`"(?:Finding|Incident): ([fi]-[0-9a-f]+)"`)
+
+// slacked returns how often each finding or incident came through Slack.
+func (r *receivers) slacked() map[string]int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return append([]string(nil), r.slack...)
+	out := map[string]int{}
+	for _, blocks := range r.slack {
+		id := "none in " + blocks
+		if m := subjectID.FindStringSubmatch(blocks); m != nil {
+			id = m[1]
+		}
+		out[id]++
+	}
+	return out
 }
 
 func (r *receivers) hooked() []hook {

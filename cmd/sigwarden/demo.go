@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -31,6 +32,7 @@ const (
 )
 
 const demoConfig = `state: state.db
+schedule: "@every 5s"
 logs:
   - name: acme-log
     type: rekor-v2
@@ -302,18 +304,58 @@ func (d *demo) serve(ctx context.Context, listen string) error {
 			return err
 		}
 	}
+	log := d.logger()
+	dispatcher := d.setup.dispatcher(d.store, log)
+	if d.engine, err = d.setup.engine(d.store, log, dispatcher.Wake); err != nil {
+		return err
+	}
 	listener, err := net.Listen("tcp", listen)
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}
-	d.say("\nServing: http://%[1]s/healthz, http://%[1]s/readyz, http://%[1]s/metrics. Stop with Ctrl-C.", listener.Addr())
-	log := d.logger()
-	dispatcher := d.setup.dispatcher(d.store, log)
-	server := web.New(d.webOptions(d.setup, d.store, d.engine, dispatcher, log))
+	d.say("\nServing: http://%[1]s/healthz, http://%[1]s/readyz, http://%[1]s/metrics. The log grows; alerts\nare in %[2]s. Stop with Ctrl-C.", listener.Addr(), filepath.Join(d.dir, "alerts.jsonl"))
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	var wg sync.WaitGroup
 	wg.Go(func() { dispatcher.Run(ctx) })
 	wg.Go(func() { d.engine.Run(ctx) })
-	err = server.Serve(ctx, listener)
+	wg.Go(func() { cancel(d.grow(ctx)) })
+	err = web.New(d.webOptions(d.setup, d.store, d.engine, dispatcher, log)).Serve(ctx, listener)
+	cancel(err)
 	wg.Wait()
-	return err
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+// grow signs an event every few seconds, some of them ours and few unexpected.
+func (d *demo) grow(ctx context.Context) error {
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	for n := 1; ; n++ {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		id := testca.Identity{URI: "https://github.com/somebody/else", Issuer: demoIssuer}
+		if n%5 == 0 {
+			id = testca.Identity{URI: demoRelease, Issuer: demoIssuer, Extensions: map[int]string{11: "github-hosted"}}
+		}
+		if n%30 == 0 {
+			id.Extensions[11] = "self-hosted"
+		}
+		s, err := d.ca.Issue(id)
+		if err != nil {
+			return err
+		}
+		e, err := s.HashedRekord(fmt.Appendf(nil, "artifact %d", d.log.Size()))
+		if err != nil {
+			return err
+		}
+		if _, err := d.log.Append(e); err != nil {
+			return err
+		}
+	}
 }

@@ -1,13 +1,17 @@
 package main
 
 import (
+	"archive/zip"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,6 +40,8 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status": wantStatus,
+			"unpack": unpack,
+			"wrap":   wrapLeaf,
 			"log": func(ts *testscript.TestScript, neg bool, args []string) {
 				ts.Check(ts.Value("logs").(*logs).command(ts, args))
 			},
@@ -61,6 +67,25 @@ func wantStatus(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("exit status %d, want %d", got, want)
 	}
+}
+
+// unpack is `unpack ZIP NAME FILE`: it takes one file out of an archive.
+func unpack(ts *testscript.TestScript, neg bool, args []string) {
+	z, err := zip.OpenReader(ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer z.Close()
+	f, err := z.Open(args[1])
+	ts.Check(err)
+	data, err := io.ReadAll(f)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), data, 0o600))
+}
+
+// wrapLeaf is `wrap LEAF FORMAT FILE`: it puts a leaf, in base64, into text.
+func wrapLeaf(ts *testscript.TestScript, neg bool, args []string) {
+	leaf := ts.ReadFile(args[0])
+	text := strings.ReplaceAll(args[1], "LEAF", base64.StdEncoding.EncodeToString([]byte(leaf)))
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), []byte(text), 0o600))
 }
 
 const scriptConfig = `state: %[1]s.db
