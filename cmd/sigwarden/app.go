@@ -19,10 +19,6 @@ import (
 	"github.com/sigwarden/sigwarden/monitor/store"
 	"github.com/sigwarden/sigwarden/monitor/trust"
 	"github.com/sigwarden/sigwarden/notify"
-	"github.com/sigwarden/sigwarden/notify/email"
-	"github.com/sigwarden/sigwarden/notify/file"
-	"github.com/sigwarden/sigwarden/notify/slack"
-	"github.com/sigwarden/sigwarden/notify/webhook"
 	"github.com/sigwarden/sigwarden/watchlist"
 	"github.com/sigwarden/sigwarden/watchlist/entry"
 )
@@ -223,41 +219,6 @@ func certPool(pem string) (*x509.CertPool, error) {
 		pool.AddCert(c)
 	}
 	return pool, nil
-}
-
-func (s *setup) makeChannels(stdout io.Writer) []config.Issue {
-	var issues []config.Issue
-	for _, ch := range s.cfg.Notify.Channels {
-		n, err := makeChannel(ch, stdout)
-		if err != nil {
-			issues = append(issues, s.cfg.At(ch.Path, fmt.Sprintf("channel %q: %v", ch.Name, err)))
-			continue
-		}
-		s.channels = append(s.channels, notify.Channel{Name: ch.Name, Notifier: n})
-	}
-	return issues
-}
-
-func makeChannel(ch config.Channel, stdout io.Writer) (notify.Notifier, error) {
-	switch {
-	case ch.Slack != nil:
-		return slack.New(slack.Options{Token: ch.Slack.Token.Reveal(), Channel: ch.Slack.Channel, Webhook: ch.Slack.Webhook.Reveal(), APIURL: ch.Slack.APIURL, Client: notify.HTTPClient(nil)})
-	case ch.Email != nil:
-		roots, err := certPool(ch.Email.TLSCA)
-		if err != nil {
-			return nil, fmt.Errorf("tls_ca: %w", err)
-		}
-		return email.New(email.Options{SMTP: ch.Email.SMTP.Reveal(), Password: ch.Email.Password.Reveal(), From: ch.Email.From, To: ch.Email.To, RootCAs: roots})
-	case ch.Webhook != nil:
-		roots, err := certPool(ch.Webhook.TLSCA)
-		if err != nil {
-			return nil, fmt.Errorf("tls_ca: %w", err)
-		}
-		return webhook.New(ch.Webhook.URL.Reveal(), ch.Webhook.Secret.Reveal(), notify.HTTPClient(roots))
-	case ch.File != nil:
-		return file.New(ch.File.Path, stdout)
-	}
-	return nil, errors.New("is of no known kind")
 }
 
 // engine makes the engine on a store.

@@ -134,7 +134,9 @@ func TestTablesAreDocumented(t *testing.T) {
 		}
 	}
 	for _, kind := range config.ChannelKinds() {
-		want(kind)
+		if !strings.Contains(example, "      "+kind+":") || !strings.Contains(readme, "`"+kind+"`") || channelMakers[kind] == nil {
+			t.Errorf("channel %q is missing in config.example.yaml, in README.md or in the table of makers", kind)
+		}
 	}
 	for _, kind := range entry.Kinds() {
 		want(kind.Name)

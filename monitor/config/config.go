@@ -86,6 +86,7 @@ type Notify struct {
 type Channel struct {
 	Path    string // like notify.channels[0]
 	Name    string
+	Kind    string // of ChannelKinds
 	Slack   *Slack
 	Email   *Email
 	Webhook *Webhook
@@ -138,6 +139,6 @@ type Schedule struct {
 // Severities lists the severities, the mildest first.
 func Severities() []string { return []string{"info", "low", "medium", "high", "critical"} }
 
-// ChannelKinds lists the kinds of channels. A new one is a line here, a field
-// of Channel, and a package below notify.
+// ChannelKinds lists the kinds of channels. A new one is a line here, its keys in
+// Channel, and a package below notify.
 func ChannelKinds() []string { return []string{"slack", "email", "webhook", "file"} }

@@ -240,7 +240,11 @@ func (c *Config) readChannel(n ast.Node, path string) {
 	ch := Channel{Path: path}
 	kinds := 0
 	kind := func(read field) field {
-		return func(n ast.Node, p string) { kinds++; read(n, p) }
+		return func(n ast.Node, p string) {
+			kinds++
+			ch.Kind = p[strings.LastIndexByte(p, '.')+1:]
+			read(n, p)
+		}
 	}
 	f.mapping(n, path, "a channel", map[string]field{
 		"name": f.into(&ch.Name),

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -114,5 +115,45 @@ func TestMetricsAreWellNamed(t *testing.T) {
 	problems, err := testutil.GatherAndLint(registry)
 	if err != nil || len(problems) != 0 {
 		t.Errorf("%v, %v", problems, err)
+	}
+}
+
+// TestServeWaits: Serve returns once requests in flight are answered, so that
+// what they use can be closed.
+func TestServeWaits(t *testing.T) {
+	begun, answered := make(chan struct{}), make(chan struct{})
+	o := options(&engine{ready: true}, new(error))
+	inner := o.Status
+	o.Status = func(ctx context.Context) (monitor.Status, error) {
+		close(begun)
+		time.Sleep(100 * time.Millisecond)
+		defer close(answered)
+		return inner(ctx)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	go http.Get("http://" + listener.Addr().String() + "/readyz")
+	go func() { <-begun; cancel() }()
+	if err := New(o).Serve(ctx, listener); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-answered:
+	default:
+		t.Error("Serve returned before the request was answered")
+	}
+}
+
+// TestMetricsFail: numbers that cannot be read make the scrape fail, and say
+// nothing of the machine.
+func TestMetricsFail(t *testing.T) {
+	failure := errors.New("database is locked: /secret/path")
+	w := httptest.NewRecorder()
+	New(options(&engine{ready: true}, &failure)).Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	if w.Code != http.StatusInternalServerError || strings.Contains(w.Body.String(), "secret") {
+		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }

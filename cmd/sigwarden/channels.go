@@ -1,0 +1,59 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/sigwarden/sigwarden/monitor/config"
+	"github.com/sigwarden/sigwarden/notify"
+	"github.com/sigwarden/sigwarden/notify/email"
+	"github.com/sigwarden/sigwarden/notify/file"
+	"github.com/sigwarden/sigwarden/notify/slack"
+	"github.com/sigwarden/sigwarden/notify/webhook"
+)
+
+// channelMakers is the table of all kinds of channels, as config.ChannelKinds
+// names them.
+var channelMakers = map[string]func(ch config.Channel, stdout io.Writer) (notify.Notifier, error){
+	"slack": func(ch config.Channel, _ io.Writer) (notify.Notifier, error) {
+		return slack.New(slack.Options{Token: ch.Slack.Token.Reveal(), Channel: ch.Slack.Channel, Webhook: ch.Slack.Webhook.Reveal(), APIURL: ch.Slack.APIURL, Client: notify.HTTPClient(nil)})
+	},
+	"email": func(ch config.Channel, _ io.Writer) (notify.Notifier, error) {
+		roots, err := certPool(ch.Email.TLSCA)
+		if err != nil {
+			return nil, fmt.Errorf("tls_ca: %w", err)
+		}
+		return email.New(email.Options{SMTP: ch.Email.SMTP.Reveal(), Password: ch.Email.Password.Reveal(), From: ch.Email.From, To: ch.Email.To, RootCAs: roots})
+	},
+	"webhook": func(ch config.Channel, _ io.Writer) (notify.Notifier, error) {
+		roots, err := certPool(ch.Webhook.TLSCA)
+		if err != nil {
+			return nil, fmt.Errorf("tls_ca: %w", err)
+		}
+		return webhook.New(ch.Webhook.URL.Reveal(), ch.Webhook.Secret.Reveal(), notify.HTTPClient(roots))
+	},
+	"file": func(ch config.Channel, stdout io.Writer) (notify.Notifier, error) {
+		return file.New(ch.File.Path, stdout)
+	},
+}
+
+func (s *setup) makeChannels(stdout io.Writer) []config.Issue {
+	var issues []config.Issue
+	for _, ch := range s.cfg.Notify.Channels {
+		n, err := makeChannel(ch, stdout)
+		if err != nil {
+			issues = append(issues, s.cfg.At(ch.Path, fmt.Sprintf("channel %q: %v", ch.Name, err)))
+			continue
+		}
+		s.channels = append(s.channels, notify.Channel{Name: ch.Name, Notifier: n})
+	}
+	return issues
+}
+
+func makeChannel(ch config.Channel, stdout io.Writer) (notify.Notifier, error) {
+	if maker, ok := channelMakers[ch.Kind]; ok {
+		return maker(ch, stdout)
+	}
+	return nil, errors.New("is of no known kind")
+}
