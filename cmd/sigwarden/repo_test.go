@@ -134,7 +134,7 @@ func TestTablesAreDocumented(t *testing.T) {
 		}
 	}
 	for _, kind := range config.ChannelKinds() {
-		if !strings.Contains(example, "      "+kind+":") || !strings.Contains(readme, "`"+kind+"`") || channelMakers[kind] == nil {
+		if !strings.Contains(example, " "+kind+":") || !strings.Contains(readme, "`"+kind+"`") || channelMakers[kind] == nil {
 			t.Errorf("channel %q is missing in config.example.yaml, in README.md or in the table of makers", kind)
 		}
 	}

@@ -14,7 +14,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
 )
@@ -185,8 +184,8 @@ type member struct {
 	data []byte
 }
 
-// archiveTime stands for no time at all: it is the first that zip can hold.
-var archiveTime = time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC)
+// firstDate stands for no time at all: 1980-01-01, the first that zip can hold.
+const firstDate = 1<<5 | 1
 
 // writeArchive writes files in their order, uncompressed and at one time, so
 // that the same evidence has the same bytes.
@@ -195,7 +194,8 @@ func writeArchive(w io.Writer, files []member) error {
 	for _, f := range files {
 		// Raw, so that sizes stand before the contents: some readers need that.
 		h := &zip.FileHeader{Name: f.name, Method: zip.Store, CRC32: crc32.ChecksumIEEE(f.data), CompressedSize64: uint64(len(f.data)), UncompressedSize64: uint64(len(f.data))}
-		h.SetModTime(archiveTime)
+		//lint:ignore SA1019 what is raw takes the old field alone
+		h.ModifiedDate = firstDate
 		fw, err := z.CreateRaw(h)
 		if err != nil {
 			return err
