@@ -126,8 +126,8 @@ func (id *Identity) parseCertificate(der []byte) error {
 	var seen seenOIDs
 	for !extensions.Empty() {
 		var ext, oid, value cryptobyte.String
-		if !extensions.ReadASN1(&ext, asn1.SEQUENCE) || !ext.ReadASN1(&oid, asn1.OBJECT_IDENTIFIER) ||
-			!ext.SkipOptionalASN1(asn1.BOOLEAN) || !ext.ReadASN1(&value, asn1.OCTET_STRING) || !ext.Empty() {
+		if !readShort(&extensions, &ext, asn1.SEQUENCE) || !readShort(&ext, &oid, asn1.OBJECT_IDENTIFIER) ||
+			ext.PeekASN1Tag(asn1.BOOLEAN) && !ext.SkipASN1(asn1.BOOLEAN) || !readShort(&ext, &value, asn1.OCTET_STRING) || !ext.Empty() {
 			errs = append(errs, fmt.Errorf("%w: bad extension", errCertificate))
 			break
 		}
@@ -247,10 +247,24 @@ func (id *Identity) addFulcio(oid, value cryptobyte.String) error {
 	return nil
 }
 
+// readShort is s.ReadASN1, quicker for what has fewer than 128 bytes.
+func readShort(s, out *cryptobyte.String, tag asn1.Tag) bool {
+	b := *s
+	if len(b) < 2 || b[0] != byte(tag) || b[1] >= 0x80 {
+		return s.ReadASN1(out, tag)
+	}
+	end := 2 + int(b[1])
+	if len(b) < end {
+		return false
+	}
+	*out, *s = b[2:end], b[end:]
+	return true
+}
+
 // derString reads a DER UTF8String that is the whole of value.
 func derString(value cryptobyte.String) (string, bool) {
 	var text cryptobyte.String
-	if !value.ReadASN1(&text, asn1.UTF8String) || !value.Empty() || !plainASCII(text) && !utf8.Valid(text) {
+	if !readShort(&value, &text, asn1.UTF8String) || !value.Empty() || !plainASCII(text) && !utf8.Valid(text) {
 		return "", false
 	}
 	return textOf(text), true
