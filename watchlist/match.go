@@ -108,7 +108,7 @@ func (l *List) matchOne(hits []Hit, v *view, at int) []Hit {
 		}
 		if l.fingerprints {
 			for _, p := range v.fingerprints() {
-				for _, id := range l.hashes[p] {
+				for _, id := range l.hashes[asciiLower(p)] { // SSH's have both cases
 					try(id)
 				}
 			}
@@ -206,7 +206,7 @@ func anyFits(patterns []*pattern, subjects []subject) bool {
 func anyText(patterns []*pattern, texts []string) bool {
 	for _, p := range patterns {
 		for _, t := range texts {
-			if s := (subject{value: t, lower: t}); p.fits(&s) {
+			if s := (subject{value: t, lower: asciiLower(t)}); p.fits(&s) {
 				return true
 			}
 		}

@@ -5,6 +5,7 @@ package watchlist
 
 import (
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -23,7 +24,8 @@ type Item struct {
 	Subject []string `json:"subject,omitempty"`
 	// Issuer is compared with the OIDC issuer; "none" stands for a key.
 	Issuer []string `json:"issuer,omitempty"`
-	// Fingerprint is sha256:HEX of a certificate or a key; bare hex is taken too.
+	// Fingerprint is sha256:HEX of a certificate or a key (bare hex is taken too),
+	// the 40 hex digits of a PGP key, or SHA256: and base64 of an SSH key.
 	Fingerprint []string `json:"fingerprint,omitempty"`
 	// Digest is ALGORITHM:HEX of an artifact; bare hex is taken by its length.
 	Digest []string `json:"digest,omitempty"`
@@ -177,8 +179,8 @@ func compileItem(it Item, path string) (*item, []error) {
 		return s == "none"
 	})
 	c.issuer = compile("issuer", issuers, nil)
-	c.fingerprint = compile("fingerprint", it.Fingerprint, func(s string) (string, error) { return normaliseHash(s, "sha256") })
-	c.digest = compile("digest", it.Digest, func(s string) (string, error) { return normaliseHash(s, "sha256", "sha384", "sha512") })
+	c.fingerprint = compile("fingerprint", it.Fingerprint, normaliseFingerprint)
+	c.digest = compile("digest", it.Digest, func(s string) (string, error) { return normaliseHash(s, "sha256", "sha384", "sha512", "sha1") })
 	c.kind = compile("kind", it.Kind, nil)
 	names := make([]string, 0, len(it.Extensions))
 	for name := range it.Extensions {
@@ -200,7 +202,27 @@ func compileItem(it Item, path string) (*item, []error) {
 }
 
 // hashLengths gives the hex digits of the hashes that entries hold.
-var hashLengths = map[string]int{"sha256": 64, "sha384": 96, "sha512": 128}
+var hashLengths = map[string]int{"sha1": 40, "sha256": 64, "sha384": 96, "sha512": 128}
+
+// normaliseFingerprint brings a fingerprint into the form in which entries have
+// it: sha256:HEX for certificates and keys, 40 hex digits for PGP, SHA256: and
+// base64 without padding for SSH.
+func normaliseFingerprint(text string) (string, error) {
+	if digest, ok := strings.CutPrefix(text, "SHA256:"); ok && len(digest) == 43 {
+		if _, err := base64.RawStdEncoding.Strict().DecodeString(digest); err == nil {
+			return text, nil
+		}
+	}
+	pgp := strings.TrimPrefix(strings.ToLower(strings.ReplaceAll(text, " ", "")), "0x")
+	if _, err := hex.DecodeString(pgp); err == nil && len(pgp) == 40 {
+		return pgp, nil
+	}
+	out, err := normaliseHash(text, "sha256")
+	if err != nil {
+		err = fmt.Errorf("%w (or 40 hex digits for a PGP key, SHA256: and base64 for an SSH key)", err)
+	}
+	return out, err
+}
 
 // normaliseHash brings a fingerprint or digest into the form algorithm:hex, in
 // lower case. One with wildcards or a regular expression stays as it is.

@@ -157,6 +157,21 @@ func TestFingerprints(t *testing.T) {
 	}
 }
 
+// TestForeignFingerprints: those of PGP and SSH keys in the forms in which
+// people have them.
+func TestForeignFingerprints(t *testing.T) {
+	const pgp, ssh = "0123456789abcdef0123456789abcdef01234567", "SHA256:AbCdEfGhIjKlMnOpQrStUvWxYz0123456789+/AbCd0"
+	f := &entry.Facts{Kind: "rekord", Identities: []entry.Identity{{Format: "pgp", Prints: []string{"ff", pgp}}, {Format: "ssh", Prints: []string{ssh}}}}
+	for text, want := range map[string]bool{
+		pgp: true, "0x" + strings.ToUpper(pgp): true, "0123 4567 89AB CDEF 0123  4567 89AB CDEF 0123 4567": true, strings.Repeat("0", 40): false,
+		ssh: true, "SHA256:" + strings.ToLower(ssh[7:]): false,
+	} {
+		if hits := compile(t, Item{Fingerprint: []string{text}}).Match(f); (len(hits) == 1) != want {
+			t.Errorf("%s: %v", text, hits)
+		}
+	}
+}
+
 func TestExpected(t *testing.T) {
 	l, err := Compile([]Watch{{Name: "w", Match: []Item{{Subject: []string{"https://github.com/acme/*"}}},
 		Expect: []Item{
@@ -196,6 +211,7 @@ func TestCompileErrors(t *testing.T) {
 		{"[0].match[0].subject[0]", Watch{Match: []Item{{Subject: []string{strings.Repeat("a", maxPattern+1)}}}}},
 		{"[0].match[0].fingerprint[0]", Watch{Match: []Item{{Fingerprint: []string{"sha256:4f0c"}}}}},
 		{"[0].match[0].fingerprint[0]", Watch{Match: []Item{{Fingerprint: []string{"md5:" + strings.Repeat("0", 32)}}}}},
+		{"[0].match[0].fingerprint[0]", Watch{Match: []Item{{Fingerprint: []string{"SHA256:abc"}}}}},
 		{"[0].match[0].digest[0]", Watch{Match: []Item{{Digest: []string{"sha256:" + strings.Repeat("g", 64)}}}}},
 		{"[0].match[0].extensions.runner-enviroment", Watch{Match: []Item{{Extensions: map[string][]string{"runner-enviroment": {"x"}}}}}},
 		{"[0].expect[0]", Watch{Match: []Item{{Kind: []string{"x"}}}, Expect: []Item{{Subject: []string{"x"}}}}},

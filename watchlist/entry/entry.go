@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 	"unsafe"
 )
@@ -41,6 +42,12 @@ type Identity struct {
 	// Extensions holds Fulcio's extensions by kebab-case name, others by dotted
 	// OID. Values that are no text are lower-case hex.
 	Extensions []Extension
+	// Format is that of a key in a form of its own: pgp, ssh, minisign or tuf.
+	// Empty for X.509.
+	Format string
+	// Prints are the fingerprints that such a form gives its keys: for pgp the hex
+	// of the primary key and its subkeys, for ssh SHA256: and base64.
+	Prints []string
 	// Certificate is the DER certificate, nil for a bare key.
 	Certificate []byte
 	// SPKI is the DER SubjectPublicKeyInfo.
@@ -64,8 +71,12 @@ func (id *Identity) Extension(name string) (string, bool) {
 }
 
 // Fingerprints returns "sha256:" and the hex SHA-256 of the certificate, then
-// of the key. They are computed when asked for, which few rules do.
+// of the key, or those of the form in which the key is. They are computed when
+// asked for, which few rules do.
 func (id *Identity) Fingerprints() []string {
+	if len(id.Prints) > 0 {
+		return slices.Clone(id.Prints)
+	}
 	var out []string
 	for _, der := range [][]byte{id.Certificate, id.SPKI} {
 		if der != nil {
@@ -93,7 +104,7 @@ type Facts struct {
 // no watch for a subject can see it.
 func (f *Facts) KeyOnly() bool {
 	for i := range f.Identities {
-		if f.Identities[i].Certificate != nil {
+		if id := &f.Identities[i]; id.Certificate != nil || len(id.Subjects) > 0 {
 			return false
 		}
 	}
@@ -121,6 +132,18 @@ type Kind struct {
 var kinds = []Kind{
 	{Name: "hashedrekord", APIVersion: "0.0.2", decode: decodeHashedRekord002},
 	{Name: "dsse", APIVersion: "0.0.2", DigestOfEnvelope: true, decode: decodeDSSE002},
+	{Name: "hashedrekord", APIVersion: "0.0.1", decode: decodeHashedRekord001},
+	{Name: "dsse", APIVersion: "0.0.1", DigestOfEnvelope: true, decode: decodeDSSE001},
+	{Name: "intoto", APIVersion: "0.0.2", DigestOfEnvelope: true, decode: decodeIntoto002},
+	{Name: "intoto", APIVersion: "0.0.1", DigestOfEnvelope: true, decode: decodeIntoto001},
+	{Name: "rekord", APIVersion: "0.0.1", decode: decodeRekord001},
+	{Name: "rpm", APIVersion: "0.0.1", decode: decodePackage((*Decoder).addPGP)},
+	{Name: "alpine", APIVersion: "0.0.1", decode: decodePackage((*Decoder).addPEM)},
+	{Name: "jar", APIVersion: "0.0.1", decode: decodeJAR001},
+	{Name: "helm", APIVersion: "0.0.1", decode: decodeHelm001},
+	{Name: "cose", APIVersion: "0.0.1", DigestOfEnvelope: true, decode: decodeCOSE001},
+	{Name: "tuf", APIVersion: "0.0.1", decode: decodeTUF001},
+	{Name: "rfc3161", APIVersion: "0.0.1", decode: decodeRFC3161001},
 }
 
 // Kinds returns the table of the kinds that Decode reads.
@@ -179,7 +202,7 @@ func (d *Decoder) identity() *Identity {
 	if len(list) < cap(list) {
 		list = list[:len(list)+1]
 		old := &list[len(list)-1]
-		*old = Identity{Subjects: old.Subjects[:0], Issuers: old.Issuers[:0], Extensions: old.Extensions[:0]}
+		*old = Identity{Subjects: old.Subjects[:0], Issuers: old.Issuers[:0], Extensions: old.Extensions[:0], Prints: old.Prints[:0]}
 	} else {
 		list = append(list, Identity{Extensions: make([]Extension, 0, 24)})
 	}

@@ -344,13 +344,26 @@ func TestNotUnderstood(t *testing.T) {
 	}
 }
 
-// TestRealBundle decodes entries of the public instance.
-func TestRealBundle(t *testing.T) {
+// TestRealBundles decodes entries of the public instance.
+func TestRealBundles(t *testing.T) {
 	dir := os.Getenv("SIGWARDEN_REALDATA")
 	if dir == "" {
 		t.Skip("SIGWARDEN_REALDATA is not set: real bundles are not read")
 	}
-	for _, name := range []string{"bundle-v2-production-hashedrekord002.json", "bundle-v2-staging-alpha1-hashedrekord.json"} {
+	const artifact = "sha256:a0cfc71271d6e278e57cd332ff957c3f7043fdda354c4cbb190a30d56efa01bf"
+	beacon := []string{"https://github.com/sigstore-conformance/extremely-dangerous-public-oidc-beacon/.github/workflows/extremely-dangerous-oidc-beacon.yml@refs/heads/main"}
+	for name, want := range map[string]struct {
+		kind, version, issuer string
+		subjects, digests     []string
+	}{
+		"bundle-v1-hashedrekord-2023-timestamp-extension.json": {"hashedrekord", "0.0.1", issuer, beacon, []string{artifact}},
+		"bundle-v1-hashedrekord-2024-shard2605.json":           {"hashedrekord", "0.0.1", issuer, beacon, []string{artifact}},
+		"bundle-v1-dsse-2024-shard1193.json": {"dsse", "0.0.1", issuer, beacon,
+			[]string{"sha256:d6b209ba9dde3b1ee5edebb88d1b1b917b72eeb614328e7ba667f5b7ab70e987", "sha256:5608b4de188cd2cf3b6d79691c3160fd6feeec897b34a8e48fcf465323c23a73"}},
+		"bundle-v1-intoto002-npm-provenance.json":    {"intoto", "0.0.2", issuer, []string{"https://github.com/sigstore/sigstore-js/.github/workflows/release.yml@refs/heads/main"}, nil},
+		"bundle-v2-production-hashedrekord002.json":  {"hashedrekord", "0.0.2", "", nil, nil},
+		"bundle-v2-staging-alpha1-hashedrekord.json": {"hashedrekord", "0.0.2", issuer, beacon, []string{artifact}},
+	} {
 		data, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)
@@ -366,8 +379,13 @@ func TestRealBundle(t *testing.T) {
 			t.Fatal(err)
 		}
 		f, err := entry.Decode(bundle.VerificationMaterial.TlogEntries[0].CanonicalizedBody)
-		if err != nil || len(f.Identities) != 1 || len(f.Digests) != 1 {
+		if err != nil || f.Kind != want.kind || f.APIVersion != want.version || len(f.Identities) != 1 || len(f.Warnings) != 0 {
 			t.Errorf("%s: %+v, %v", name, f, err)
+			continue
+		}
+		r := f.Identities[0].Report(entry.ErrNotJudged)
+		if !slices.Equal(r.Subjects, want.subjects) && len(r.Subjects)+len(want.subjects) > 0 || r.Issuer != want.issuer || want.digests != nil && !slices.Equal(f.Digests, want.digests) {
+			t.Errorf("%s: subjects %q, issuer %q, digests %q", name, r.Subjects, r.Issuer, f.Digests)
 		}
 		if production := strings.Contains(name, "production"); production != f.KeyOnly() {
 			t.Errorf("%s: key only: %v", name, f.KeyOnly())

@@ -19,8 +19,8 @@ const (
 // value is one JSON value. Strings, numbers and names that need no unescaping
 // point into the entry's bytes.
 type value struct {
-	kind    byte // '{' '[' '"' '0' (number) 'l' (true, false, null)
-	text    []byte
+	kind    byte   // '{' '[' '"' '0' (number) 'l' (true, false, null)
+	text    []byte // of an object: all of it
 	members []member
 	items   []value
 }
@@ -111,13 +111,13 @@ func (p *parser) value(depth int) (value, error) {
 }
 
 func (p *parser) object(depth int) (value, error) {
-	start := len(p.stack)
+	start, begin := len(p.stack), p.at
 	var folded map[string]bool
 	for p.at++; ; p.at++ {
 		p.space()
 		if p.at < len(p.data) && p.data[p.at] == '}' && len(p.stack) == start {
 			p.at++
-			return value{kind: '{'}, nil
+			return value{kind: '{', text: p.data[begin:p.at]}, nil
 		}
 		if p.at == len(p.data) || p.data[p.at] != '"' {
 			return value{}, p.fail("no name of a member")
@@ -145,7 +145,7 @@ func (p *parser) object(depth int) (value, error) {
 		case p.at < len(p.data) && p.data[p.at] == ',':
 		case p.at < len(p.data) && p.data[p.at] == '}':
 			p.at++
-			return value{kind: '{', members: p.keep(start)}, nil
+			return value{kind: '{', text: p.data[begin:p.at], members: p.keep(start)}, nil
 		default:
 			return value{}, p.fail("object broken off")
 		}
@@ -296,7 +296,7 @@ func (p place) String() string {
 }
 
 // maxNames is the most members that any object of a known kind has.
-const maxNames = 3
+const maxNames = 4
 
 // object checks that v is an object whose members are all among names, and
 // returns their values in the order of names (zero where absent). ok is false

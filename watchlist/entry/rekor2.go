@@ -4,9 +4,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-
-	"golang.org/x/crypto/cryptobyte"
-	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // maxSignatures bounds the signatures of one envelope that are read.
@@ -136,12 +133,7 @@ func (d *Decoder) addKey(where place, v value) error {
 	if der == nil {
 		return err
 	}
-	s := cryptobyte.String(der)
-	if !s.SkipASN1(asn1.SEQUENCE) || !s.Empty() {
-		return join(err, fmt.Errorf("%s is not a DER public key", where))
-	}
-	d.identity().SPKI = der
-	return err
+	return join(err, d.addSPKI(where, der))
 }
 
 func (d *Decoder) addCertificate(where place, v value) error {
@@ -149,17 +141,22 @@ func (d *Decoder) addCertificate(where place, v value) error {
 	if der == nil {
 		return err
 	}
+	return join(err, d.addDER(where, der))
+}
+
+// addDER reads a DER certificate.
+func (d *Decoder) addDER(where place, der []byte) error {
 	id := d.identity()
-	err2 := id.parseCertificate(der)
-	if err2 != nil {
-		err2 = fmt.Errorf("%s: %w", where, err2)
+	err := id.parseCertificate(der)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", where, err)
 	}
 	if id.Certificate == nil {
 		d.facts.Identities = d.facts.Identities[:len(d.facts.Identities)-1]
 	} else if len(id.Issuers) > 1 {
 		d.facts.Warnings = append(d.facts.Warnings, fmt.Sprintf("inconsistent issuer: the certificate names both %.200q and %.200q", id.Issuers[0], id.Issuers[1]))
 	}
-	return join(err, err2)
+	return err
 }
 
 func (d *Decoder) rawBytes(where place, v value) ([]byte, error) {

@@ -11,9 +11,13 @@ var ErrNotJudged = errors.New("not judged")
 
 // Report is an identity as outputs show it.
 type Report struct {
-	Subjects    []string           `json:"subjects"`
-	Issuer      string             `json:"issuer,omitempty"`
-	Fingerprint string             `json:"fingerprint"`
+	Subjects    []string `json:"subjects"`
+	Issuer      string   `json:"issuer,omitempty"`
+	Fingerprint string   `json:"fingerprint"`
+	// Fingerprints are all of them, where a key ring has several keys.
+	Fingerprints []string `json:"fingerprints,omitempty"`
+	// Format is pgp, ssh, minisign or tuf; absent for X.509.
+	Format      string             `json:"format,omitempty"`
 	Certificate *CertificateReport `json:"certificate"` // null for a bare key
 }
 
@@ -28,7 +32,7 @@ type CertificateReport struct {
 
 // Report shows an identity, with the outcome of Authorities.Verify.
 func (id *Identity) Report(untrusted error) Report {
-	r := Report{Subjects: []string{}}
+	r := Report{Subjects: []string{}, Format: id.Format}
 	for _, s := range id.Subjects {
 		r.Subjects = append(r.Subjects, s.Value)
 	}
@@ -37,6 +41,9 @@ func (id *Identity) Report(untrusted error) Report {
 	}
 	if prints := id.Fingerprints(); len(prints) > 0 {
 		r.Fingerprint = prints[0]
+		if len(id.Prints) > 1 {
+			r.Fingerprints = prints
+		}
 	}
 	if id.Certificate == nil {
 		return r
