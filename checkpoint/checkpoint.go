@@ -39,6 +39,9 @@ var (
 type Log struct {
 	origin    string
 	verifiers note.Verifiers
+	// For a tree of Rekor v1, whose origin may begin with any host.
+	tree string
+	spki [][]byte
 }
 
 // NewLog returns the log with an origin (first line of its checkpoints) and
@@ -53,12 +56,66 @@ func NewLog(origin string, keys ...note.Verifier) (*Log, error) {
 	return &Log{origin: origin, verifiers: note.VerifierList(keys...)}, nil
 }
 
-// Origin returns the first line of the log's checkpoints.
+// NewTree returns the log that is one tree of a Rekor v1 server, with its keys
+// as DER SubjectPublicKeyInfo. origin is "HOST - TREE", the tree's id in
+// decimal. Only that names the log: what host a private server calls itself, and
+// its key with it, may change with every start.
+func NewTree(origin string, spki ...[]byte) (*Log, error) {
+	host, tree, ok := SplitOrigin(origin)
+	if !ok {
+		return nil, fmt.Errorf("origin %.100q is not of the form HOST - TREE of Rekor v1", origin)
+	}
+	if len(spki) == 0 {
+		return nil, fmt.Errorf("log %s: no key given", origin)
+	}
+	l := &Log{origin: origin, tree: tree, spki: spki}
+	if _, err := l.keys(host); err != nil {
+		return nil, fmt.Errorf("log %s: %w", origin, err)
+	}
+	return l, nil
+}
+
+// SplitOrigin takes the origin of a Rekor v1 tree apart: host, " - ", tree id
+// in decimal (wire-formats 1.4).
+func SplitOrigin(origin string) (host, tree string, ok bool) {
+	at := strings.LastIndex(origin, " - ")
+	if at < 0 {
+		return "", "", false
+	}
+	host, tree = origin[:at], origin[at+3:]
+	n, err := strconv.ParseUint(tree, 10, 63)
+	return host, tree, err == nil && strconv.FormatUint(n, 10) == tree && validKeyName(host)
+}
+
+// keys returns the keys of a tree under the name of a host.
+func (l *Log) keys(host string) (note.Verifiers, error) {
+	var list []note.Verifier
+	for _, der := range l.spki {
+		v, err := NewVerifier(host, der)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, v)
+	}
+	return note.VerifierList(list...), nil
+}
+
+// id is what tells the log from others: its origin, or its tree.
+func (l *Log) id() string {
+	if l.tree != "" {
+		return " - " + l.tree
+	}
+	return l.origin
+}
+
+// Origin returns the first line of the log's checkpoints. For a tree of Rekor
+// v1 the host in it may differ.
 func (l *Log) Origin() string { return l.origin }
 
 // Checkpoint is a tree head that its log has signed. Only Log.Open makes one;
 // the zero value stands for "none" and has no raw bytes.
 type Checkpoint struct {
+	log        string // that it is of
 	origin     string
 	size       uint64
 	root       Hash
@@ -84,7 +141,7 @@ func (c Checkpoint) IsZero() bool { return c.raw == nil }
 // Same reports whether both commit to the same tree. Extension lines and
 // signatures may differ.
 func (c Checkpoint) Same(o Checkpoint) bool {
-	return c.origin == o.origin && c.size == o.size && c.root == o.root
+	return c.log == o.log && c.size == o.size && c.root == o.root
 }
 
 // frozenPrefix begins the extension line with which a Rekor v2 operator marks
@@ -104,7 +161,20 @@ func (l *Log) Open(raw []byte) (Checkpoint, error) {
 	if len(raw) > MaxSize {
 		return Checkpoint{}, fmt.Errorf("%w: %d bytes, more than %d", ErrMalformed, len(raw), MaxSize)
 	}
-	n, err := note.Open(raw, l.verifiers)
+	verifiers := l.verifiers
+	if l.tree != "" {
+		// SPEC: wire-formats 1.4: the key's name is the host part of the origin.
+		first, _, _ := bytes.Cut(raw, []byte("\n"))
+		host, tree, ok := SplitOrigin(string(first))
+		if !ok || tree != l.tree {
+			return Checkpoint{}, fmt.Errorf("%w: origin is %.100q, want one that ends in %q", ErrOrigin, first, l.id())
+		}
+		var err error
+		if verifiers, err = l.keys(host); err != nil {
+			return Checkpoint{}, fmt.Errorf("%w: %w", ErrMalformed, err)
+		}
+	}
+	n, err := note.Open(raw, verifiers)
 	var invalid *note.InvalidSignatureError
 	var unverified *note.UnverifiedNoteError
 	switch {
@@ -126,10 +196,10 @@ func (l *Log) Open(raw []byte) (Checkpoint, error) {
 	if err != nil {
 		return Checkpoint{}, err
 	}
-	if c.origin != l.origin {
+	if l.tree == "" && c.origin != l.origin {
 		return Checkpoint{}, fmt.Errorf("%w: origin is %.100q, want %q", ErrOrigin, c.origin, l.origin)
 	}
-	c.raw = bytes.Clone(raw)
+	c.log, c.raw = l.id(), bytes.Clone(raw)
 	return c, nil
 }
 

@@ -82,7 +82,7 @@ func (k Known) teach(t *Tree) {
 //   - ErrUnproven: next is larger, and tiles were served that do not fit it;
 //   - the error of served, or of Own: next could not be judged.
 func (k Known) Compare(next Checkpoint, served, archived TileReader) (Step, []Tile, error) {
-	if next.origin != k.Head.origin {
+	if next.log != k.Head.log {
 		return Step{}, nil, fmt.Errorf("%w: %.100q and %.100q", ErrOrigin, k.Head.origin, next.origin)
 	}
 	if served == nil {

@@ -59,6 +59,45 @@ func parsePEMKey(name string, text []byte) (note.Verifier, error) {
 	return NewVerifier(name, block.Bytes)
 }
 
+// ParseSPKI reads a log's public key in any form that ParseKey takes, and
+// returns it as DER SubjectPublicKeyInfo.
+func ParseSPKI(text string) ([]byte, error) {
+	v, err := ParseKey("any", text)
+	if err != nil {
+		return nil, err
+	}
+	if v, ok := v.(*ecdsaVerifier); ok {
+		return x509.MarshalPKIXPublicKey(v.key)
+	}
+	if block, _ := pem.Decode([]byte(text)); block != nil {
+		return block.Bytes, nil
+	}
+	_, key, _ := strings.Cut(strings.TrimSpace(text), "+")
+	_, key, _ = strings.Cut(key, "+")
+	raw, err := base64.StdEncoding.DecodeString(key)
+	if err != nil || len(raw) != 1+ed25519.PublicKeySize {
+		return nil, errors.New("verifier key cannot be read")
+	}
+	return x509.MarshalPKIXPublicKey(ed25519.PublicKey(raw[1:]))
+}
+
+// ForOrigin returns the log with an origin and a key in any form that ParseKey
+// takes: a tree of Rekor v1 where the origin has its form.
+func ForOrigin(origin, key string) (*Log, error) {
+	if _, _, ok := SplitOrigin(origin); ok {
+		der, err := ParseSPKI(key)
+		if err != nil {
+			return nil, err
+		}
+		return NewTree(origin, der)
+	}
+	v, err := ParseKey(origin, key)
+	if err != nil {
+		return nil, err
+	}
+	return NewLog(origin, v)
+}
+
 // NewVerifier returns the verifier for a DER SubjectPublicKeyInfo under a key
 // name. The key id is made as C2SP signed-note says for Ed25519 (over name,
 // type byte and key), and over the DER alone for ECDSA.

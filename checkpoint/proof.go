@@ -122,7 +122,7 @@ func Advance(old, next Checkpoint, proof [][]byte) error {
 		return fmt.Errorf("%w: %w", ErrUnproven, err)
 	}
 	switch {
-	case old.origin != next.origin:
+	case old.log != next.log:
 		return fmt.Errorf("%w: %.100q and %.100q", ErrOrigin, old.origin, next.origin)
 	case next.size < old.size:
 		return ErrOlder

@@ -44,11 +44,7 @@ func Verify(data []byte, key string) (Result, error) {
 	if claim.Format != Format {
 		return Result{}, fmt.Errorf("%s: format is %.60q; this program checks %s", fileClaim, claim.Format, Format)
 	}
-	verifier, err := checkpoint.ParseKey(claim.Origin, key)
-	if err != nil {
-		return Result{}, fmt.Errorf("the key given: %w", err)
-	}
-	l, err := checkpoint.NewLog(claim.Origin, verifier)
+	l, err := checkpoint.ForOrigin(claim.Origin, key)
 	if err != nil {
 		return Result{}, fmt.Errorf("%s: %w", fileClaim, err)
 	}
