@@ -107,7 +107,7 @@ func TestProofInput(t *testing.T) {
 		t.Errorf("empty frontier: %v", err)
 	}
 	other := s.checkpoint(t, l, 9)
-	other.origin = "elsewhere"
+	other.log = "elsewhere"
 	if err := Advance(c5, other, nil); !errors.Is(err, ErrOrigin) {
 		t.Errorf("another log: %v", err)
 	}
