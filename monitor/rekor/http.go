@@ -4,6 +4,7 @@
 package rekor
 
 import (
+	"bytes"
 	"compress/flate"
 	"compress/gzip"
 	"context"
@@ -21,7 +22,6 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"golang.org/x/time/rate"
 )
 
 // Options configure the client of one log. The zero value of every field but
@@ -32,9 +32,10 @@ type Options struct {
 	URL string
 	// UserAgent is sent with every request; default "sigwarden".
 	UserAgent string
-	// RequestsPerSecond is the ceiling of the request rate; default 50.
+	// RequestsPerSecond is the ceiling of the request rate; default 50, for
+	// Rekor v1 30.
 	RequestsPerSecond float64
-	// Parallel is the ceiling of requests in flight; default 16.
+	// Parallel is the ceiling of requests in flight; default 16, for Rekor v1 64.
 	Parallel int
 	// RootCAs verify the server's certificate; nil: those of the system.
 	RootCAs *x509.CertPool
@@ -52,18 +53,22 @@ const maxRetryAfter = time.Minute
 
 // Stats counts what a client did since it was made.
 type Stats struct {
-	Requests, Bytes int64
+	// Requests that were made; Refused those answered with 429 or 503.
+	Requests, Refused, Bytes int64
 }
 
 // client fetches resources below one prefix.
 type client struct {
-	base    *url.URL
-	http    *http.Client
-	opts    Options
-	limiter *rate.Limiter
-	slots   chan struct{}
+	base *url.URL
+	http *http.Client
+	opts Options
+	pace *pace
 
-	requests, bytes atomic.Int64
+	requests, refused, bytes atomic.Int64
+}
+
+func (c *client) stats() Stats {
+	return Stats{Requests: c.requests.Load(), Refused: c.refused.Load(), Bytes: c.bytes.Load()}
 }
 
 func newClient(opts Options) (*client, error) {
@@ -96,11 +101,10 @@ func newClient(opts Options) (*client, error) {
 		MaxResponseHeaderBytes: 64 << 10,
 	}
 	return &client{
-		base:    base,
-		opts:    opts,
-		http:    &http.Client{Transport: transport, CheckRedirect: sameHost},
-		limiter: rate.NewLimiter(rate.Limit(opts.RequestsPerSecond), max(1, int(opts.RequestsPerSecond))),
-		slots:   make(chan struct{}, opts.Parallel),
+		base: base,
+		opts: opts,
+		http: &http.Client{Transport: transport, CheckRedirect: sameHost},
+		pace: newPace(opts.RequestsPerSecond, opts.Parallel),
 	}, nil
 }
 
@@ -136,12 +140,13 @@ func sameHost(req *http.Request, via []*http.Request) error {
 // StatusError is an answer with a status other than 200.
 type StatusError struct {
 	Status int
+	Method string
 	Path   string
 	Body   string // its beginning, quoted by Error
 }
 
 func (e *StatusError) Error() string {
-	msg := fmt.Sprintf("GET %s: status %d %s", e.Path, e.Status, http.StatusText(e.Status))
+	msg := fmt.Sprintf("%s %s: status %d %s", e.Method, e.Path, e.Status, http.StatusText(e.Status))
 	if e.Body != "" {
 		msg += fmt.Sprintf(": %.120q", e.Body)
 	}
@@ -177,14 +182,34 @@ type answer struct {
 	notModified bool
 }
 
-// get fetches base/path with at most limit bytes of inflated body. It tries
-// again after 429, 499, 5xx and broken connections, not after other statuses.
+// request is one question to a server.
+type request struct {
+	path  string // below base
+	body  []byte // JSON to post; nil: GET
+	limit int64  // of the inflated answer
+	etag  string
+}
+
+func (r request) method() string {
+	if r.body != nil {
+		return http.MethodPost
+	}
+	return http.MethodGet
+}
+
+// get fetches base/path with at most limit bytes of inflated body.
 func (c *client) get(ctx context.Context, path string, limit int64, etag string) (answer, error) {
+	return c.do(ctx, request{path: path, limit: limit, etag: etag})
+}
+
+// do asks, and tries again after 429, 499, 5xx and broken connections, not after
+// other statuses.
+func (c *client) do(ctx context.Context, r request) (answer, error) {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = c.opts.FirstWait, 5*time.Second
 	var last error
 	a, err := backoff.Retry(ctx, func() (answer, error) {
-		a, retryAfter, err := c.try(ctx, path, limit, etag)
+		a, retryAfter, err := c.try(ctx, r)
 		last = err
 		switch {
 		case err == nil:
@@ -209,48 +234,55 @@ func worthRetrying(err error) bool {
 	var redirect *redirectError
 	switch {
 	case errors.As(err, &status):
-		return status.Status == http.StatusTooManyRequests || status.Status == 499 || status.Status >= 500
+		// 501: a private server has switched the endpoint off.
+		return status.Status == http.StatusTooManyRequests || status.Status == 499 || status.Status >= 500 && status.Status != http.StatusNotImplemented
 	case errors.As(err, &malformed), errors.As(err, &redirect):
 		return false
 	}
 	return true
 }
 
-func (c *client) try(ctx context.Context, path string, limit int64, etag string) (a answer, retryAfter time.Duration, err error) {
-	select {
-	case c.slots <- struct{}{}:
-		defer func() { <-c.slots }()
-	case <-ctx.Done():
-		return answer{}, 0, ctx.Err()
-	}
-	if err := c.limiter.Wait(ctx); err != nil {
+func (c *client) try(ctx context.Context, r request) (a answer, retryAfter time.Duration, err error) {
+	if err := c.pace.begin(ctx); err != nil {
 		return answer{}, 0, err
 	}
+	// Until the answer begins: how long it goes on depends on what was asked for.
+	start, took, refused := time.Now(), time.Duration(0), false
+	defer func() { c.pace.done(took, refused, retryAfter) }()
 	ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base.String()+"/"+path, nil)
+	req, err := http.NewRequestWithContext(ctx, r.method(), c.base.String()+"/"+r.path, bytes.NewReader(r.body))
 	if err != nil {
 		return answer{}, 0, err
 	}
 	req.Header.Set("User-Agent", c.opts.UserAgent)
 	req.Header.Set("Accept-Encoding", "gzip")
-	if etag != "" {
-		req.Header.Set("If-None-Match", etag)
+	if r.body != nil {
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Accept", "application/json")
+	}
+	if r.etag != "" {
+		req.Header.Set("If-None-Match", r.etag)
 	}
 	c.requests.Add(1)
 	resp, err := c.http.Do(req)
+	took = time.Since(start)
 	if err != nil {
 		return answer{}, 0, err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusNotModified && etag != "" {
+	if resp.StatusCode == http.StatusNotModified && r.etag != "" {
 		return answer{notModified: true}, 0, nil
 	}
 	if resp.StatusCode != http.StatusOK {
 		head, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
-		return answer{}, parseRetryAfter(resp.Header.Get("Retry-After"), time.Now()), &StatusError{resp.StatusCode, path, strings.TrimSpace(string(head))}
+		refused = resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable
+		if refused {
+			c.refused.Add(1)
+		}
+		return answer{}, parseRetryAfter(resp.Header.Get("Retry-After"), time.Now()), &StatusError{resp.StatusCode, r.method(), r.path, strings.TrimSpace(string(head))}
 	}
-	body, err := c.read(resp, path, limit)
+	body, err := c.read(resp, r.path, r.limit)
 	if err != nil {
 		return answer{}, 0, err
 	}
@@ -283,7 +315,7 @@ func (c *client) read(resp *http.Response, path string, limit int64) ([]byte, er
 		if errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) || errors.As(err, &corrupt) {
 			return nil, &MalformedError{path, "broken gzip"}
 		}
-		return nil, fmt.Errorf("GET %s: answer broke off after %d bytes: %w", path, len(body), err)
+		return nil, fmt.Errorf("%s: answer broke off after %d bytes: %w", path, len(body), err)
 	}
 	if int64(len(body)) > limit {
 		return nil, &MalformedError{path, fmt.Sprintf("answer is longer than %d bytes", limit)}

@@ -54,7 +54,7 @@ func (v *V2) Stats() Stats {
 	if v.files != nil {
 		return Stats{Requests: v.files.reads.Load(), Bytes: v.files.bytes.Load()}
 	}
-	return Stats{Requests: v.client.requests.Load(), Bytes: v.client.bytes.Load()}
+	return v.client.stats()
 }
 
 // Checkpoint returns the log's newest signed note, unproven. Over HTTP it asks
