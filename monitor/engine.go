@@ -27,11 +27,13 @@ type LogConfig struct {
 	// Name is how people call the log, ID how the store does: for Rekor v2 the
 	// origin.
 	Name, ID string
-	// Type is rekor-v2.
+	// Type is rekor-v1 or rekor-v2.
 	Type string
-	// Log opens its checkpoints, Source serves them.
+	// Log opens its checkpoints. Source serves a log with tiles, Proofs one that
+	// serves proofs: one of both is set.
 	Log    *checkpoint.Log
 	Source TileLog
+	Proofs ProofLog
 	// Authorities are trusted for entries of this log.
 	Authorities *entry.Authorities
 	// Start is "latest" (default), "first" or an index in decimal: where
@@ -119,7 +121,7 @@ func New(opts Options) (*Engine, error) {
 	}
 	seen := map[string]string{}
 	for _, cfg := range opts.Logs {
-		if cfg.Log == nil || cfg.Source == nil || cfg.ID == "" || cfg.Name == "" {
+		if cfg.Log == nil || (cfg.Source == nil) == (cfg.Proofs == nil) || cfg.ID == "" || cfg.Name == "" {
 			return nil, fmt.Errorf("monitor: log %q is not complete", cfg.Name)
 		}
 		if other, ok := seen[cfg.ID]; ok {
@@ -277,7 +279,13 @@ func (e *Engine) Ready() bool {
 
 // source wraps what a log answers, to see that it does.
 func (r *runner) checkpoint(ctx context.Context) ([]byte, error) {
-	raw, err := r.cfg.Source.Checkpoint(ctx)
+	var raw []byte
+	var err error
+	if r.cfg.Proofs != nil {
+		raw, err = r.cfg.Proofs.Checkpoint(ctx)
+	} else {
+		raw, err = r.cfg.Source.Checkpoint(ctx)
+	}
 	r.moved(err)
 	return raw, err
 }

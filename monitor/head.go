@@ -42,11 +42,16 @@ func (r *runner) scanHead(ctx context.Context, scanFor time.Duration, out *Outco
 	if err != nil {
 		return err
 	}
+	if r.cfg.Proofs != nil {
+		return t.scanProven(ctx, known, scanFor)
+	}
 	tree, err := known.Tree(r.served(ctx))
 	if err != nil {
 		return fmt.Errorf("stored state of log %s: %w", r.cfg.Name, err)
 	}
-	gapErr := t.retryGaps(ctx, r.newSpan(tree, t.old.Epoch))
+	again := r.newSpan(tree, t.old.Epoch)
+	again.retry = true
+	gapErr := t.retryGaps(ctx, known.Head, func(at, to uint64) result { return again.bundle(ctx, again.job(at, to)) })
 	if t, err = t.commitAndGoOn(ctx); err != nil {
 		return err
 	}
@@ -128,7 +133,7 @@ func (c *committer) take(ctx context.Context, res result) error {
 	c.chunks = append(c.chunks, res.chunk)
 	c.pending += int(res.job.to - res.job.from)
 	c.tally.add(res.tally)
-	c.turn.book(res, c.tree)
+	c.turn.book(res, c.tree.Head())
 	for _, f := range res.findings {
 		c.bytes += len(f.Leaf) + findingOverhead
 	}
@@ -152,25 +157,24 @@ func (c *committer) jump(ctx context.Context, res result) error {
 	if err != nil {
 		return fmt.Errorf("going on behind entry %d: %w", res.job.to, err)
 	}
-	c.turn.book(res, c.tree)
+	c.turn.book(res, c.tree.Head())
 	c.turn.batch.Tiles = edges
 	return c.move(ctx, frontier)
 }
 
 // book puts findings and gaps of a bundle into the batch of the turn.
-func (t *turn) book(res result, tree *checkpoint.Tree) {
+func (t *turn) book(res result, head checkpoint.Checkpoint) {
 	t.batch.Findings = append(t.batch.Findings, res.findings...)
 	t.batch.SetGaps = append(t.batch.SetGaps, res.gaps...)
 	for _, g := range res.gaps {
 		t.out.Missing = true
 		if g.Reason == KindEntryMismatch {
-			t.entryMismatch(g, res.served, tree)
+			t.entryMismatch(g, res.served, head)
 		}
 	}
 }
 
-func (t *turn) entryMismatch(g Gap, served map[uint64][]byte, tree *checkpoint.Tree) {
-	head := tree.Head()
+func (t *turn) entryMismatch(g Gap, served map[uint64][]byte, head checkpoint.Checkpoint) {
 	evidence := []Evidence{{"checkpoint", head.Raw()}}
 	for i, data := range served {
 		if i >= g.From && i < g.To {
@@ -249,8 +253,8 @@ func (t *turn) tally(c tally) {
 }
 
 // retryGaps tries to fill gaps of the coverage with the entries that the tree
-// commits to.
-func (t *turn) retryGaps(ctx context.Context, s *span) error {
+// commits to. read reads some of [at, to), from at on.
+func (t *turn) retryGaps(ctx context.Context, head checkpoint.Checkpoint, read func(at, to uint64) result) error {
 	gaps, err := t.opts.Store.Gaps(ctx, t.cfg.ID)
 	if err != nil || len(gaps) == 0 {
 		return err
@@ -258,7 +262,6 @@ func (t *turn) retryGaps(ctx context.Context, s *span) error {
 	// Those that were tried least come first, in the order of the log, so that
 	// none waits for ever behind others.
 	slices.SortStableFunc(gaps, func(a, b Gap) int { return a.Polls - b.Polls })
-	s.retry = true
 	stop := time.Now().Add(maxGapTime)
 	var count tally
 	var failure error
@@ -269,7 +272,7 @@ func (t *turn) retryGaps(ctx context.Context, s *span) error {
 			left = append(left, g)
 			continue
 		}
-		rest, err := t.retryGap(ctx, s, g, &count)
+		rest, err := t.retryGap(head, read, g, &count)
 		if err != nil {
 			failures++
 			failure = err
@@ -296,12 +299,11 @@ func rangesOf(gaps []Gap) []Range {
 }
 
 // retryGap reads the bundles of a gap again, and returns what is still missing.
-func (t *turn) retryGap(ctx context.Context, s *span, g Gap, count *tally) ([]Gap, error) {
+func (t *turn) retryGap(head checkpoint.Checkpoint, read func(at, to uint64) result, g Gap, count *tally) ([]Gap, error) {
 	var rest []Gap
 	var results []result
 	for at := g.From; at < g.To; {
-		j := s.job(at, g.To)
-		res := s.bundle(ctx, j)
+		res := read(at, g.To)
 		if res.err != nil {
 			return nil, res.err
 		}
@@ -311,11 +313,11 @@ func (t *turn) retryGap(ctx context.Context, s *span, g Gap, count *tally) ([]Ga
 		}
 		rest = append(rest, res.gaps...)
 		results = append(results, res)
-		at = j.to
+		at = res.job.to
 	}
 	for _, res := range results {
 		count.add(res.tally)
-		t.book(res, s.tree)
+		t.book(res, head)
 	}
 	t.batch.FilledGaps = append(t.batch.FilledGaps, g)
 	t.batch.Coverage, t.batch.WatchSet = append(t.batch.Coverage, without(g.Range, rangesOf(rest))...), t.watchSet

@@ -48,7 +48,9 @@ const maxKind = 60
 
 // read decodes one proven leaf and returns a finding for every watch that it
 // belongs to. Proof and checkpoint are filled in by the caller.
-func (r *runner) read(decoder *entry.Decoder, index uint64, leaf []byte, hash checkpoint.Hash, count *tally) []Finding {
+// integrated, if not nil, returns when the log took the entry in, zero if it has
+// not signed that.
+func (r *runner) read(decoder *entry.Decoder, index uint64, leaf []byte, hash checkpoint.Hash, integrated func() time.Time, count *tally) []Finding {
 	passing, err := decoder.Decode(leaf)
 	count.entries++
 	if passing.KeyOnly() {
@@ -78,11 +80,15 @@ func (r *runner) read(decoder *entry.Decoder, index uint64, leaf []byte, hash ch
 	if len(hits)+len(raw) == 0 {
 		return nil
 	}
-	// Only entries of ours come this far: chains are verified for them alone.
+	// Only entries of ours come this far: signatures are verified for them alone.
+	when := time.Time{}
+	if integrated != nil {
+		when = integrated()
+	}
 	vouched := make([]error, len(facts.Identities))
 	reports := []entry.Report{}
 	for i := range facts.Identities {
-		vouched[i] = r.cfg.Authorities.Verify(&facts.Identities[i])
+		vouched[i] = r.cfg.Authorities.VerifyAt(&facts.Identities[i], when)
 		reports = append(reports, facts.Identities[i].Report(vouched[i]))
 	}
 	if facts.Digests == nil {
@@ -93,6 +99,9 @@ func (r *runner) read(decoder *entry.Decoder, index uint64, leaf []byte, hash ch
 		Kind: facts.Kind, APIVersion: facts.APIVersion, Identities: reports, Digests: facts.Digests,
 		SCT: sct(&facts), SeenAt: r.opts.Now().UTC(), Leaf: slices.Clone(leaf),
 		Authorities: r.authorities,
+	}
+	if !when.IsZero() {
+		base.Integrated = &when
 	}
 	var findings []Finding
 	add := func(watch int, verdict policy.Verdict, reason string) {
@@ -157,8 +166,7 @@ func (r *runner) finding(f Finding, watch int, verdict policy.Verdict, reason st
 
 // seal gives a finding its id, its proof and its deliveries, once it is known
 // under which head it was proven.
-func (r *runner) seal(f *Finding, epoch string, tree *checkpoint.Tree, proof []checkpoint.Hash) {
-	head := tree.Head()
+func (r *runner) seal(f *Finding, epoch string, head checkpoint.Checkpoint, proof []checkpoint.Hash) {
 	// SPEC: interface: the id is derived from the log's identity, index and
 	// watch. An epoch only enters where a log was given a new baseline.
 	parts := []string{f.LogID, fmt.Sprint(f.Index), f.Watch}

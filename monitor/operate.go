@@ -71,15 +71,11 @@ func (r *runner) resume(ctx context.Context, incident string, rebaseline bool) e
 		if err != nil {
 			return err
 		}
-		tree, err := checkpoint.OpenTree(c, r.served(ctx))
-		if err != nil {
-			return err
-		}
 		root := c.Root()
 		t.batch.Reset = true
 		t.batch.Collect = map[string][]Evidence{incident: {{"head-before-rebaseline", []byte(t.old.Head)}, {"head-after-rebaseline", c.Raw()}}}
 		t.next.Frozen, t.next.CatchUp, t.next.Stuck, t.next.Streaks = "", nil, nil, nil
-		if err := t.rebase(tree, c.Size()); err != nil {
+		if err := t.rebase(ctx, c, c.Size()); err != nil {
 			return err
 		}
 		t.next.Epoch = fmt.Sprintf("%x", root)
@@ -257,9 +253,11 @@ func (r *runner) scanRange(ctx context.Context, store CoverageStore, opts ScanOp
 	if opts.From >= opts.To || opts.To > st.HeadSize {
 		return fmt.Errorf("log %s: range [%d, %d) is empty, or goes beyond the verified size %d", r.cfg.Name, opts.From, opts.To, st.HeadSize)
 	}
-	tree, err := known.Tree(r.served(ctx))
-	if err != nil {
-		return err
+	var tree *checkpoint.Tree
+	if r.cfg.Proofs == nil {
+		if tree, err = known.Tree(r.served(ctx)); err != nil {
+			return err
+		}
 	}
 	have, err := r.covered(ctx, store)
 	if err != nil {
@@ -282,12 +280,18 @@ func (r *runner) scanRange(ctx context.Context, store CoverageStore, opts ScanOp
 	report()
 	s := r.newSpan(tree, st.Epoch)
 	for _, part := range todo {
-		rec := &recorder{runner: r, span: s, out: out, quiet: opts.Quiet, at: part.From, from: part.From, gaps: gaps, began: r.opts.Now()}
-		_, runErr := s.run(ctx, part.From, part.To, func(res result) error {
+		rec := &recorder{runner: r, head: known.Head, epoch: st.Epoch, out: out, quiet: opts.Quiet, at: part.From, from: part.From, gaps: gaps, began: r.opts.Now()}
+		take := func(res result) error {
 			done += res.job.to - res.job.from
 			report()
 			return rec.take(ctx, res)
-		})
+		}
+		var runErr error
+		if r.cfg.Proofs != nil {
+			runErr = r.readProven(ctx, known.Head, st.Epoch, part, take)
+		} else {
+			_, runErr = s.run(ctx, part.From, part.To, take)
+		}
 		last, cancel := grace(ctx, lastWrite)
 		flushErr := rec.flush(last)
 		cancel()
@@ -303,7 +307,8 @@ func (r *runner) scanRange(ctx context.Context, store CoverageStore, opts ScanOp
 // state of the log.
 type recorder struct {
 	*runner
-	span     *span
+	head     checkpoint.Checkpoint
+	epoch    string
 	out      *Outcome
 	quiet    bool
 	from, at uint64
@@ -330,7 +335,7 @@ func (c *recorder) flush(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if t.old.Epoch != c.span.epoch {
+	if t.old.Epoch != c.epoch {
 		return fmt.Errorf("log %s was given a new baseline meanwhile: what was read is of its former tree", c.cfg.Name)
 	}
 	for _, res := range c.results {
@@ -350,7 +355,7 @@ func (c *recorder) flush(ctx context.Context) error {
 			res.gaps = nil
 			c.out.Missing = true
 		}
-		t.book(res, c.span.tree)
+		t.book(res, c.head)
 	}
 	if c.quiet {
 		for i := range t.batch.Findings {

@@ -237,7 +237,7 @@ func (t *turn) judge(ctx context.Context, c checkpoint.Checkpoint) error {
 	if err := t.contradictsArchive(c); err != nil || t.next.Halted != "" {
 		return err
 	}
-	step, tiles, err := known.Compare(c, t.served(ctx), nil)
+	step, tiles, err := t.compare(ctx, known, c, nil)
 	var fork *checkpoint.DivergenceError
 	switch {
 	case errors.As(err, &fork):
@@ -334,10 +334,6 @@ func hexes(list []checkpoint.Hash) []checkpoint.HexHash {
 // begin takes the first checkpoint of a log as it is, and proves the frontier
 // of the place where coverage is to begin against it.
 func (t *turn) begin(ctx context.Context, c checkpoint.Checkpoint) error {
-	tree, err := checkpoint.OpenTree(c, t.served(ctx))
-	if err != nil {
-		return fmt.Errorf("reading the first checkpoint's tree: %w", err)
-	}
 	start, err := startIndex(t.cfg.Start, c.Size())
 	if err != nil {
 		return err
@@ -345,8 +341,8 @@ func (t *turn) begin(ctx context.Context, c checkpoint.Checkpoint) error {
 	if t.cfg.ConsistencyOnly {
 		start = c.Size()
 	}
-	if err := t.rebase(tree, start); err != nil {
-		return err
+	if err := t.rebase(ctx, c, start); err != nil {
+		return fmt.Errorf("reading the first checkpoint's tree: %w", err)
 	}
 	t.next.Begun = t.now.UTC()
 	t.out.Begun, t.out.From = true, start
@@ -354,30 +350,55 @@ func (t *turn) begin(ctx context.Context, c checkpoint.Checkpoint) error {
 	return nil
 }
 
+// compare judges a checkpoint; archived are the tiles that were kept with it.
+func (r *runner) compare(ctx context.Context, known checkpoint.Known, c checkpoint.Checkpoint, kept checkpoint.TileReader) (checkpoint.Step, []checkpoint.Tile, error) {
+	if r.cfg.Proofs != nil {
+		return checkpoint.Step{}, nil, known.CompareProven(c, prover{ctx, r}, r.cfg.Log.Open)
+	}
+	return known.Compare(c, r.served(ctx), kept)
+}
+
 // rebase makes a checkpoint the head, with everything before start taken as read.
-func (t *turn) rebase(tree *checkpoint.Tree, start uint64) error {
-	c := tree.Head()
-	frontier, err := tree.Frontier(start)
+func (t *turn) rebase(ctx context.Context, c checkpoint.Checkpoint, start uint64) error {
+	var frontier checkpoint.Frontier
+	var err error
+	t.next.HeadPeaks, t.next.Link = nil, nil
+	if t.cfg.Proofs != nil {
+		frontier, err = t.frontierAt(ctx, c, start)
+	} else {
+		frontier, err = t.openTree(ctx, c, start)
+	}
 	if err != nil {
 		return err
 	}
-	edges, err := tree.EdgeTiles(start)
-	if err != nil {
-		return err
-	}
-	link, err := tree.Link(start)
-	if err != nil {
-		return err
-	}
-	t.next.Start = start
+	t.next.Start, t.next.Scanned, t.next.Peaks = start, start, hexes(frontier.Peaks())
 	t.next.Head, t.next.HeadSize, t.next.HeadAt = string(c.Raw()), c.Size(), t.now.UTC()
-	t.next.HeadPeaks, t.next.Peaks, t.next.Link = hexes(tree.Peaks()), hexes(frontier.Peaks()), hexes(link)
-	t.next.Scanned = start
 	if c.Frozen() {
 		t.next.Frozen = t.next.Head
 	}
-	t.batch.Tiles = edges
 	return nil
+}
+
+// openTree reads what is to be kept of a log with tiles whose reading begins at
+// start.
+func (t *turn) openTree(ctx context.Context, c checkpoint.Checkpoint, start uint64) (checkpoint.Frontier, error) {
+	tree, err := checkpoint.OpenTree(c, t.served(ctx))
+	if err != nil {
+		return checkpoint.Frontier{}, err
+	}
+	frontier, err := tree.Frontier(start)
+	if err != nil {
+		return frontier, err
+	}
+	if t.batch.Tiles, err = tree.EdgeTiles(start); err != nil {
+		return frontier, err
+	}
+	link, err := tree.Link(start)
+	if err != nil {
+		return frontier, err
+	}
+	t.next.HeadPeaks, t.next.Link = hexes(tree.Peaks()), hexes(link)
+	return frontier, nil
 }
 
 func startIndex(start string, size uint64) (uint64, error) {
@@ -410,6 +431,14 @@ func (t *turn) advance(ctx context.Context, c checkpoint.Checkpoint, step checkp
 		return nil
 	}
 	// Entries are not read: the scanned size follows the head on proofs alone.
+	if t.cfg.Proofs != nil {
+		frontier, err := t.frontierAt(ctx, c, c.Size())
+		if err != nil {
+			return err
+		}
+		t.next.Scanned, t.next.Peaks = c.Size(), hexes(frontier.Peaks())
+		return nil
+	}
 	tree, err := checkpoint.OpenTree(c, t.served(ctx))
 	if err != nil {
 		return err

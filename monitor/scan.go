@@ -301,7 +301,7 @@ func (s *span) readAll(res result, leaves [][]byte, proven []checkpoint.Hash, le
 		if leaveOut[i] {
 			continue
 		}
-		found := s.read(&decoder, i, leaves[i-j.first], proven[i-j.first], &res.tally)
+		found := s.read(&decoder, i, leaves[i-j.first], proven[i-j.first], nil, &res.tally)
 		if len(found) == 0 {
 			continue
 		}
@@ -310,7 +310,7 @@ func (s *span) readAll(res result, leaves [][]byte, proven []checkpoint.Hash, le
 			return result{job: j, err: fmt.Errorf("inclusion proof of entry %d: %w", i, err)}
 		}
 		for k := range found {
-			s.seal(&found[k], s.epoch, s.tree, path)
+			s.seal(&found[k], s.epoch, s.tree.Head(), path)
 		}
 		res.findings = append(res.findings, found...)
 	}

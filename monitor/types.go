@@ -46,6 +46,30 @@ type TileLog interface {
 	Tile(ctx context.Context, level uint, index uint64, width int) ([]byte, error)
 }
 
+// ServedEntry is an entry of a log that serves proofs, with what the log says
+// about it: unproven. Path leads from the leaf at Index to Note.
+type ServedEntry = struct {
+	Index, LogIndex uint64   // within the tree, over all trees
+	Leaf            []byte   // nil: the log left it out
+	Hash            []byte   // of the leaf, as the entry's id says
+	Path            [][]byte // leaf side first
+	Note            []byte
+	Integrated      int64  // seconds since 1970; signed by SET only
+	SET             []byte // signed entry timestamp
+}
+
+// ProofLog is a log that serves proofs and no tiles: a tree of Rekor v1. Errors
+// are those of Log.
+type ProofLog interface {
+	Checkpoint(ctx context.Context) ([]byte, error)
+	// ConsistencyProof returns an RFC 6962 consistency proof, 0 < from <= to.
+	ConsistencyProof(ctx context.Context, from, to uint64) ([][]byte, error)
+	// Offset returns what is to be given to Entries; it is not proven.
+	Offset(ctx context.Context) (uint64, error)
+	// Entries returns the entries [from, to), at most ten, each in its place.
+	Entries(ctx context.Context, offset, from, to uint64) ([]ServedEntry, error)
+}
+
 // ErrConflict is returned by Store.Commit when the state has moved on since it
 // was read: somebody else writes to the same store.
 var ErrConflict = errors.New("the stored state of the log was changed by another process")
@@ -212,6 +236,7 @@ type Finding struct {
 	Log        string             `json:"log"`
 	Origin     string             `json:"origin"`
 	Index      uint64             `json:"index"`
+	LogIndex   *uint64            `json:"log_index,omitempty"` // over all trees of a Rekor v1 server
 	LeafHash   checkpoint.HexHash `json:"leaf_hash"`
 	Kind       string             `json:"kind"`
 	APIVersion string             `json:"api_version"`

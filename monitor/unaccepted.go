@@ -121,7 +121,7 @@ func (t *turn) judgePending(ctx context.Context, known checkpoint.Known) error {
 		if err != nil {
 			return fmt.Errorf("archived checkpoint of size %d: %w", p.Size, err)
 		}
-		_, _, err = known.Compare(c, t.served(ctx), archived(p.Tiles))
+		_, _, err = t.compare(ctx, known, c, archived(p.Tiles))
 		var fork *checkpoint.DivergenceError
 		switch {
 		case errors.As(err, &fork):
@@ -151,7 +151,7 @@ func archived(tiles []checkpoint.Tile) checkpoint.TileReader {
 
 func (t *turn) unproven(head, c checkpoint.Checkpoint, err error) {
 	if s := t.streak(KindUnproven); s.Polls >= strikes {
-		t.raise(KindUnproven, fmt.Sprintf("For %d polls in a row log %s has signed a larger checkpoint, now of size %d, and served tiles that do not prove that it extends the verified one of size %d.", s.Polls, t.cfg.Name, c.Size(), head.Size()),
+		t.raise(KindUnproven, fmt.Sprintf("For %d polls in a row log %s has signed a larger checkpoint, now of size %d, and served nothing that proves that it extends the verified one of size %d.", s.Polls, t.cfg.Name, c.Size(), head.Size()),
 			map[string]any{"since": s.Since, "polls": s.Polls, "size": c.Size(), "verified": head.Size(), "error": shorten(err.Error())},
 			Evidence{"verified-checkpoint", head.Raw()}, Evidence{"unproven-checkpoint", c.Raw()})
 	}

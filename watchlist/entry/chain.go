@@ -120,11 +120,14 @@ var (
 	oidSANDotted   = asn1.ObjectIdentifier{2, 5, 29, 17}
 )
 
-// Verify checks that a trusted authority issued the identity's certificate for
-// code signing, at the certificate's own NotBefore: a Rekor v2 log tells no
-// time, and a certificate of ten minutes is long expired when it is read. The
-// error says why it is not trusted.
-func (a *Authorities) Verify(id *Identity) error {
+// Verify is VerifyAt the certificate's own NotBefore: a Rekor v2 log tells no
+// time, and a certificate of ten minutes is long expired when it is read.
+func (a *Authorities) Verify(id *Identity) error { return a.VerifyAt(id, time.Time{}) }
+
+// VerifyAt checks that a trusted authority issued the identity's certificate for
+// code signing, and that all of the chain was valid at a time (zero: the
+// certificate's NotBefore). The error says why it is not trusted.
+func (a *Authorities) VerifyAt(id *Identity, at time.Time) error {
 	if id.Certificate == nil {
 		return errors.New("a bare key has no certificate")
 	}
@@ -140,7 +143,9 @@ func (a *Authorities) Verify(id *Identity) error {
 		// unhandled; here it was read.
 		cert.UnhandledCriticalExtensions = slices.DeleteFunc(cert.UnhandledCriticalExtensions, oidSANDotted.Equal)
 	}
-	at := cert.NotBefore
+	if at.IsZero() {
+		at = cert.NotBefore
+	}
 	failure := errNoAuthority
 	for i := range a.list {
 		ca := &a.list[i]

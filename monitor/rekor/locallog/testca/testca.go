@@ -234,6 +234,23 @@ func (s Signer) HashedRekord(artifact []byte) ([]byte, error) {
 	return s.entry(digest[:], sig)
 }
 
+// HashedRekordV1 returns the entry of Rekor v1, hashedrekord 0.0.1.
+func (s Signer) HashedRekordV1(artifact []byte) ([]byte, error) {
+	digest, sig, err := s.SignArtifact(artifact)
+	if err != nil {
+		return nil, err
+	}
+	block := &pem.Block{Type: "CERTIFICATE", Bytes: s.Cert}
+	if s.Cert == nil {
+		if block.Bytes, err = s.SPKI(); err != nil {
+			return nil, err
+		}
+		block.Type = "PUBLIC KEY"
+	}
+	return fmt.Appendf(nil, `{"apiVersion":"0.0.1","kind":"hashedrekord","spec":{"data":{"hash":{"algorithm":"sha256","value":"%x"}},"signature":{"content":%q,"publicKey":{"content":%q}}}}`,
+		digest, b64(sig), b64(pem.EncodeToMemory(block))), nil
+}
+
 // EntryFor returns an entry of the signer's certificate with nothing really
 // signed, for tests of what reads entries.
 func (s Signer) EntryFor() ([]byte, error) {

@@ -1,0 +1,547 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/bits"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sigwarden/sigwarden/checkpoint"
+	"github.com/sigwarden/sigwarden/watchlist/entry"
+)
+
+// Logs that serve proofs and no tiles: trees of Rekor v1. Entries come ten at a
+// time, and a batch of them is proven by one consistency proof:
+//
+//	workers ── ten entries each, in order ──> batch ── hashes ──> frontier
+//	                                                   proof ───> head
+//
+// Where a batch does not fit, each entry is proven by its own inclusion proof.
+
+const (
+	// provenBatch bounds the entries that one consistency proof proves.
+	provenBatch = 2000
+	// provenChunk is how many entries a request may ask for.
+	provenChunk = 10
+)
+
+// prover asks a log for proofs, for the pure code in checkpoint.
+type prover struct {
+	ctx context.Context
+	r   *runner
+}
+
+// Consistency implements checkpoint.Prover.
+func (p prover) Consistency(from, to uint64) ([][]byte, error) {
+	if from == to {
+		return nil, nil
+	}
+	proof, err := p.r.cfg.Proofs.ConsistencyProof(p.ctx, from, to)
+	p.r.moved(err)
+	return proof, provesNothing(err)
+}
+
+// Path implements checkpoint.Prover.
+func (p prover) Path(index uint64) (checkpoint.Hash, [][]byte, []byte, error) {
+	offset, err := p.r.cfg.Proofs.Offset(p.ctx)
+	if err != nil {
+		return checkpoint.Hash{}, nil, nil, err
+	}
+	list, err := p.r.cfg.Proofs.Entries(p.ctx, offset, index, index+1)
+	p.r.moved(err)
+	switch {
+	case err != nil:
+		return checkpoint.Hash{}, nil, nil, provesNothing(err)
+	case len(list) != 1 || list[0].Leaf == nil || len(list[0].Hash) != checkpoint.HashSize:
+		return checkpoint.Hash{}, nil, nil, fmt.Errorf("the log does not serve entry %d", index)
+	}
+	return checkpoint.Hash(list[0].Hash), list[0].Path, list[0].Note, nil
+}
+
+// provesNothing marks an answer that is none: it proves as little as one that is
+// wrong.
+func provesNothing(err error) error {
+	if isMalformed(err) {
+		return fmt.Errorf("%w: %w", checkpoint.ErrUnproven, err)
+	}
+	return err
+}
+
+// frontierAt returns the frontier of the first leaves of a checkpoint's tree,
+// proven under it.
+func (r *runner) frontierAt(ctx context.Context, c checkpoint.Checkpoint, size uint64) (checkpoint.Frontier, error) {
+	p := prover{ctx, r}
+	switch {
+	case size == 0:
+		return checkpoint.Frontier{}, nil
+	case size == c.Size() && bits.OnesCount64(size) == 1:
+		return checkpoint.NewFrontier(size, []checkpoint.Hash{c.Root()})
+	case size < c.Size():
+		proof, err := p.Consistency(size, c.Size())
+		if err != nil {
+			return checkpoint.Frontier{}, err
+		}
+		if f, err := c.FrontierBefore(size, proof); !errors.Is(err, checkpoint.ErrPowerOfTwo) {
+			return f, err
+		}
+	}
+	// What is left needs the path of a leaf, which leads to the newest note.
+	index := min(size, c.Size()-1)
+	leaf, path, raw, err := p.Path(index)
+	if err != nil {
+		return checkpoint.Frontier{}, err
+	}
+	newest, err := r.cfg.Log.Open(raw)
+	if err != nil {
+		return checkpoint.Frontier{}, err
+	}
+	if newest.Size() < c.Size() {
+		return checkpoint.Frontier{}, fmt.Errorf("a replica of the log that has %d entries answered for a tree of %d", newest.Size(), c.Size())
+	}
+	proof, err := p.Consistency(c.Size(), newest.Size())
+	if err != nil {
+		return checkpoint.Frontier{}, err
+	}
+	if err := checkpoint.Advance(c, newest, proof); err != nil {
+		return checkpoint.Frontier{}, err
+	}
+	switch {
+	case size < c.Size():
+		return newest.Frontier(size, leaf, path)
+	case newest.Size() == size:
+		return newest.WholeFrontier(leaf, path)
+	}
+	return newest.FrontierBefore(size, proof)
+}
+
+// provenReader reads a range of a tree.
+type provenReader struct {
+	*runner
+	head   checkpoint.Checkpoint
+	epoch  string
+	offset uint64
+	// frontier is that of what was handed on so far.
+	frontier checkpoint.Frontier
+	// related are notes that were compared with the head, by root and size.
+	related map[TreeHead]error
+}
+
+func (r *runner) newProvenReader(ctx context.Context, head checkpoint.Checkpoint, epoch string) (*provenReader, error) {
+	offset, err := r.cfg.Proofs.Offset(ctx)
+	r.moved(err)
+	return &provenReader{runner: r, head: head, epoch: epoch, offset: offset, related: map[TreeHead]error{}}, err
+}
+
+// run reads [from, to), and gives take one proven batch after the other. It
+// returns how far it came; what take has had is good even if there is an error.
+func (p *provenReader) run(ctx context.Context, from, to uint64, deadline time.Time, take func(result) error) (uint64, error) {
+	reached := from
+	var batch []ServedEntry
+	began := p.opts.Now()
+	flush := func() error {
+		if len(batch) == 0 {
+			return nil
+		}
+		res, err := p.prove(ctx, batch)
+		if err != nil {
+			return err
+		}
+		batch, began = nil, p.opts.Now()
+		if err := take(res); err != nil {
+			return err
+		}
+		reached = res.job.to
+		return nil
+	}
+	err := p.fetchAll(ctx, from, to, deadline, func(chunk []ServedEntry) error {
+		batch = append(batch, chunk...)
+		if len(batch) < provenBatch && p.opts.Now().Sub(began) < commitAfter {
+			return nil
+		}
+		return flush()
+	})
+	if err == nil {
+		err = flush()
+	}
+	return reached, err
+}
+
+// fetchAll fetches entries with several workers and hands them on in order: at
+// least one chunk, and no further ones after the deadline.
+func (p *provenReader) fetchAll(ctx context.Context, from, to uint64, deadline time.Time, take func([]ServedEntry) error) error {
+	type chunk struct {
+		from, to uint64
+		entries  []ServedEntry
+		err      error
+		done     chan struct{}
+	}
+	// The queue keeps the order; workers fill its chunks as they come.
+	queue, work := make(chan *chunk, 4*p.cfg.Parallel), make(chan *chunk)
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(work)
+		defer close(queue)
+		for at := from; at < to; at += provenChunk {
+			if at > from && !deadline.IsZero() && !p.opts.Now().Before(deadline) {
+				return nil
+			}
+			c := &chunk{from: at, to: min(at+provenChunk, to), done: make(chan struct{})}
+			for _, send := range []chan *chunk{queue, work} {
+				select {
+				case send <- c:
+				case <-gctx.Done():
+					return gctx.Err()
+				}
+			}
+		}
+		return nil
+	})
+	for range p.cfg.Parallel {
+		g.Go(func() error {
+			for c := range work {
+				c.entries, c.err = p.fetch(gctx, c.from, c.to)
+				close(c.done)
+			}
+			return nil
+		})
+	}
+	g.Go(func() error {
+		for c := range queue {
+			select {
+			case <-c.done:
+			case <-gctx.Done():
+				return gctx.Err()
+			}
+			if c.err != nil {
+				return fmt.Errorf("fetching entries %d to %d: %w", c.from, c.to-1, c.err)
+			}
+			if err := take(c.entries); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// fetch fetches entries, and asks again for what was left out. An answer that is
+// none leaves out everything.
+func (p *provenReader) fetch(ctx context.Context, from, to uint64) ([]ServedEntry, error) {
+	for try := 0; ; try++ {
+		list, err := p.cfg.Proofs.Entries(ctx, p.offset, from, to)
+		p.moved(err)
+		if err != nil && (ctx.Err() != nil || !withheld(err)) {
+			return nil, err
+		}
+		if err != nil {
+			list = make([]ServedEntry, to-from)
+			for i := range list {
+				list[i].Index = from + uint64(i)
+			}
+		}
+		if uint64(len(list)) != to-from {
+			return nil, fmt.Errorf("source returned %d entries for [%d, %d)", len(list), from, to)
+		}
+		complete := true
+		for i := range list {
+			complete = complete && list[i].Leaf != nil && list[i].Index == from+uint64(i)
+		}
+		if complete || try == refetches {
+			return list, nil
+		}
+	}
+}
+
+// prove proves a batch that begins at the frontier, moves the frontier on, and
+// reads the entries.
+func (p *provenReader) prove(ctx context.Context, batch []ServedEntry) (result, error) {
+	first := batch[0].Index
+	res := result{job: job{from: first, to: first + uint64(len(batch))}, served: map[uint64][]byte{}}
+	next, ok, err := p.fits(ctx, batch)
+	if err != nil {
+		return res, err
+	}
+	if ok {
+		p.frontier = next
+		return res, p.readAll(ctx, &res, batch)
+	}
+	for from := 0; from < len(batch); from += provenChunk {
+		if err := p.proveChunk(ctx, &res, batch[from:min(from+provenChunk, len(batch))]); err != nil {
+			return res, err
+		}
+	}
+	return res, nil
+}
+
+// fits reports whether entries are the next ones of the tree, and returns the
+// frontier behind them.
+func (p *provenReader) fits(ctx context.Context, batch []ServedEntry) (checkpoint.Frontier, bool, error) {
+	hashes := make([]checkpoint.Hash, len(batch))
+	hasher := checkpoint.NewLeafHasher()
+	for i := range batch {
+		if batch[i].Leaf == nil {
+			return checkpoint.Frontier{}, false, nil
+		}
+		hashes[i] = hasher.Hash(batch[i].Leaf)
+	}
+	next := p.frontier.Append(hashes...)
+	proof, err := prover{ctx, p.runner}.Consistency(next.Size(), p.head.Size())
+	if errors.Is(err, checkpoint.ErrUnproven) {
+		return next, false, nil
+	}
+	if err != nil {
+		return next, false, err
+	}
+	err = next.Within(p.head, proof)
+	if errors.Is(err, checkpoint.ErrUnproven) {
+		return next, false, nil
+	}
+	return next, err == nil, err
+}
+
+// proveChunk proves entries that a batch which does not fit holds: together if
+// they fit, else each by itself.
+func (p *provenReader) proveChunk(ctx context.Context, res *result, chunk []ServedEntry) error {
+	from, to := chunk[0].Index, chunk[0].Index+uint64(len(chunk))
+	for try := 0; ; try++ {
+		next, ok, err := p.fits(ctx, chunk)
+		if err != nil {
+			return err
+		}
+		if ok {
+			p.frontier = next
+			return p.readAll(ctx, res, chunk)
+		}
+		if try == refetches {
+			break
+		}
+		if chunk, err = p.fetch(ctx, from, to); err != nil {
+			return err
+		}
+	}
+	for i := range chunk {
+		if err := p.proveOne(ctx, res, &chunk[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// proveOne goes on past one entry, with its hash as its own inclusion proof
+// authenticates it, or, where not even that is served, with the frontier behind
+// it.
+func (p *provenReader) proveOne(ctx context.Context, res *result, e *ServedEntry) error {
+	if hash, ok := p.authentic(ctx, e); ok {
+		p.frontier = p.frontier.Append(hash)
+		if checkpoint.LeafHash(e.Leaf) == hash {
+			return p.readAll(ctx, res, []ServedEntry{*e})
+		}
+		p.miss(res, e, KindEntryMismatch)
+		return nil
+	}
+	next, err := p.frontierAt(ctx, p.head, e.Index+1)
+	if err != nil {
+		return fmt.Errorf("going on behind entry %d: %w", e.Index, err)
+	}
+	p.frontier = next
+	reason := KindEntryWithheld
+	if e.Leaf != nil {
+		reason = KindEntryMismatch
+	}
+	p.miss(res, e, reason)
+	return nil
+}
+
+// miss books a gap.
+func (p *provenReader) miss(res *result, e *ServedEntry, reason string) {
+	p.log.Warn("an entry of the signed tree could not be had; the scan goes on past it", "index", e.Index, "reason", reason)
+	if e.Leaf != nil && len(res.served) < maxServed {
+		res.served[e.Index] = e.Leaf
+	}
+	if n := len(res.gaps); n > 0 && res.gaps[n-1].To == e.Index && res.gaps[n-1].Reason == reason {
+		res.gaps[n-1].To++
+		return
+	}
+	res.gaps = append(res.gaps, Gap{Range: Range{e.Index, e.Index + 1}, Reason: reason, Polls: 1, Since: p.opts.Now().UTC()})
+}
+
+// authentic returns the leaf hash that an entry's inclusion proof proves, under a
+// note of the same tree as the head.
+func (p *provenReader) authentic(ctx context.Context, e *ServedEntry) (checkpoint.Hash, bool) {
+	if e.Leaf == nil || len(e.Hash) != checkpoint.HashSize {
+		return checkpoint.Hash{}, false
+	}
+	note, _, err := p.included(e)
+	if err != nil || p.relate(ctx, note) != nil {
+		return checkpoint.Hash{}, false
+	}
+	return checkpoint.Hash(e.Hash), true
+}
+
+// included opens the note of an entry and verifies that it commits to the hash
+// which the entry's id names.
+func (p *provenReader) included(e *ServedEntry) (checkpoint.Checkpoint, []checkpoint.Hash, error) {
+	note, err := p.cfg.Log.Open(e.Note)
+	if err != nil {
+		return note, nil, err
+	}
+	path := make([]checkpoint.Hash, len(e.Path))
+	for i, h := range e.Path {
+		if len(h) != checkpoint.HashSize {
+			return note, nil, fmt.Errorf("hash %d of the path has %d bytes", i, len(h))
+		}
+		path[i] = checkpoint.Hash(h)
+	}
+	return note, path, note.VerifyInclusion(e.Index, checkpoint.Hash(e.Hash), path)
+}
+
+// relate proves that a note is of the same history as the head.
+func (p *provenReader) relate(ctx context.Context, note checkpoint.Checkpoint) error {
+	id := TreeHead{note.Size(), checkpoint.HexHash(note.Root())}
+	if err, ok := p.related[id]; ok {
+		return err
+	}
+	smaller, larger := p.head, note
+	if note.Size() < p.head.Size() {
+		smaller, larger = note, p.head
+	}
+	proof, err := prover{ctx, p.runner}.Consistency(smaller.Size(), larger.Size())
+	if err == nil {
+		err = checkpoint.Advance(smaller, larger, proof)
+	}
+	p.related[id] = err
+	return err
+}
+
+// readAll decodes proven entries and gives findings their proofs.
+func (p *provenReader) readAll(ctx context.Context, res *result, entries []ServedEntry) error {
+	var decoder entry.Decoder
+	for i := range entries {
+		e := &entries[i]
+		integrated := func() time.Time {
+			if p.cfg.Log.VerifyPromise(e.Leaf, e.Integrated, e.LogIndex, e.SET) != nil {
+				return time.Time{}
+			}
+			return time.Unix(e.Integrated, 0).UTC()
+		}
+		found := p.read(&decoder, e.Index, e.Leaf, checkpoint.LeafHash(e.Leaf), integrated, &res.tally)
+		if len(found) == 0 {
+			continue
+		}
+		note, path, err := p.provenAlone(ctx, e)
+		if err != nil {
+			return fmt.Errorf("inclusion proof of entry %d: %w", e.Index, err)
+		}
+		for k := range found {
+			found[k].LogIndex = &e.LogIndex
+			p.seal(&found[k], p.epoch, note, path)
+		}
+		res.findings = append(res.findings, found...)
+	}
+	return nil
+}
+
+// provenAlone returns the inclusion proof of an entry that is ours, fetched
+// again where the one that came with it is not good.
+func (p *provenReader) provenAlone(ctx context.Context, e *ServedEntry) (checkpoint.Checkpoint, []checkpoint.Hash, error) {
+	again := *e
+	for try := 0; ; try++ {
+		hash := checkpoint.LeafHash(e.Leaf)
+		again.Hash = hash[:]
+		note, path, err := p.included(&again)
+		if err == nil || try == refetches {
+			return note, path, err
+		}
+		list, err := p.fetch(ctx, e.Index, e.Index+1)
+		if err != nil {
+			return note, nil, err
+		}
+		again = list[0]
+	}
+}
+
+// scanProven reads what lies between the scanned size and the head.
+func (t *turn) scanProven(ctx context.Context, known checkpoint.Known, scanFor time.Duration) error {
+	r := t.runner
+	gaps, err := r.opts.Store.Gaps(ctx, r.cfg.ID)
+	if err != nil {
+		return err
+	}
+	if len(gaps) == 0 && known.Scanned.Size() == known.Head.Size() {
+		return nil // nothing is asked of the log
+	}
+	p, err := r.newProvenReader(ctx, known.Head, t.old.Epoch)
+	if err != nil {
+		return err
+	}
+	p.frontier = known.Scanned
+	gapErr := t.retryGaps(ctx, known.Head, func(at, to uint64) result { return p.again(ctx, at, to) })
+	if t, err = t.commitAndGoOn(ctx); err != nil {
+		return err
+	}
+	deadline := time.Time{}
+	if scanFor > 0 {
+		deadline = r.opts.Now().Add(scanFor)
+	}
+	reached, runErr := p.run(ctx, known.Scanned.Size(), known.Head.Size(), deadline, func(res result) error {
+		t.tally(res.tally)
+		t.book(res, known.Head)
+		t.next.Scanned, t.next.Peaks, t.next.Link = p.frontier.Size(), hexes(p.frontier.Peaks()), nil
+		t.batch.Coverage, t.batch.WatchSet = without(Range{res.job.from, res.job.to}, rangesOf(t.batch.SetGaps)), t.watchSet
+		last, cancel := grace(ctx, lastWrite)
+		defer cancel()
+		next, err := t.commitAndGoOn(last)
+		if err == nil {
+			t = next
+		}
+		return err
+	})
+	t.out.Behind, t.out.Moved = reached < known.Head.Size(), reached > known.Scanned.Size()
+	if runErr != nil {
+		return runErr
+	}
+	return gapErr
+}
+
+// again reads entries of a gap, each by its own inclusion proof.
+func (p *provenReader) again(ctx context.Context, at, to uint64) result {
+	to = min(to, at+provenChunk)
+	res := result{job: job{from: at, to: to}, served: map[uint64][]byte{}}
+	list, err := p.fetch(ctx, at, to)
+	if err != nil {
+		res.err = err
+		return res
+	}
+	for i := range list {
+		e := &list[i]
+		hash, ok := p.authentic(ctx, e)
+		switch {
+		case ok && checkpoint.LeafHash(e.Leaf) == hash:
+			if err := p.readAll(ctx, &res, list[i:i+1]); err != nil {
+				res.err = err
+				return res
+			}
+		case e.Leaf == nil:
+			p.miss(&res, e, KindEntryWithheld)
+		default:
+			p.miss(&res, e, KindEntryMismatch)
+		}
+	}
+	return res
+}
+
+// readProven reads a range of the verified tree, beside the state of the log.
+func (r *runner) readProven(ctx context.Context, head checkpoint.Checkpoint, epoch string, part Range, take func(result) error) error {
+	p, err := r.newProvenReader(ctx, head, epoch)
+	if err != nil {
+		return err
+	}
+	if p.frontier, err = r.frontierAt(ctx, head, part.From); err != nil {
+		return err
+	}
+	_, err = p.run(ctx, part.From, part.To, time.Time{}, take)
+	return err
+}

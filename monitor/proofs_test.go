@@ -1,0 +1,252 @@
+package monitor_test
+
+import (
+	"context"
+	"fmt"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/sigwarden/sigwarden/checkpoint"
+	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/monitor/rekor"
+	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
+	"github.com/sigwarden/sigwarden/monitor/rekor/locallog/testca"
+)
+
+const tree1, tree2 = 3904496407287907110, 1193050959916656506
+
+// rigV1 is a rig on a Rekor v1 server, with a tree that ended before the one
+// that is followed.
+type rigV1 struct {
+	*rig
+	v1     *locallog.V1
+	filler []byte
+}
+
+func newRigV1(t testing.TB) *rigV1 {
+	t.Helper()
+	r := &rigV1{rig: newRig(t)}
+	var err error
+	if r.v1, err = locallog.NewV1("rekor.acme.example", tree1); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 33 {
+		r.v1.Append(fmt.Appendf(nil, "old %d", i))
+	}
+	r.v1.Rotate(tree2)
+	ts := httptest.NewServer(r.v1)
+	t.Cleanup(ts.Close)
+	server, err := rekor.NewV1(rekor.Options{URL: ts.URL, FirstWait: time.Millisecond, RequestsPerSecond: 1e6, Tries: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	origin := fmt.Sprintf("rekor.acme.example - %d", tree2)
+	opener, err := checkpoint.ForOrigin(origin, r.v1.PublicKeyPEM())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.cfg.Log, r.cfg.Source, r.cfg.Proofs = opener, nil, server.Tree(fmt.Sprint(tree2))
+	r.cfg.ID, r.cfg.Type, r.cfg.Parallel = "v1/"+origin, "rekor-v1", 8
+	other, err := r.ca.Issue(testca.Identity{URI: "https://github.com/somebody/else", Issuer: github})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.filler, err = other.HashedRekordV1([]byte("artifact")); err != nil {
+		t.Fatal(err)
+	}
+	r.restart()
+	return r
+}
+
+func (r *rigV1) entry(id testca.Identity, n int) []byte {
+	r.t.Helper()
+	s, err := r.ca.Issue(id)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	e, err := s.HashedRekordV1(fmt.Appendf(nil, "release %d", n))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return e
+}
+
+// grow appends entries of others; they differ by the white space that JSON may
+// end with.
+func (r *rigV1) grow(n int) {
+	for i := range n {
+		r.v1.Append(fmt.Appendf(r.filler[:len(r.filler):len(r.filler)], "%*s", i%500, ""))
+	}
+}
+
+func TestRekorV1FindsOurs(t *testing.T) {
+	r := newRigV1(t)
+	r.grow(100)
+	r.v1.Append(r.entry(expectedEvent(), 1))
+	r.grow(2500)
+	r.v1.Append(r.entry(unexpectedEvent(), 2))
+	r.grow(7)
+	before := time.Now().Add(-time.Minute)
+	out := r.mustPass()
+	if !out.Begun || out.Scanned != 2609 || r.verdicts() != "100:expected 2601:unexpected" || r.coverage() != "[0,2609)" {
+		t.Fatalf("%+v, findings %q, coverage %s", out, r.verdicts(), r.coverage())
+	}
+	f := r.findings()[0]
+	if f.LogIndex == nil || *f.LogIndex != 133 || f.Integrated == nil || f.Integrated.Before(before) || f.APIVersion != "0.0.1" {
+		t.Errorf("%+v", f)
+	}
+	// It grows, and its server is started anew under another name.
+	r.v1.SetHost("rekor-7b9f-xkz2")
+	r.grow(64)
+	r.v1.Append(r.entry(unexpectedEvent(), 3))
+	r.restart()
+	if r.mustPass(); r.verdicts() != "100:expected 2601:unexpected 2673:unexpected" || r.coverage() != "[0,2674)" {
+		t.Errorf("findings %q, coverage %s", r.verdicts(), r.coverage())
+	}
+	r.auditFindings()
+	r.wantIncidents("")
+	// Nothing new costs one request.
+	n := r.v1.Requests()[200]
+	if r.mustPass(); r.v1.Requests()[200] != n+1 {
+		t.Errorf("%d requests for a log that has nothing new", r.v1.Requests()[200]-n)
+	}
+}
+
+func TestRekorV1Start(t *testing.T) {
+	for _, size := range []int{1, 2, 3, 64, 65, 100, 128} {
+		for _, start := range []string{"first", "latest", "1", fmt.Sprint(size / 2), fmt.Sprint(size - 1)} {
+			r := newRigV1(t)
+			r.grow(size)
+			r.cfg.Start = start
+			r.restart()
+			out := r.mustPass()
+			r.grow(30)
+			r.v1.Append(r.entry(unexpectedEvent(), 1))
+			r.mustPass()
+			if got, want := r.coverage(), fmt.Sprintf("[%d,%d)", out.From, size+31); got != want || r.verdicts() != fmt.Sprintf("%d:unexpected", size+30) {
+				t.Fatalf("size %d, start %s: coverage %s, want %s; findings %s", size, start, got, want, r.verdicts())
+			}
+			r.auditFindings()
+		}
+	}
+}
+
+func TestRekorV1ConsistencyOnly(t *testing.T) {
+	r := newRigV1(t)
+	r.cfg.ConsistencyOnly = true
+	r.grow(70)
+	r.restart()
+	r.mustPass()
+	for range 3 {
+		r.grow(45)
+		r.mustPass()
+	}
+	if s := r.state(); s.HeadSize != 205 || s.Scanned != 205 || r.coverage() != "" {
+		t.Errorf("%d of %d, coverage %s", s.Scanned, s.HeadSize, r.coverage())
+	}
+	r.v1.Rewrite(100, make([][]byte, 150)...)
+	if out := r.once(); out.Halted == "" {
+		t.Errorf("%+v", out)
+	}
+	verifyFork(t, r.rig)
+}
+
+// TestRekorV1Forks: another history of larger, equal or smaller size, with or
+// without the help of its server, from sizes of every form.
+func TestRekorV1Forks(t *testing.T) {
+	for _, head := range []int{64, 100} {
+		for _, size := range []int{150, head, 80, 60} {
+			for _, proofs := range []bool{true, false} {
+				r := newRigV1(t)
+				r.grow(head)
+				r.mustPass()
+				rewritten := make([][]byte, size-40)
+				for i := range rewritten {
+					rewritten[i] = fmt.Appendf(nil, "rewritten %d", i)
+				}
+				r.v1.Rewrite(40, rewritten...)
+				r.v1.Set(locallog.FaultsV1{NoProofs: !proofs})
+				out := r.once()
+				// A smaller fork can only be shown by somebody who knows the larger tree,
+				// which this server does not any more.
+				if size < head {
+					if r.incidents() != "" || out.Halted != "" {
+						t.Errorf("head %d, size %d: incidents %q", head, size, r.incidents())
+					}
+					continue
+				}
+				if out.Halted == "" && (proofs || size == head) {
+					t.Errorf("head %d, size %d, proofs %v: %+v, incidents %q", head, size, proofs, out, r.incidents())
+					continue
+				}
+				if out.Halted != "" {
+					verifyFork(t, r.rig)
+				}
+			}
+		}
+	}
+}
+
+// TestRekorV1Lag: replicas that lag are no alarm.
+func TestRekorV1Lag(t *testing.T) {
+	r := newRigV1(t)
+	r.grow(100)
+	r.mustPass()
+	for _, size := range []uint64{99, 64, 1, 0, 100} {
+		r.v1.Set(locallog.FaultsV1{Size: &size})
+		r.mustPass()
+	}
+	r.v1.Set(locallog.FaultsV1{})
+	r.grow(10)
+	r.mustPass()
+	r.wantIncidents("")
+	if r.coverage() != "[0,110)" {
+		t.Error(r.coverage())
+	}
+}
+
+// TestRekorV1WrongEntries: one body altered, one entry left out; all others are
+// found, and the gaps are filled when the true entries are served.
+func TestRekorV1WrongEntries(t *testing.T) {
+	r := newRigV1(t)
+	r.grow(500)
+	r.v1.Append(r.entry(unexpectedEvent(), 1)) // 500
+	r.grow(20)
+	r.v1.Append(r.entry(unexpectedEvent(), 2)) // 521
+	r.grow(100)
+	r.v1.Append(r.entry(unexpectedEvent(), 3)) // 622
+	r.v1.Append(r.entry(expectedEvent(), 4))   // 623
+	r.v1.Set(locallog.FaultsV1{Omit: map[uint64]bool{521: true, 522: true}, Alter: map[uint64][]byte{500: r.entry(unexpectedEvent(), 5)}})
+	for range 3 {
+		r.once()
+		r.clock.move(time.Minute)
+	}
+	r.wantIncidents("entry-mismatch:integrity:open entry-withheld:operational:open")
+	if r.verdicts() != "622:unexpected 623:expected" || r.coverage() != "[0,624)-[500,501)entry-mismatch-[521,523)entry-withheld" {
+		t.Errorf("findings %q, coverage %s", r.verdicts(), r.coverage())
+	}
+	r.v1.Set(locallog.FaultsV1{})
+	r.mustPass()
+	r.wantIncidents("entry-mismatch:integrity:resolved entry-withheld:operational:resolved")
+	if r.verdicts() != "500:unexpected 521:unexpected 622:unexpected 623:expected" || r.coverage() != "[0,624)" {
+		t.Errorf("healed: findings %q, coverage %s", r.verdicts(), r.coverage())
+	}
+	r.auditFindings()
+}
+
+// TestRekorV1Scan reads history beside the state of the log.
+func TestRekorV1Scan(t *testing.T) {
+	r := newRigV1(t)
+	r.grow(50)
+	r.v1.Append(r.entry(unexpectedEvent(), 1))
+	r.grow(50)
+	r.cfg.Start = "latest"
+	r.restart()
+	r.mustPass()
+	out := r.engine.Scan(context.Background(), r.store, monitor.ScanOptions{Log: "acme", From: 20, To: 90})
+	if out.Err != nil || r.verdicts() != "50:unexpected" || r.coverage() != "[20,90)" {
+		t.Errorf("%+v, findings %q, coverage %s", out, r.verdicts(), r.coverage())
+	}
+	r.auditFindings()
+}
