@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -47,6 +48,10 @@ type LogConfig struct {
 	StaleAfter time.Duration
 	// Parallel is how many bundles are worked on at a time; default 4.
 	Parallel int
+	// Family is the name of the family that the log belongs to, Retired whether
+	// that lists it as one that has ended.
+	Family  string
+	Retired bool
 }
 
 // WatchConfig is what the engine needs of a watch beside its rule.
@@ -59,6 +64,9 @@ type WatchConfig struct {
 type Options struct {
 	Store Store
 	Logs  []LogConfig
+	// Families are groups of logs that change while the engine runs. Those of
+	// their logs that are known already are in Logs too.
+	Families []Family
 	// Watches is the compiled list, WatchConfigs in the same order.
 	Watches      *watchlist.List
 	WatchConfigs []WatchConfig
@@ -80,9 +88,9 @@ type Options struct {
 type Engine struct {
 	opts     Options
 	watchSet []string // hashes of the rules of today
-	runners  []*runner
-	budget   *budget // of all logs together
+	budget   *budget  // of all logs together
 	mu       sync.Mutex
+	runners  []*runner // only added to
 	metrics  Metrics
 }
 
@@ -94,6 +102,8 @@ type runner struct {
 	busy     sync.Mutex
 	progress atomic.Int64 // moves with everything that the log answers
 	first    atomic.Bool  // a first pass was tried
+	retired  atomic.Bool  // listed as a log that has ended
+	quiet    atomic.Bool  // it has ended, and everything was read
 	// authorities is the document of cfg.Authorities, kept with findings.
 	authorities []byte
 }
@@ -119,29 +129,47 @@ func New(opts Options) (*Engine, error) {
 	for _, w := range opts.Watches.Watches() {
 		e.watchSet = append(e.watchSet, w.Hash())
 	}
-	seen := map[string]string{}
 	for _, cfg := range opts.Logs {
-		if cfg.Log == nil || (cfg.Source == nil) == (cfg.Proofs == nil) || cfg.ID == "" || cfg.Name == "" {
-			return nil, fmt.Errorf("monitor: log %q is not complete", cfg.Name)
+		if _, err := e.add(cfg); err != nil {
+			return nil, err
 		}
-		if other, ok := seen[cfg.ID]; ok {
-			return nil, fmt.Errorf("monitor: logs %q and %q are the same log (%s)", other, cfg.Name, cfg.ID)
-		}
-		seen[cfg.ID] = cfg.Name
-		if cfg.Parallel <= 0 {
-			cfg.Parallel = 4
-		}
-		if cfg.Authorities == nil {
-			cfg.Authorities = &entry.Authorities{}
-		}
-		r := &runner{Engine: e, cfg: cfg, log: opts.Logger.With("log", cfg.Name)}
-		var err error
-		if r.authorities, err = cfg.Authorities.Document(); err != nil {
-			return nil, fmt.Errorf("monitor: certificate authorities of log %q: %w", cfg.Name, err)
-		}
-		e.runners = append(e.runners, r)
 	}
 	return e, nil
+}
+
+// add makes the runner of one more log.
+func (e *Engine) add(cfg LogConfig) (*runner, error) {
+	if cfg.Log == nil || (cfg.Source == nil) == (cfg.Proofs == nil) || cfg.ID == "" || cfg.Name == "" {
+		return nil, fmt.Errorf("monitor: log %q is not complete", cfg.Name)
+	}
+	if cfg.Parallel <= 0 {
+		cfg.Parallel = 4
+	}
+	if cfg.Authorities == nil {
+		cfg.Authorities = &entry.Authorities{}
+	}
+	r := &runner{Engine: e, cfg: cfg, log: e.opts.Logger.With("log", cfg.Name)}
+	r.retired.Store(cfg.Retired)
+	var err error
+	if r.authorities, err = cfg.Authorities.Document(); err != nil {
+		return nil, fmt.Errorf("monitor: certificate authorities of log %q: %w", cfg.Name, err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, other := range e.runners {
+		if other.cfg.ID == cfg.ID {
+			return nil, fmt.Errorf("monitor: logs %q and %q are the same log (%s)", other.cfg.Name, cfg.Name, cfg.ID)
+		}
+	}
+	e.runners = append(e.runners, r)
+	return r, nil
+}
+
+// all returns the runners of today.
+func (e *Engine) all() []*runner {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.runners)
 }
 
 // Run follows every log, at once and then on its schedule with up to 10 % of
@@ -149,8 +177,13 @@ func New(opts Options) (*Engine, error) {
 // skipped. Run returns when every log has stopped.
 func (e *Engine) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
-	for _, r := range e.runners {
+	for _, r := range e.all() {
 		wg.Go(func() { r.follow(ctx) })
+	}
+	for _, f := range e.opts.Families {
+		wg.Go(func() {
+			e.followFamily(ctx, f, func(r *runner) { wg.Go(func() { r.follow(ctx) }) })
+		})
 	}
 	wg.Wait()
 	return context.Cause(ctx)
@@ -178,6 +211,9 @@ func (r *runner) follow(ctx context.Context) {
 // monitors over time.
 func (r *runner) next(now time.Time) time.Time {
 	at := r.cfg.Schedule.Next(now)
+	if daily := now.Add(24 * time.Hour); r.quiet.Load() && at.Before(daily) {
+		at = daily // SPEC: wire-formats 3.5: for shards that have ended
+	}
 	if wait := at.Sub(now); wait > 0 {
 		at = at.Add(time.Duration(rand.Int64N(int64(wait)/10 + 1)))
 	}
@@ -220,9 +256,11 @@ type Outcome struct {
 // Once makes one full pass over every log, all at the same time, to the newest
 // checkpoint. It gives up on a log after idle without any progress.
 func (e *Engine) Once(ctx context.Context, idle time.Duration) []Outcome {
-	outcomes := make([]Outcome, len(e.runners))
+	failed := e.listFamilies(ctx, idle)
+	runners := e.all()
+	outcomes := make([]Outcome, len(runners))
 	var wg sync.WaitGroup
-	for i, r := range e.runners {
+	for i, r := range runners {
 		wg.Go(func() {
 			ctx, cancel := context.WithCancelCause(ctx)
 			defer cancel(nil)
@@ -236,7 +274,7 @@ func (e *Engine) Once(ctx context.Context, idle time.Duration) []Outcome {
 		})
 	}
 	wg.Wait()
-	return outcomes
+	return append(outcomes, failed...)
 }
 
 // watchProgress cancels when nothing has moved for a while.
@@ -267,9 +305,14 @@ func (r *runner) watchProgress(cancel context.CancelCauseFunc, idle time.Duratio
 	return func() { close(done); wg.Wait() }
 }
 
+// Follows reports whether a log is among those that are followed.
+func (e *Engine) Follows(logID string) bool {
+	return slices.ContainsFunc(e.all(), func(r *runner) bool { return r.cfg.ID == logID })
+}
+
 // Ready reports whether a first pass over every log was tried.
 func (e *Engine) Ready() bool {
-	for _, r := range e.runners {
+	for _, r := range e.all() {
 		if !r.first.Load() {
 			return false
 		}

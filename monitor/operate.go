@@ -21,7 +21,7 @@ var (
 )
 
 func (e *Engine) runner(name string) (*runner, error) {
-	for _, r := range e.runners {
+	for _, r := range e.all() {
 		if r.cfg.Name == name {
 			return r, nil
 		}
@@ -179,7 +179,7 @@ type Uncovered struct {
 // read: a watch that is added today has not seen yesterday.
 func (e *Engine) Uncovered(ctx context.Context, store CoverageStore) ([]Uncovered, error) {
 	var out []Uncovered
-	for _, r := range e.runners {
+	for _, r := range e.all() {
 		st, err := store.State(ctx, r.cfg.ID)
 		if err != nil {
 			return nil, err

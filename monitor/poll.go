@@ -54,7 +54,7 @@ func (r *runner) newTurn(ctx context.Context, out *Outcome) (*turn, error) {
 	}
 	t := &turn{old: old, next: old, out: out}
 	t.desk = desk{runner: r, now: r.opts.Now(), open: open, batch: &t.batch}
-	t.next.Origin, t.next.Name = r.cfg.Log.Origin(), r.cfg.Name
+	t.next.Origin, t.next.Name, t.next.Family = r.cfg.Log.Origin(), r.cfg.Name, r.cfg.Family
 	t.next.Streaks = maps.Clone(old.Streaks)
 	if t.next.Streaks == nil {
 		t.next.Streaks = map[string]Streak{}
@@ -292,7 +292,7 @@ func (r *runner) head(s State) (checkpoint.Checkpoint, error) {
 // does not fit.
 func (e *Engine) CheckStored(ctx context.Context) error {
 	var bad []error
-	for _, r := range e.runners {
+	for _, r := range e.all() {
 		st, err := r.opts.Store.State(ctx, r.cfg.ID)
 		if err == nil && st.Head != "" {
 			_, err = r.head(st)
@@ -469,6 +469,20 @@ func (r *runner) close(ctx context.Context, out *Outcome) error {
 		t.raise(KindUnreachable, fmt.Sprintf("For %s no poll of log %s has succeeded (%d tries). The last one failed with: %s", t.now.Sub(failures.Since).Round(time.Minute), t.cfg.Name, failures.Polls, shorten(out.Err.Error())),
 			map[string]any{"since": failures.Since, "polls": failures.Polls, "last_success": failures.LastSuccess, "error": shorten(out.Err.Error())})
 	}
+	t.retire(out)
 	t.lagging()
-	return t.commit(ctx)
+	if err := t.commit(ctx); err != nil {
+		return err
+	}
+	t.quiet.Store(t.next.Frozen != "" && t.next.Scanned == t.next.HeadSize && t.next.Halted == "" && out.Err == nil && !out.Missing)
+	return nil
+}
+
+// retire takes the head of a log that is listed as one that has ended for its
+// last: it must never change again.
+func (t *turn) retire(out *Outcome) {
+	if t.retired.Load() && out.Err == nil && !out.Older && t.next.Frozen == "" && t.next.Halted == "" && t.next.Head != "" {
+		t.next.Frozen = t.next.Head
+		t.settle(KindStale, "The log is retired: it is listed as one that has ended.")
+	}
 }

@@ -20,8 +20,9 @@ const tree1, tree2 = 3904496407287907110, 1193050959916656506
 // that is followed.
 type rigV1 struct {
 	*rig
-	v1     *locallog.V1
-	filler []byte
+	v1      *locallog.V1
+	server1 *rekor.V1
+	filler  []byte
 }
 
 func newRigV1(t testing.TB) *rigV1 {
@@ -41,6 +42,7 @@ func newRigV1(t testing.TB) *rigV1 {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.server1 = server
 	origin := fmt.Sprintf("rekor.acme.example - %d", tree2)
 	opener, err := checkpoint.ForOrigin(origin, r.v1.PublicKeyPEM())
 	if err != nil {
@@ -249,4 +251,154 @@ func TestRekorV1Scan(t *testing.T) {
 		t.Errorf("%+v, findings %q, coverage %s", out, r.verdicts(), r.coverage())
 	}
 	r.auditFindings()
+}
+
+// family makes the rig follow the server with all of its trees.
+func (r *rigV1) family(start string) {
+	r.t.Helper()
+	template := r.cfg
+	template.Family, template.Start = "server", start
+	server := r.server1
+	list := func(ctx context.Context) ([]monitor.LogConfig, error) {
+		trees, err := server.Trees(ctx)
+		var out []monitor.LogConfig
+		for _, tree := range trees {
+			cfg := template
+			origin := "rekor.acme.example - " + tree.ID
+			cfg.Name, cfg.ID, cfg.Retired, cfg.Proofs = "server/"+tree.ID, tree.ID, !tree.Active, server.Tree(tree.ID)
+			var openErr error
+			if cfg.Log, openErr = checkpoint.ForOrigin(origin, r.v1.PublicKeyPEM()); openErr != nil {
+				return nil, openErr
+			}
+			out = append(out, cfg)
+		}
+		return out, err
+	}
+	opts := r.opts
+	opts.Store = r.store
+	opts.Families = []monitor.Family{{Name: "server", List: list, Schedule: every(50 * time.Millisecond)}}
+	// As a new process does, begin with the trees that are known.
+	known, err := list(context.Background())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, cfg := range known {
+		if st, err := r.store.State(context.Background(), cfg.ID); err == nil && st.Head != "" {
+			cfg.Retired = false // that is not in the store
+			opts.Logs = append(opts.Logs, cfg)
+		}
+	}
+	if r.engine, err = monitor.New(opts); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// pass makes a pass over all trees that has to come through.
+func (r *rigV1) pass() {
+	r.t.Helper()
+	for _, out := range r.engine.Once(context.Background(), 20*time.Second) {
+		if out.Err != nil {
+			r.t.Fatalf("%s: %v", out.Log, out.Err)
+		}
+	}
+}
+
+// trees prints name:state:scanned/verified for every tree.
+func (r *rigV1) trees() string {
+	r.t.Helper()
+	status, err := r.engine.Status(context.Background(), r.store, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	out := ""
+	for _, l := range status.Logs {
+		out += fmt.Sprintf("%s:%s:%d/%d%v ", l.Name[len("server/"):][:4], l.State, l.Scanned, l.Verified.Size, l.Coverage)
+	}
+	return out
+}
+
+// TestRekorV1Rotation: a new tree begins while the old one still has entries
+// that nobody has read; nothing is lost, wherever the process was started anew.
+func TestRekorV1Rotation(t *testing.T) {
+	for _, restartAt := range []int{0, 1, 2, 3, 4} {
+		r := newRigV1(t)
+		restart := func(step int) {
+			if step == restartAt {
+				r.family("latest")
+			}
+		}
+		r.family("latest")
+		r.grow(40)
+		r.pass() // the first tree had ended before it was seen
+		if got := r.trees(); got != "3904:retired:33/33[] 1193:ok:40/40[] " {
+			t.Fatal(got)
+		}
+		restart(1)
+		r.v1.Append(r.entry(unexpectedEvent(), 1)) // in the old tree, not read yet
+		r.v1.Rotate(77770001)
+		r.v1.Append(r.entry(unexpectedEvent(), 2))
+		restart(2)
+		r.pass()
+		if got := r.trees(); got != "3904:retired:33/33[] 1193:retired:41/41[{40 41}] 7777:ok:1/1[{0 1}] " {
+			t.Errorf("restarted at %d: %s", restartAt, got)
+		}
+		restart(3)
+		r.v1.Rotate(88880001) // two at a time
+		r.v1.Append(r.entry(unexpectedEvent(), 3))
+		r.v1.Rotate(99990001)
+		r.v1.Append(r.entry(unexpectedEvent(), 4))
+		restart(4)
+		r.pass()
+		if got := r.trees(); got != "3904:retired:33/33[] 1193:retired:41/41[{40 41}] 7777:retired:1/1[{0 1}] 8888:retired:1/1[{0 1}] 9999:ok:1/1[{0 1}] " {
+			t.Errorf("restarted at %d: %s", restartAt, got)
+		}
+		if n := len(r.findings()); n != 4 {
+			t.Errorf("restarted at %d: %d findings", restartAt, n)
+		}
+		r.wantIncidents("")
+	}
+}
+
+// TestRekorV1RetiredTreeGrows: a tree that was listed as ended must not change.
+func TestRekorV1RetiredTreeGrows(t *testing.T) {
+	r := newRigV1(t)
+	r.family("latest")
+	r.grow(5)
+	r.pass()
+	r.v1.AppendTo(0, []byte("after its end"))
+	r.engine.Once(context.Background(), 20*time.Second)
+	r.wantIncidents("retired-log-changed:integrity:open")
+}
+
+// TestRekorV1FollowsRotation runs the engine while the server rotates: the new
+// tree is followed, and the one that ended hardly asked any more.
+func TestRekorV1FollowsRotation(t *testing.T) {
+	r := newRigV1(t)
+	r.opts.Now = nil
+	r.cfg.Schedule = every(50 * time.Millisecond)
+	r.family("first")
+	r.grow(30)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.engine.Run(ctx) }()
+	until := func(what string, ok func() bool) {
+		t.Helper()
+		for stop := time.Now().Add(20 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(stop) {
+				t.Fatalf("%s: %s", what, r.trees())
+			}
+		}
+	}
+	until("both trees are read", func() bool { return r.trees() == "3904:retired:33/33[{0 33}] 1193:ok:30/30[{0 30}] " })
+	r.v1.Append(r.entry(unexpectedEvent(), 1))
+	r.v1.Rotate(77770001)
+	r.v1.Append(r.entry(unexpectedEvent(), 2))
+	until("the rotation is followed", func() bool {
+		return r.trees() == "3904:retired:33/33[{0 33}] 1193:retired:31/31[{0 31}] 7777:ok:1/1[{0 1}] "
+	})
+	cancel()
+	<-done
+	if len(r.findings()) != 2 {
+		t.Errorf("%d findings", len(r.findings()))
+	}
 }

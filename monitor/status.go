@@ -74,7 +74,7 @@ type StatusStore interface {
 // Status reads how everything is. channels are the names of those configured.
 func (e *Engine) Status(ctx context.Context, store StatusStore, channels []string) (Status, error) {
 	s := Status{Logs: []LogStatus{}}
-	for _, r := range e.runners {
+	for _, r := range e.all() {
 		l, err := r.status(ctx, store)
 		if err != nil {
 			return s, err

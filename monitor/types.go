@@ -108,6 +108,8 @@ type State struct {
 	// Origin and Name are for people who read the store.
 	Origin string `json:"origin"`
 	Name   string `json:"name"`
+	// Family is that of the log, if it belongs to one.
+	Family string `json:"family,omitempty"`
 	// Start is the index at which coverage began, Begun when.
 	Start uint64    `json:"start"`
 	Begun time.Time `json:"begun"`

@@ -41,7 +41,11 @@ func (t *turn) fork(d *checkpoint.DivergenceError) error {
 
 // retiredChanged halts a log that signed that it has ended, and a larger tree.
 func (t *turn) retiredChanged(frozen, larger checkpoint.Checkpoint) {
-	summary := fmt.Sprintf("Log %s has signed that it has ended at size %d, and a checkpoint of size %d.", t.cfg.Name, frozen.Size(), larger.Size())
+	ended := "has signed that it has ended"
+	if !frozen.Frozen() {
+		ended = "was listed as one that has ended"
+	}
+	summary := fmt.Sprintf("Log %s %s at size %d, and has signed a checkpoint of size %d.", t.cfg.Name, ended, frozen.Size(), larger.Size())
 	t.halt(t.raise(KindRetiredChanged, summary, map[string]any{"frozen_size": frozen.Size(), "size": larger.Size()},
 		Evidence{"frozen-checkpoint", frozen.Raw()}, Evidence{"larger-checkpoint", larger.Raw()}))
 }

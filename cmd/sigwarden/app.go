@@ -38,8 +38,10 @@ type setup struct {
 	cfg      *config.Config
 	list     *watchlist.List
 	watches  []monitor.WatchConfig
-	logs     []monitor.LogConfig
-	sources  map[string]*rekor.V2 // by name of the log
+	logs     []monitor.LogConfig           // those that are spelt out in full
+	servers  []*server                     // of Rekor v1
+	stats    map[string]func() rekor.Stats // by name of the log
+	current  *monitor.Engine
 	channels []notify.Channel
 	names    []string // of channels
 	warnings []string
@@ -64,7 +66,7 @@ func (a *app) load() (*setup, error) {
 	if err != nil {
 		return nil, usage(err)
 	}
-	s := &setup{cfg: cfg, sources: map[string]*rekor.V2{}}
+	s := &setup{cfg: cfg, stats: map[string]func() rekor.Stats{}}
 	var issues []config.Issue
 	issues = append(issues, s.makeWatches()...)
 	issues = append(issues, s.makeLogs()...)
@@ -139,21 +141,33 @@ func (s *setup) makeLogs() []config.Issue {
 		}
 	}
 	for _, l := range s.cfg.Logs {
-		made, source, issue := s.makeLog(l, root)
-		if issue != nil {
+		if issue := s.makeLog(l, root); issue != nil {
 			issues = append(issues, *issue)
-			continue
 		}
-		s.logs = append(s.logs, made)
-		s.sources[l.Name] = source
 	}
 	return issues
 }
 
-func (s *setup) makeLog(l config.Log, root *trust.Root) (monitor.LogConfig, *rekor.V2, *config.Issue) {
-	fail := func(key string, err error) (monitor.LogConfig, *rekor.V2, *config.Issue) {
+func (s *setup) makeLog(l config.Log, root *trust.Root) *config.Issue {
+	fail := func(key string, err error) *config.Issue {
 		issue := s.cfg.At(l.Path+"."+key, err.Error())
-		return monitor.LogConfig{}, nil, &issue
+		return &issue
+	}
+	authorities, err := makeAuthorities(l.CA, root)
+	if err != nil {
+		return fail("ca", err)
+	}
+	roots, err := certPool(l.TLSCA)
+	if err != nil {
+		return fail("tls_ca", err)
+	}
+	opts := rekor.Options{URL: l.URL, UserAgent: "sigwarden/" + version(), RequestsPerSecond: l.RequestsPerSecond, Parallel: l.Parallel, RootCAs: roots}
+	made := monitor.LogConfig{
+		Name: l.Name, Type: l.Type, Authorities: authorities, Start: l.Start,
+		ConsistencyOnly: !l.Entries, Schedule: l.Schedule, StaleAfter: l.StaleAfter, Parallel: l.Parallel,
+	}
+	if l.Type == "rekor-v1" {
+		return s.makeServer(l, root, opts, made, fail)
 	}
 	var keys []note.Verifier
 	if l.PublicKey != "" {
@@ -165,30 +179,20 @@ func (s *setup) makeLog(l config.Log, root *trust.Root) (monitor.LogConfig, *rek
 	} else if keys = root.Key(l.Origin); len(keys) == 0 {
 		return fail("origin", fmt.Errorf("log %q has no public_key, and the trusted root has none for its origin %q", l.Name, l.Origin))
 	}
-	opener, err := checkpoint.NewLog(l.Origin, keys...)
-	if err != nil {
+	if made.Log, err = checkpoint.NewLog(l.Origin, keys...); err != nil {
 		return fail("origin", err)
 	}
-	authorities, err := makeAuthorities(l.CA, root)
-	if err != nil {
-		return fail("ca", err)
-	}
-	roots, err := certPool(l.TLSCA)
-	if err != nil {
-		return fail("tls_ca", err)
-	}
-	source, err := rekor.NewV2(rekor.Options{URL: l.URL, UserAgent: "sigwarden/" + version(), RequestsPerSecond: l.RequestsPerSecond, Parallel: l.Parallel, RootCAs: roots})
+	source, err := rekor.NewV2(opts)
 	if err != nil {
 		return fail("url", err)
 	}
-	parallel := l.Parallel
-	if parallel == 0 {
-		parallel = 16
+	made.ID, made.Source = l.Origin, source
+	if made.Parallel == 0 {
+		made.Parallel = 16
 	}
-	return monitor.LogConfig{
-		Name: l.Name, ID: l.Origin, Type: l.Type, Log: opener, Source: source, Authorities: authorities, Start: l.Start,
-		ConsistencyOnly: !l.Entries, Schedule: l.Schedule, StaleAfter: l.StaleAfter, Parallel: parallel,
-	}, source, nil
+	s.logs = append(s.logs, made)
+	s.stats[l.Name] = source.Stats
+	return nil
 }
 
 func makeAuthorities(pem string, root *trust.Root) (*entry.Authorities, error) {
@@ -222,15 +226,20 @@ func certPool(pem string) (*x509.CertPool, error) {
 }
 
 // engine makes the engine on a store.
-func (s *setup) engine(st *store.Store, log *slog.Logger, wake func()) (*monitor.Engine, error) {
+func (s *setup) engine(ctx context.Context, st *store.Store, log *slog.Logger, wake func()) (*monitor.Engine, error) {
+	logs, families, err := s.members(ctx, st)
+	if err != nil {
+		return nil, err
+	}
 	incidents, health := s.cfg.Notify.Incidents, s.health()
 	if incidents == nil {
 		incidents = s.names
 	}
-	return monitor.New(monitor.Options{
-		Store: st, Logs: s.logs, Watches: s.list, WatchConfigs: s.watches,
+	s.current, err = monitor.New(monitor.Options{
+		Store: st, Logs: logs, Families: families, Watches: s.list, WatchConfigs: s.watches,
 		IncidentChannels: incidents, HealthChannels: health, Wake: wake, Logger: log,
 	})
+	return s.current, err
 }
 
 // withStore opens the state file of a configuration for a command that reads

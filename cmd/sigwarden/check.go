@@ -32,7 +32,7 @@ func (a *app) checkCommand() *cobra.Command {
 			if err := a.checkCoverage(c.Context(), s); err != nil {
 				return err
 			}
-			fmt.Fprintf(a.stderr, "the configuration is valid: %d logs, %d watches, %d channels\n", len(s.logs), len(s.watches), len(s.channels))
+			fmt.Fprintf(a.stderr, "the configuration is valid: %d logs, %d watches, %d channels\n", len(s.cfg.Logs), len(s.watches), len(s.channels))
 			if !online {
 				return nil
 			}
@@ -53,7 +53,7 @@ func (a *app) checkCoverage(ctx context.Context, s *setup) error {
 		return err
 	}
 	defer st.Close()
-	engine, err := s.engine(st, a.logger(), nil)
+	engine, err := s.engine(ctx, st, a.logger(), nil)
 	if err != nil {
 		return err
 	}
@@ -91,11 +91,25 @@ func (a *app) checkOnline(ctx context.Context, s *setup) error {
 		cancel()
 		say("log", l.Name, err, fmt.Sprintf("signed checkpoint of size %d, and tiles that fit it", c.Size()))
 	}
+	for _, v := range s.servers {
+		try, cancel := context.WithTimeout(ctx, 20*time.Second)
+		trees, err := v.rekor.Trees(try)
+		cancel()
+		for _, t := range trees {
+			origin, _, _ := strings.Cut(string(t.Note), "\n")
+			cfg, treeErr := v.tree(origin, v.name)
+			if treeErr == nil {
+				_, treeErr = cfg.Log.Open(t.Note)
+			}
+			err = errors.Join(err, treeErr)
+		}
+		say("log", v.name, err, fmt.Sprintf("%d trees with signed heads", len(trees)))
+	}
 	for _, ch := range s.channels {
 		say("channel", ch.Name, sendTest(ctx, ch), "accepted a test notification")
 	}
 	if failed > 0 {
-		return fmt.Errorf("%d of %d did not answer as they should", failed, len(s.logs)+len(s.channels))
+		return fmt.Errorf("%d of %d did not answer as they should", failed, len(s.cfg.Logs)+len(s.channels))
 	}
 	return nil
 }

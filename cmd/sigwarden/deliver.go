@@ -138,7 +138,7 @@ func (s *setup) finish(ctx context.Context, st *store.Store, log *slog.Logger, c
 		return err
 	}
 	for _, inc := range open {
-		if slices.ContainsFunc(s.logs, func(l monitor.LogConfig) bool { return l.ID == inc.LogID }) {
+		if s.current.Follows(inc.LogID) {
 			code = exitIntegrity
 		} else {
 			log.Warn("an integrity incident of a log that is no longer configured is open", "log", inc.Log, "show", "sigwarden incidents show "+inc.ID)

@@ -158,7 +158,7 @@ func (d *demo) begin(ctx context.Context) (stop func(), err error) {
 		return nil, err
 	}
 	quiet := slog.New(slog.DiscardHandler)
-	if d.engine, err = d.setup.engine(d.store, quiet, nil); err != nil {
+	if d.engine, err = d.setup.engine(ctx, d.store, quiet, nil); err != nil {
 		server.Close()
 		return nil, err
 	}
@@ -306,7 +306,7 @@ func (d *demo) serve(ctx context.Context, listen string) error {
 	}
 	log := d.logger()
 	dispatcher := d.setup.dispatcher(d.store, log)
-	if d.engine, err = d.setup.engine(d.store, log, dispatcher.Wake); err != nil {
+	if d.engine, err = d.setup.engine(ctx, d.store, log, dispatcher.Wake); err != nil {
 		return err
 	}
 	listener, err := net.Listen("tcp", listen)

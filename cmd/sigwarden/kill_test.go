@@ -183,7 +183,7 @@ func audit(t *testing.T, dir string, ours map[uint64]bool, entries int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	engine, err := setup.engine(st, s.logger(), nil)
+	engine, err := setup.engine(ctx, st, s.logger(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,7 +53,7 @@ func checkFilter(ctx context.Context, s *setup, st *store.Store, f *store.Filter
 	if err != nil {
 		return err
 	}
-	for _, l := range s.logs {
+	for _, l := range s.cfg.Logs {
 		logs = append(logs, l.Name)
 	}
 	for _, w := range s.cfg.Watches {

@@ -27,7 +27,7 @@ func (a *app) logsCommand() *cobra.Command {
 				return usage(errors.New("resume wants --incident: the id of the incident that halts the log"))
 			}
 			return a.withStore(c.Context(), func(s *setup, st *store.Store) error {
-				engine, err := s.engine(st, a.logger(), nil)
+				engine, err := s.engine(c.Context(), st, a.logger(), nil)
 				if err != nil {
 					return err
 				}
@@ -77,7 +77,7 @@ daemon, or the next run, delivers what this command could not.`,
 			return a.withStore(c.Context(), func(s *setup, st *store.Store) error {
 				log := a.logger()
 				dispatcher := s.dispatcher(st, log)
-				engine, err := s.engine(st, log, nil)
+				engine, err := s.engine(c.Context(), st, log, nil)
 				if err != nil {
 					return err
 				}

@@ -59,7 +59,7 @@ func (a *app) runCommand() *cobra.Command {
 
 func (a *app) daemon(ctx context.Context, s *setup, st *store.Store, log *slog.Logger) error {
 	dispatcher := s.dispatcher(st, log)
-	engine, err := s.engine(st, log, dispatcher.Wake)
+	engine, err := s.engine(ctx, st, log, dispatcher.Wake)
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func (a *app) daemon(ctx context.Context, s *setup, st *store.Store, log *slog.L
 			}
 		})
 	}
-	log.Info("following logs", "logs", len(s.logs), "watches", len(s.watches), "channels", len(s.channels), "version", version())
+	log.Info("following logs", "logs", len(s.cfg.Logs), "watches", len(s.watches), "channels", len(s.channels), "version", version())
 	engine.Run(ctx)
 	wg.Wait()
 	log.Info("stopped cleanly")
@@ -102,8 +102,8 @@ func (a *app) webOptions(s *setup, st *store.Store, engine *monitor.Engine, disp
 		OpenIncidents: st.OpenByKind,
 		Bytes: func() map[string]int64 {
 			out := map[string]int64{}
-			for name, source := range s.sources {
-				out[name] = source.Stats().Bytes
+			for name, stats := range s.stats {
+				out[name] = stats().Bytes
 			}
 			return out
 		},
@@ -128,7 +128,7 @@ func (a *app) sayUncovered(ctx context.Context, engine *monitor.Engine, st *stor
 // once makes one full pass.
 func (a *app) once(ctx context.Context, s *setup, st *store.Store, log *slog.Logger, timeout time.Duration) error {
 	dispatcher := s.dispatcher(st, log)
-	engine, err := s.engine(st, log, dispatcher.Wake)
+	engine, err := s.engine(ctx, st, log, dispatcher.Wake)
 	if err != nil {
 		return err
 	}

@@ -40,6 +40,9 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status": wantStatus,
+			"logv1": func(ts *testscript.TestScript, neg bool, args []string) {
+				ts.Check(ts.Value("logs").(*logs).commandV1(args))
+			},
 			"unpack": unpack,
 			"wrap":   wrapLeaf,
 			"log": func(ts *testscript.TestScript, neg bool, args []string) {
@@ -116,6 +119,7 @@ type logs struct {
 	dir     string
 	logs    map[string]*locallog.Log
 	servers map[string]*locallog.Server
+	v1      *locallog.V1
 	stop    []func()
 }
 

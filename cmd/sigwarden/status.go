@@ -17,7 +17,7 @@ func (a *app) statusCommand() *cobra.Command {
 		Use: "status", Short: "How logs and channels are", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.withStore(c.Context(), func(s *setup, st *store.Store) error {
-				engine, err := s.engine(st, a.logger(), nil)
+				engine, err := s.engine(c.Context(), st, a.logger(), nil)
 				if err != nil {
 					return err
 				}

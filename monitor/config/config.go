@@ -35,7 +35,7 @@ type Log struct {
 	Path string // in the file, like logs[0]
 	// Name is how people call it; default: the origin.
 	Name string
-	// Type is rekor-v2.
+	// Type is rekor-v1, a server with one or several trees, or rekor-v2.
 	Type string
 	// URL is the read prefix.
 	URL string

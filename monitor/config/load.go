@@ -102,14 +102,8 @@ func (c *Config) readLog(n ast.Node, path string) {
 		"sigstore": func(n ast.Node, p string) {
 			f.fail(n, p, "logs of `sigstore:` are not part of this version; spell the log out with type, url, public_key and ca")
 		},
-		"name": f.into(&l.Name),
-		"type": func(n ast.Node, p string) {
-			if text, ok := f.text(n, p); ok && text == "rekor-v1" {
-				f.fail(n, p, "type rekor-v1 is not part of this version; rekor-v2 is")
-				return
-			}
-			f.oneOf(&l.Type, "type of log", "rekor-v2")(n, p)
-		},
+		"name":       f.into(&l.Name),
+		"type":       f.oneOf(&l.Type, "type of log", "rekor-v1", "rekor-v2"),
 		"url":        f.into(&l.URL),
 		"origin":     f.into(&l.Origin),
 		"public_key": f.publicKey(&l.PublicKey),
@@ -146,6 +140,10 @@ func (c *Config) readLog(n ast.Node, path string) {
 	}
 	if u, err := url.Parse(l.URL); err != nil || !slices.Contains([]string{"http", "https", "file"}, u.Scheme) || u.Host == "" && u.Scheme != "file" {
 		f.issues = append(f.issues, f.at(path+".url", "want a url that begins with https://, http:// or file:///"))
+		return
+	}
+	if l.Type == "rekor-v1" && strings.HasPrefix(l.URL, "file:") {
+		f.issues = append(f.issues, f.at(path+".url", "a directory of tiles is a log of type rekor-v2"))
 		return
 	}
 	if l.Name == "" {

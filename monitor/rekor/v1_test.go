@@ -70,7 +70,6 @@ func TestReadsTrees(t *testing.T) {
 		if err != nil || offset != uint64(i*37) {
 			t.Fatalf("offset %d, %v", offset, err)
 		}
-		var hashes [][]byte
 		for at := uint64(0); at < tree.Size; at += 10 {
 			entries, err := source.Entries(ctx, offset, at, min(at+10, tree.Size))
 			if err != nil {
@@ -82,7 +81,6 @@ func TestReadsTrees(t *testing.T) {
 					t.Errorf("%+v", e)
 				}
 				hash := rfc6962.DefaultHasher.HashLeaf(e.Leaf)
-				hashes = append(hashes, hash)
 				root, err := proof.RootFromInclusionProof(rfc6962.DefaultHasher, e.Index, tree.Size, hash, e.Path)
 				if err != nil || !bytes.Equal(hash, e.Hash) || !bytes.Contains(e.Note, []byte(fmt.Sprintf("\n%s\n", base64Of(root)))) {
 					t.Errorf("inclusion proof of %d: %v", e.Index, err)

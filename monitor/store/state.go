@@ -38,6 +38,30 @@ func (s *Store) State(ctx context.Context, logID string) (monitor.State, error) 
 	return st, nil
 }
 
+// States returns what is stored of every log, by its id.
+func (s *Store) States(ctx context.Context) (map[string]monitor.State, error) {
+	rows, err := s.db.QueryContext(ctx, "SELECT id, version, state FROM logs")
+	if err != nil {
+		return nil, s.explain("reading", err)
+	}
+	defer rows.Close()
+	out := map[string]monitor.State{}
+	for rows.Next() {
+		var st monitor.State
+		var id, doc string
+		var version int64
+		if err := rows.Scan(&id, &version, &doc); err != nil {
+			return nil, s.explain("reading", err)
+		}
+		if err := json.Unmarshal([]byte(doc), &st); err != nil {
+			return nil, fmt.Errorf("state of log %s in %s: %w", id, s.path, err)
+		}
+		st.Version = version
+		out[id] = st
+	}
+	return out, s.explain("reading", rows.Err())
+}
+
 // Commit moves a log on in one transaction; see monitor.Store.
 func (s *Store) Commit(ctx context.Context, logID string, old monitor.State, next *monitor.State, b monitor.Batch) (rec monitor.Recorded, err error) {
 	err = s.write(ctx, "writing", func(tx *sql.Tx) error {

@@ -65,6 +65,17 @@ func (r *Root) has(origin string, key note.Verifier, spki []byte) bool {
 	})
 }
 
+// SPKI returns the DER public key of a log by its origin, for Rekor v1 its host;
+// nil if it is not in the root.
+func (r *Root) SPKI(origin string) []byte {
+	for _, l := range r.Logs {
+		if l.Origin == origin {
+			return l.SPKI
+		}
+	}
+	return nil
+}
+
 // The parts of dev.sigstore.trustroot.v1.TrustedRoot that are used.
 type rootJSON struct {
 	MediaType string `json:"mediaType"`

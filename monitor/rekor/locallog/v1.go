@@ -113,6 +113,15 @@ func (v *V1) Append(entries ...[]byte) {
 	}
 }
 
+// AppendTo adds entries to any of the trees, counted from the oldest.
+func (v *V1) AppendTo(tree int, entries ...[]byte) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, e := range entries {
+		v.trees[tree].push(e)
+	}
+}
+
 // Rewrite gives the tree that grows another history from an index on.
 func (v *V1) Rewrite(from uint64, entries ...[]byte) {
 	v.mu.Lock()

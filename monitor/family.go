@@ -1,0 +1,112 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// Family is a group of logs that changes while it is followed: the trees of a
+// Rekor v1 server.
+type Family struct {
+	Name string
+	// List asks which logs belong to it now, the oldest first. A log that it
+	// returned once is followed for good.
+	List func(ctx context.Context) ([]LogConfig, error)
+	// Schedule is when to ask. Needed by Run only.
+	Schedule Schedule
+}
+
+// listTimeout bounds how long a family may take to answer.
+const listTimeout = time.Minute
+
+// followFamily asks for the logs of a family, at once and then on its schedule,
+// and starts those that are new.
+func (e *Engine) followFamily(ctx context.Context, f Family, start func(*runner)) {
+	for ctx.Err() == nil {
+		asking, cancel := context.WithTimeout(ctx, listTimeout)
+		err := e.refresh(asking, f, start)
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			e.opts.Logger.Warn("the logs of a server could not be listed; the next poll tries again", "log", f.Name, "error", err)
+		}
+		now := e.opts.Now()
+		wait := f.Schedule.Next(now).Sub(now)
+		timer := time.NewTimer(wait + time.Duration(rand.Int64N(int64(wait)/10+1)))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+		}
+	}
+}
+
+// listFamilies asks every family once, and returns the outcomes of those that
+// did not answer.
+func (e *Engine) listFamilies(ctx context.Context, idle time.Duration) []Outcome {
+	var failed []Outcome
+	if idle <= 0 {
+		idle = listTimeout
+	}
+	for _, f := range e.opts.Families {
+		asking, cancel := context.WithTimeout(ctx, idle)
+		err := e.refresh(asking, f, func(*runner) {})
+		cancel()
+		if err != nil {
+			failed = append(failed, Outcome{Log: f.Name, Err: fmt.Errorf("listing the logs of the server: %w", err)})
+			e.opts.Logger.Warn("the logs of a server could not be listed", "log", f.Name, "error", err)
+		}
+	}
+	return failed
+}
+
+// refresh compares the logs of a family with those that are followed. A log that
+// appears after others of its family were known is read from its first entry,
+// once those before it were read to their end. Of those that are there at first
+// sight the one that grows begins where its `start` says, and the others, unless
+// all history is wanted, at their end.
+func (e *Engine) refresh(ctx context.Context, f Family, start func(*runner)) error {
+	logs, err := f.List(ctx)
+	known := map[string]*runner{}
+	seen := false
+	for _, r := range e.all() {
+		if r.cfg.Family != f.Name {
+			continue
+		}
+		known[r.cfg.ID] = r
+		st, stateErr := e.opts.Store.State(ctx, r.cfg.ID)
+		if stateErr != nil {
+			return errors.Join(err, stateErr)
+		}
+		seen = seen || st.Head != ""
+	}
+	var older []*runner
+	for _, cfg := range logs {
+		if r := known[cfg.ID]; r != nil {
+			r.retired.Store(cfg.Retired)
+			older = append(older, r)
+			continue
+		}
+		switch {
+		case seen:
+			cfg.Start = "first"
+			e.opts.Logger.Warn("a log appeared; it is read from its first entry", "log", cfg.Name, "origin", cfg.Log.Origin())
+			for _, r := range older {
+				r.report(r.pass(ctx, 0))
+			}
+		case cfg.Retired && cfg.Start != "first":
+			cfg.Start = "latest"
+			e.opts.Logger.Warn("a log had ended before it was first seen: it is verified, and its entries are not read. `start: first` reads all history, `sigwarden scan` a part", "log", cfg.Name, "origin", cfg.Log.Origin())
+		}
+		r, addErr := e.add(cfg)
+		if addErr != nil {
+			err = errors.Join(err, addErr)
+			continue
+		}
+		older = append(older, r)
+		start(r)
+	}
+	return err
+}
