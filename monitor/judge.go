@@ -87,17 +87,22 @@ func (r *runner) read(decoder *entry.Decoder, index uint64, leaf []byte, hash ch
 	}
 	vouched := make([]error, len(facts.Identities))
 	reports := []entry.Report{}
+	worst := entry.SCT("")
 	for i := range facts.Identities {
+		worst = entry.WorstSCT(worst, r.cfg.Authorities.SCT(&facts.Identities[i], when))
 		vouched[i] = r.cfg.Authorities.VerifyAt(&facts.Identities[i], when)
 		reports = append(reports, facts.Identities[i].Report(vouched[i]))
 	}
 	if facts.Digests == nil {
 		facts.Digests = []string{}
 	}
+	if worst == "" {
+		worst = entry.SCTUnchecked // bare keys have none to check
+	}
 	base := Finding{
 		Log: r.cfg.Name, LogID: r.cfg.ID, Origin: r.cfg.Log.Origin(), Index: index, LeafHash: checkpoint.HexHash(hash),
 		Kind: facts.Kind, APIVersion: facts.APIVersion, Identities: reports, Digests: facts.Digests,
-		SCT: sct(&facts), SeenAt: r.opts.Now().UTC(), Leaf: slices.Clone(leaf),
+		SCT: string(worst), SeenAt: r.opts.Now().UTC(), Leaf: slices.Clone(leaf),
 		Authorities: r.authorities,
 	}
 	if !when.IsZero() {
@@ -124,15 +129,6 @@ func (r *runner) read(decoder *entry.Decoder, index uint64, leaf []byte, hash ch
 }
 
 func quoted(s string) string { return fmt.Sprintf("%q", shorten(s)) }
-
-func sct(f *entry.Facts) string {
-	for i := range f.Identities {
-		if id := &f.Identities[i]; id.Certificate != nil && !id.HasSCT {
-			return "missing"
-		}
-	}
-	return "unchecked"
-}
 
 func (r *runner) verdict(h watchlist.Hit, facts *entry.Facts, vouched []error) (policy.Verdict, string) {
 	var ids []policy.Identity

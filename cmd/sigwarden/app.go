@@ -207,7 +207,17 @@ func makeAuthorities(pem string, root *trust.Root) (*entry.Authorities, error) {
 	for _, a := range list {
 		out = append(out, entry.Authority(a))
 	}
-	return entry.NewAuthorities(out...)
+	authorities, err := entry.NewAuthorities(out...)
+	if err != nil {
+		return nil, err
+	}
+	var logs []entry.CTLog
+	for _, l := range root.CTLogs {
+		if ct, err := entry.NewCTLog(l.SPKI, l.ValidFrom, l.ValidUntil); err == nil {
+			logs = append(logs, ct) // one of an unknown kind blinds us to no other
+		}
+	}
+	return authorities.WithCTLogs(logs...), nil
 }
 
 func certPool(pem string) (*x509.CertPool, error) {

@@ -39,10 +39,18 @@ type LogKey struct {
 	SPKI   []byte // DER SubjectPublicKeyInfo
 }
 
+// CTLog is the key of a certificate transparency log, as DER, and when it was in
+// use; zero times: unbounded.
+type CTLog struct {
+	SPKI                  []byte
+	ValidFrom, ValidUntil time.Time
+}
+
 // Root is a parsed trusted root.
 type Root struct {
 	Authorities []Authority
 	Logs        []LogKey
+	CTLogs      []CTLog
 	// Problems are parts that could not be used, each of which blinds us to
 	// nothing else.
 	Problems []error
@@ -86,6 +94,9 @@ type rootJSON struct {
 			KeyID []byte `json:"keyId"`
 		} `json:"logId"`
 	} `json:"tlogs"`
+	CTLogs []struct {
+		PublicKey keyJSON `json:"publicKey"`
+	} `json:"ctlogs"`
 	CertificateAuthorities []struct {
 		URI       string `json:"uri"`
 		CertChain struct {
@@ -98,7 +109,8 @@ type rootJSON struct {
 }
 
 type keyJSON struct {
-	RawBytes []byte `json:"rawBytes"`
+	RawBytes []byte    `json:"rawBytes"`
+	ValidFor validJSON `json:"validFor"`
 }
 
 type validJSON struct {
@@ -162,6 +174,11 @@ func ParseRoot(data []byte) (*Root, error) {
 			continue // one key may be listed for several times of validity
 		}
 		r.Logs = append(r.Logs, LogKey{origin, key, t.PublicKey.RawBytes})
+	}
+	for _, ct := range doc.CTLogs {
+		// The id of such a log is the hash of its key (RFC 6962, 3.2), whatever stands
+		// beside it: in staging's root one differs.
+		r.CTLogs = append(r.CTLogs, CTLog{ct.PublicKey.RawBytes, ct.PublicKey.ValidFor.Start, ct.PublicKey.ValidFor.End})
 	}
 	for _, ca := range doc.CertificateAuthorities {
 		a := Authority{ValidFrom: ca.ValidFor.Start, ValidUntil: ca.ValidFor.End}

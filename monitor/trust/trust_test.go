@@ -8,8 +8,12 @@ import (
 	"testing"
 	"time"
 
+	"encoding/json"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog/testca"
+	"strconv"
+
+	"github.com/sigwarden/sigwarden/watchlist/entry"
 )
 
 func b64(pemText string) []string {
@@ -95,6 +99,74 @@ func TestRealRoots(t *testing.T) {
 		r, err := ReadRoot(filepath.Join(dir, name))
 		if err != nil || len(r.Problems) != 0 || len(r.Logs) != logs || len(r.Authorities) == 0 {
 			t.Errorf("%s: %+v, %v", name, r, err)
+		}
+	}
+}
+
+// TestRealCertificates verifies real certificates of the public instance, and the
+// promises of its certificate log in them, with its real trusted root.
+func TestRealCertificates(t *testing.T) {
+	dir := os.Getenv("SIGWARDEN_REALDATA")
+	if dir == "" {
+		t.Skip("SIGWARDEN_REALDATA is not set: real certificates are not read")
+	}
+	root, err := ReadRoot(filepath.Join(dir, "trusted_root.production.json"))
+	if err != nil || len(root.Problems) != 0 || len(root.CTLogs) != 2 || len(root.Authorities) != 2 || len(root.Logs) != 2 {
+		t.Fatalf("%+v, %v", root, err)
+	}
+	var list []entry.Authority
+	for _, a := range root.Authorities {
+		list = append(list, entry.Authority(a))
+	}
+	authorities, err := entry.NewAuthorities(list...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var logs []entry.CTLog
+	for _, l := range root.CTLogs {
+		ct, err := entry.NewCTLog(l.SPKI, l.ValidFrom, l.ValidUntil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		logs = append(logs, ct)
+	}
+	authorities = authorities.WithCTLogs(logs...)
+	names, _ := filepath.Glob(filepath.Join(dir, "bundle-v1-*.json"))
+	if len(names) != 4 {
+		t.Fatal(names)
+	}
+	for _, name := range names {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var bundle struct {
+			Material struct {
+				Entries []struct {
+					Body []byte `json:"canonicalizedBody"`
+					Time string `json:"integratedTime"`
+				} `json:"tlogEntries"`
+			} `json:"verificationMaterial"`
+		}
+		if err := json.Unmarshal(data, &bundle); err != nil {
+			t.Fatal(err)
+		}
+		e := bundle.Material.Entries[0]
+		seconds, _ := strconv.ParseInt(e.Time, 10, 64)
+		at := time.Unix(seconds, 0)
+		f, err := entry.Decode(e.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := &f.Identities[0]
+		if err := authorities.VerifyAt(id, at); err != nil {
+			t.Errorf("%s: %v", filepath.Base(name), err)
+		}
+		if got := authorities.SCT(id, at); got != entry.SCTVerified {
+			t.Errorf("%s: SCT %s", filepath.Base(name), got)
+		}
+		if authorities.VerifyAt(id, at.Add(time.Hour)) == nil {
+			t.Errorf("%s: valid an hour later", filepath.Base(name))
 		}
 	}
 }

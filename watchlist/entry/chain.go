@@ -3,6 +3,7 @@ package entry
 import (
 	"bytes"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/json"
@@ -28,7 +29,8 @@ type Authority struct {
 
 // Authorities verifies certificates of entries. The zero value trusts nobody.
 type Authorities struct {
-	list []authority
+	list   []authority
+	ctlogs map[[sha256.Size]byte]CTLog // by id
 }
 
 type authority struct {
@@ -128,15 +130,20 @@ func (a *Authorities) Verify(id *Identity) error { return a.VerifyAt(id, time.Ti
 // code signing, and that all of the chain was valid at a time (zero: the
 // certificate's NotBefore). The error says why it is not trusted.
 func (a *Authorities) VerifyAt(id *Identity, at time.Time) error {
+	_, _, err := a.verify(id, at)
+	return err
+}
+
+// verify returns the certificate and the one that issued it.
+func (a *Authorities) verify(id *Identity, at time.Time) (cert, issuer *x509.Certificate, err error) {
 	if id.Certificate == nil {
-		return errors.New("a bare key has no certificate")
+		return nil, nil, errors.New("a bare key has no certificate")
 	}
-	cert, err := x509.ParseCertificate(id.Certificate)
-	if err != nil {
-		return fmt.Errorf("certificate cannot be parsed: %w", err)
+	if cert, err = x509.ParseCertificate(id.Certificate); err != nil {
+		return nil, nil, fmt.Errorf("certificate cannot be parsed: %w", err)
 	}
 	if key, ok := cert.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > maxRSABits {
-		return fmt.Errorf("RSA key of %d bits, more than %d", key.N.BitLen(), maxRSABits)
+		return nil, nil, fmt.Errorf("RSA key of %d bits, more than %d", key.N.BitLen(), maxRSABits)
 	}
 	if len(id.Subjects) > 0 {
 		// crypto/x509 knows no otherName and then calls the whole extension
@@ -152,17 +159,17 @@ func (a *Authorities) VerifyAt(id *Identity, at time.Time) error {
 		if !ca.ValidFrom.IsZero() && at.Before(ca.ValidFrom) || !ca.ValidUntil.IsZero() && at.After(ca.ValidUntil) {
 			continue
 		}
-		_, err := cert.Verify(x509.VerifyOptions{
+		chains, err := cert.Verify(x509.VerifyOptions{
 			Roots: ca.roots, Intermediates: ca.intermediates, CurrentTime: at,
 			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
 		})
 		if err == nil {
-			return nil
+			return cert, chains[0][min(1, len(chains[0])-1)], nil
 		}
 		var unknown x509.UnknownAuthorityError
 		if !errors.As(err, &unknown) {
 			failure = err
 		}
 	}
-	return failure
+	return cert, nil, failure
 }

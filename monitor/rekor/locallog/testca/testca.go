@@ -12,12 +12,14 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/pem"
 	"fmt"
 	"math/big"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -95,6 +97,8 @@ type Identity struct {
 	Extensions map[int]string
 	NotBefore  time.Time // default: now
 	Lifetime   time.Duration
+	// CT, if not nil, logs the certificate and embeds the log's promise (SCT).
+	CT *CTLog
 	// Mangle, if not nil, may change the template before it is signed.
 	Mangle func(*x509.Certificate)
 }
@@ -157,10 +161,54 @@ func (ca *CA) Issue(id Identity) (Signer, error) {
 		parent, parentKey = ca.intermediate, ca.key
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, parentKey)
+	if err != nil || id.CT == nil {
+		return Signer{Key: key, Cert: der}, err
+	}
+	precert, err := x509.ParseCertificate(der)
 	if err != nil {
 		return Signer{}, err
 	}
-	return Signer{Key: key, Cert: der}, nil
+	sct, err := id.CT.promise(precert, parent)
+	if err != nil {
+		return Signer{}, err
+	}
+	template.ExtraExtensions = append(template.ExtraExtensions, sct)
+	der, err = x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, parentKey)
+	return Signer{Key: key, Cert: der}, err
+}
+
+// CTLog is the key of a certificate transparency log.
+type CTLog struct{ key *ecdsa.PrivateKey }
+
+// NewCTLog returns a log with a fresh key.
+func NewCTLog() (*CTLog, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	return &CTLog{key}, err
+}
+
+// SPKI returns the log's key in DER.
+func (l *CTLog) SPKI() ([]byte, error) { return x509.MarshalPKIXPublicKey(&l.key.PublicKey) }
+
+// promise makes the extension with one signed certificate timestamp (RFC 6962,
+// 3.2 and 3.3).
+func (l *CTLog) promise(precert, issuer *x509.Certificate) (pkix.Extension, error) {
+	spki, err := l.SPKI()
+	if err != nil {
+		return pkix.Extension{}, err
+	}
+	id, issuerKey := sha256.Sum256(spki), sha256.Sum256(issuer.RawSubjectPublicKeyInfo)
+	stamp := binary.BigEndian.AppendUint64(nil, uint64(precert.NotBefore.UnixMilli()))
+	tbs := precert.RawTBSCertificate
+	message := slices.Concat([]byte{0, 0}, stamp, []byte{0, 1}, issuerKey[:], []byte{byte(len(tbs) >> 16), byte(len(tbs) >> 8), byte(len(tbs))}, tbs, []byte{0, 0})
+	digest := sha256.Sum256(message)
+	sig, err := ecdsa.SignASN1(rand.Reader, l.key, digest[:])
+	if err != nil {
+		return pkix.Extension{}, err
+	}
+	sized := func(b []byte) []byte { return append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...) }
+	sct := slices.Concat([]byte{0}, id[:], stamp, []byte{0, 0, 4, 3}, sized(sig))
+	value, err := asn1.Marshal(sized(sized(sct)))
+	return pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 2}, Value: value}, err
 }
 
 // BareKey makes a signer without a certificate.
