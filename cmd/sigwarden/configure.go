@@ -1,0 +1,37 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sigwarden/sigwarden/monitor/config"
+)
+
+// configCommand is about configurations as files.
+func (a *app) configCommand() *cobra.Command {
+	imports := &cobra.Command{
+		Use: "import FILE", Short: "Convert the configuration of a rekor-monitor", Args: cobra.ExactArgs(1),
+		Long: `Prints the watchlist that looks for what a configuration of rekor-monitor looks
+for. Warnings say which of its regular expressions are wider than they look: it
+fits them to any part of a value. "-" is standard input.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			data, err := a.readInput(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			text, warnings, err := config.Import(data)
+			if err != nil {
+				return usage(fmt.Errorf("%s: %w", args[0], err))
+			}
+			for _, w := range warnings {
+				fmt.Fprintln(a.stderr, "warning: "+safe(w))
+			}
+			_, err = a.stdout.Write(text)
+			return err
+		},
+	}
+	group := &cobra.Command{Use: "config", Short: "Configurations as files"}
+	group.AddCommand(imports)
+	return group
+}
