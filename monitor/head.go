@@ -370,15 +370,10 @@ func (t *turn) lagging() {
 	if elapsed < unreachableAfter {
 		return
 	}
-	scanned := float64(t.next.Scanned-c.Scanned) / elapsed.Seconds()
-	grown := float64(t.next.HeadSize-c.Head) / elapsed.Seconds()
+	how := t.next.catchUp(t.now)
 	behind := t.next.HeadSize - t.next.Scanned
-	prospect := "at this rate it will never catch up"
-	if scanned > grown {
-		prospect = "at this rate it will have caught up in " + (time.Duration(float64(behind)/(scanned-grown)) * time.Second).Round(time.Minute).String()
-	}
-	summary := fmt.Sprintf("The scan of log %s has been behind for %s, now by %d entries: it reads %.1f entries a second while the log grows by %.1f; %s.", t.cfg.Name, elapsed.Round(time.Minute), behind, scanned, grown, prospect)
-	details := map[string]any{"behind": behind, "entries_per_second": scanned, "growth_per_second": grown, "since": c.Since}
+	summary := fmt.Sprintf("The scan of log %s has been behind for %s, now by %d entries: %s.", t.cfg.Name, elapsed.Round(time.Minute), behind, how)
+	details := map[string]any{"behind": behind, "entries_per_second": how.EntriesPerSecond, "growth_per_second": how.GrowthPerSecond, "since": c.Since}
 	if t.find(KindLagging) != nil {
 		t.refresh(KindLagging, summary, details)
 		return

@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
@@ -35,13 +36,52 @@ type LogStatus struct {
 	Gaps        []Gap        `json:"gaps"`
 	KeyOnly     uint64       `json:"key_only_entries"`
 	Undecodable uint64       `json:"undecodable_entries"`
-	LastPoll    *time.Time   `json:"last_poll"`
-	Error       *string      `json:"error"`
+	// CatchUp is how a scan that is behind comes on; null while it is not.
+	CatchUp  *CatchUpStatus `json:"catch_up"`
+	LastPoll *time.Time     `json:"last_poll"`
+	Error    *string        `json:"error"`
 
 	Signed      uint64    `json:"-"` // size of the newest validly signed checkpoint that was served
 	Entries     uint64    `json:"-"`
 	LastSuccess time.Time `json:"-"`
 	Incident    string    `json:"-"` // that halts it
+}
+
+// CatchUpStatus is how a scan that is behind comes on.
+type CatchUpStatus struct {
+	Since            time.Time `json:"since"`
+	EntriesPerSecond float64   `json:"entries_per_second"`
+	GrowthPerSecond  float64   `json:"growth_per_second"`
+	// Seconds until it has caught up at this rate; null: never.
+	Seconds *float64 `json:"caught_up_in_seconds"`
+}
+
+// catchUp measures a scan that is behind; nil where it is not, or where nothing
+// can be said yet.
+func (st *State) catchUp(now time.Time) *CatchUpStatus {
+	if st.CatchUp == nil || st.HeadSize <= st.Scanned || now.Sub(st.CatchUp.Since) <= 0 {
+		return nil
+	}
+	elapsed := now.Sub(st.CatchUp.Since).Seconds()
+	c := &CatchUpStatus{
+		Since:            st.CatchUp.Since,
+		EntriesPerSecond: float64(st.Scanned-st.CatchUp.Scanned) / elapsed,
+		GrowthPerSecond:  float64(st.HeadSize-st.CatchUp.Head) / elapsed,
+	}
+	if gain := c.EntriesPerSecond - c.GrowthPerSecond; gain > 0 {
+		seconds := float64(st.HeadSize-st.Scanned) / gain
+		c.Seconds = &seconds
+	}
+	return c
+}
+
+// String says it for people.
+func (c *CatchUpStatus) String() string {
+	prospect := "at this rate it will never catch up"
+	if c.Seconds != nil {
+		prospect = "at this rate it will have caught up in " + time.Duration(min(*c.Seconds, 1e9)*float64(time.Second)).Round(time.Second).String()
+	}
+	return fmt.Sprintf("it reads %.1f entries a second while the log grows by %.1f; %s", c.EntriesPerSecond, c.GrowthPerSecond, prospect)
 }
 
 // VerifiedHead is the newest checkpoint that was proven, and when.
@@ -119,6 +159,7 @@ func (r *runner) status(ctx context.Context, store StatusStore) (LogStatus, erro
 		l.Error = &text
 	}
 	l.Scanned, l.Lag = st.Scanned, st.HeadSize-st.Scanned
+	l.CatchUp = st.catchUp(r.opts.Now())
 	l.KeyOnly, l.Undecodable, l.Entries, l.Incident, l.Signed = st.KeyOnly, st.Undecodable, st.Entries, st.Halted, st.Signed
 	have, err := r.covered(ctx, store)
 	if err != nil {

@@ -161,7 +161,7 @@ func (s *setup) makeLog(l config.Log, root *trust.Root) *config.Issue {
 	if err != nil {
 		return fail("tls_ca", err)
 	}
-	opts := rekor.Options{URL: l.URL, UserAgent: "sigwarden/" + version(), RequestsPerSecond: l.RequestsPerSecond, Parallel: l.Parallel, RootCAs: roots}
+	opts := rekor.Options{URL: l.URL, UserAgent: userAgent(s.cfg.Contact), RequestsPerSecond: l.RequestsPerSecond, Parallel: l.Parallel, RootCAs: roots}
 	made := monitor.LogConfig{
 		Name: l.Name, Type: l.Type, Authorities: authorities, Start: l.Start,
 		ConsistencyOnly: !l.Entries, Schedule: l.Schedule, StaleAfter: l.StaleAfter, Parallel: l.Parallel,
@@ -193,6 +193,14 @@ func (s *setup) makeLog(l config.Log, root *trust.Root) *config.Issue {
 	s.logs = append(s.logs, made)
 	s.stats[l.Name] = source.Stats
 	return nil
+}
+
+// userAgent tells operators of logs who asks, and whom to write to.
+func userAgent(contact string) string {
+	if contact == "" {
+		return "sigwarden/" + version()
+	}
+	return "sigwarden/" + version() + " (" + contact + ")"
 }
 
 func makeAuthorities(pem string, root *trust.Root) (*entry.Authorities, error) {

@@ -55,6 +55,9 @@ func (a *app) printStatus(s monitor.Status) {
 		for _, g := range l.Gaps {
 			fmt.Fprintf(a.stdout, "%s: entries [%d, %d) are missing: %s\n", safe(l.Name), g.From, g.To, g.Reason)
 		}
+		if l.CatchUp != nil {
+			fmt.Fprintf(a.stdout, "%s: behind by %d entries; %s\n", safe(l.Name), l.Lag, l.CatchUp)
+		}
 		if l.Error != nil {
 			fmt.Fprintf(a.stdout, "%s: last poll failed: %s\n", safe(l.Name), safe(*l.Error))
 		}

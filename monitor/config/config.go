@@ -15,11 +15,14 @@ type Config struct {
 	State string
 	// Schedule is the default for every log; default @every 1m.
 	Schedule Schedule
-	Trust    Trust
-	Logs     []Log
-	Watches  []Watch
-	Notify   Notify
-	HTTP     HTTP
+	// Contact is whom operators of logs can write to, an e-mail address or a URL;
+	// it is sent with every request. Default: nobody.
+	Contact string
+	Trust   Trust
+	Logs    []Log
+	Watches []Watch
+	Notify  Notify
+	HTTP    HTTP
 
 	file *file
 }

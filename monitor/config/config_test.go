@@ -155,6 +155,8 @@ func TestBadConfigurations(t *testing.T) {
 		{"from: a@b.example", "from: nobody", 33, "no e-mail address"},
 		{"incidents: [lines]", "incidents: [linse]", 36, `did you mean "lines"?`},
 		{"listen: 127.0.0.1:8480", "listen: 8480", 39, "is no address"},
+		{"schedule: \"@every 30s\"", "contact: \"a b\"", 2, "neither an e-mail address"},
+		{"schedule: \"@every 30s\"", "contact: \"(a)@b.example\"", 2, "neither an e-mail address"},
 		{"listen: 127.0.0.1:8480", "listen: localhost:99999", 39, "is no address"},
 		{"    parallel: 8", "    parallel: 1.5", 12, "no whole number"},
 		{"      - subject: x", "      - subject: []", 21, "is an empty list"},

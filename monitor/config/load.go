@@ -60,6 +60,7 @@ func Parse(name string, data []byte, getenv func(string) string) (*Config, error
 	f.mapping(top, "", "the configuration", map[string]field{
 		"state":     f.into(&c.State),
 		"schedule":  f.schedule(&c.Schedule),
+		"contact":   f.contact(&c.Contact),
 		"trust":     c.readTrust,
 		"logs":      func(n ast.Node, p string) { f.list(n, p, "logs", c.readLog) },
 		"watchlist": func(n ast.Node, p string) { f.list(n, p, "watchlist", c.readWatch) },
@@ -295,6 +296,19 @@ func (f *file) address(s *string) field {
 		f.into(s)(n, path)
 		if _, err := mail.ParseAddress(*s); err != nil {
 			f.fail(n, path, "%q is no e-mail address", *s)
+		}
+	}
+}
+
+// contact reads an address that goes into a header.
+func (f *file) contact(s *string) field {
+	return func(n ast.Node, path string) {
+		f.into(s)(n, path)
+		_, err := mail.ParseAddress(*s)
+		u, urlErr := url.Parse(*s)
+		web := urlErr == nil && u.Scheme == "https" && u.Host != ""
+		if err != nil && !web || strings.ContainsFunc(*s, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("()<>", r) }) {
+			f.fail(n, path, "%q is neither an e-mail address nor an https:// address", *s)
 		}
 	}
 }
