@@ -169,17 +169,22 @@ func (t *turn) book(res result, head checkpoint.Checkpoint) {
 	for _, g := range res.gaps {
 		t.out.Missing = true
 		if g.Reason == KindEntryMismatch {
-			t.entryMismatch(g, res.served, head)
+			t.entryMismatch(g, res, head)
 		}
 	}
 }
 
-func (t *turn) entryMismatch(g Gap, served map[uint64][]byte, head checkpoint.Checkpoint) {
+func (t *turn) entryMismatch(g Gap, res result, head checkpoint.Checkpoint) {
 	evidence := []Evidence{{"checkpoint", head.Raw()}}
-	for i, data := range served {
+	for i, data := range res.served {
 		if i >= g.From && i < g.To {
 			evidence = append(evidence, Evidence{fmt.Sprintf("served-entry-%d", i), data})
 		}
+	}
+	evidence = append(evidence, res.broken...)
+	promise := ""
+	if len(res.broken) > 0 {
+		promise = " The log has signed a promise that it holds these bytes there, and has broken it: what was kept proves that to anybody who has its key."
 	}
 	if inc := t.find(KindEntryMismatch); inc != nil {
 		if t.batch.Collect == nil {
@@ -188,8 +193,8 @@ func (t *turn) entryMismatch(g Gap, served map[uint64][]byte, head checkpoint.Ch
 		t.batch.Collect[inc.ID] = append(t.batch.Collect[inc.ID], evidence...)
 		return
 	}
-	t.raise(KindEntryMismatch, fmt.Sprintf("Log %s serves, for entries %d to %d, bytes that are not those that its signed tree of size %d commits to; they were fetched %d times.", t.cfg.Name, g.From, g.To-1, head.Size(), refetches+1),
-		map[string]any{"from": g.From, "to": g.To, "checkpoint": TreeHead{head.Size(), checkpoint.HexHash(head.Root())}}, evidence...)
+	t.raise(KindEntryMismatch, fmt.Sprintf("Log %s serves, for entries %d to %d, bytes that are not those that its signed tree of size %d commits to; they were fetched %d times.%s", t.cfg.Name, g.From, g.To-1, head.Size(), refetches+1, promise),
+		map[string]any{"from": g.From, "to": g.To, "checkpoint": TreeHead{head.Size(), checkpoint.HexHash(head.Root())}, "broken_promise": len(res.broken) > 0}, evidence...)
 }
 
 // flush commits what was gathered.

@@ -340,6 +340,9 @@ func (p *provenReader) proveOne(ctx context.Context, res *result, e *ServedEntry
 			return p.readAll(ctx, res, []ServedEntry{*e})
 		}
 		p.miss(res, e, KindEntryMismatch)
+		if promise := p.brokenPromise(e); promise != nil && len(res.broken) < maxServed {
+			res.broken = append(res.broken, *promise)
+		}
 		return nil
 	}
 	next, err := p.frontierAt(ctx, p.head, e.Index+1)
@@ -366,6 +369,20 @@ func (p *provenReader) miss(res *result, e *ServedEntry, reason string) {
 		return
 	}
 	res.gaps = append(res.gaps, Gap{Range: Range{e.Index, e.Index + 1}, Reason: reason, Polls: 1, Since: p.opts.Now().UTC()})
+}
+
+// brokenPromise returns evidence that the log has signed a promise for bytes
+// which its tree does not hold at their index: the promise, and the proof of
+// what is there (wire-formats 7, "broken promise"). Nil if it has signed none.
+func (p *provenReader) brokenPromise(e *ServedEntry) *Evidence {
+	if p.cfg.Log.VerifyPromise(e.Leaf, e.Integrated, e.LogIndex, e.SET) != nil {
+		return nil
+	}
+	doc := marshal(map[string]any{
+		"promised": map[string]any{"body": e.Leaf, "integrated_time": e.Integrated, "log_index": e.LogIndex, "signed_entry_timestamp": e.SET},
+		"held":     map[string]any{"index": e.Index, "leaf_hash": e.Hash, "path": e.Path, "checkpoint": string(e.Note)},
+	})
+	return &Evidence{fmt.Sprintf("broken-promise-%d.json", e.Index), doc}
 }
 
 // authentic returns the leaf hash that an entry's inclusion proof proves, under a

@@ -2,6 +2,7 @@ package monitor_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http/httptest"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/sigwarden/sigwarden/monitor/rekor"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog/testca"
+	"github.com/sigwarden/sigwarden/monitor/store"
 )
 
 const tree1, tree2 = 3904496407287907110, 1193050959916656506
@@ -235,6 +237,69 @@ func TestRekorV1WrongEntries(t *testing.T) {
 		t.Errorf("healed: findings %q, coverage %s", r.verdicts(), r.coverage())
 	}
 	r.auditFindings()
+}
+
+// TestRekorV1BrokenPromise: bytes that the log has signed a promise for and does
+// not hold are told from those that somebody else altered.
+func TestRekorV1BrokenPromise(t *testing.T) {
+	for _, promise := range []bool{false, true} {
+		r := newRigV1(t)
+		r.grow(40)
+		r.v1.Set(locallog.FaultsV1{Alter: map[uint64][]byte{17: []byte("altered")}, Promise: promise})
+		r.once()
+		r.wantIncidents("entry-mismatch:integrity:open")
+		list, err := r.store.Incidents(context.Background(), store.Filter{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		inc, err := r.store.Incident(context.Background(), list[0].ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := false
+		for _, e := range inc.Evidence {
+			if e.Name != "broken-promise-17.json" {
+				continue
+			}
+			found = true
+			var doc struct {
+				Promised struct {
+					Body, SET  []byte
+					Integrated int64  `json:"integrated_time"`
+					LogIndex   uint64 `json:"log_index"`
+					Signature  []byte `json:"signed_entry_timestamp"`
+				}
+				Held struct {
+					Index      uint64
+					LeafHash   []byte `json:"leaf_hash"`
+					Path       [][]byte
+					Checkpoint string
+				}
+			}
+			if err := json.Unmarshal(e.Data, &doc); err != nil {
+				t.Fatal(err)
+			}
+			// Anybody who has the key is convinced.
+			p := doc.Promised
+			if err := r.cfg.Log.VerifyPromise(p.Body, p.Integrated, p.LogIndex, p.Signature); err != nil || string(p.Body) != "altered" {
+				t.Error(err)
+			}
+			c, err := r.cfg.Log.Open([]byte(doc.Held.Checkpoint))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var path []checkpoint.Hash
+			for _, h := range doc.Held.Path {
+				path = append(path, checkpoint.Hash(h))
+			}
+			if err := c.VerifyInclusion(doc.Held.Index, checkpoint.Hash(doc.Held.LeafHash), path); err != nil || checkpoint.LeafHash(p.Body) == checkpoint.Hash(doc.Held.LeafHash) {
+				t.Error(err)
+			}
+		}
+		if found != promise {
+			t.Errorf("promise signed %v, evidence of a broken one %v", promise, found)
+		}
+	}
 }
 
 // TestRekorV1Scan reads history beside the state of the log.

@@ -51,6 +51,7 @@ type result struct {
 	tally    tally
 	gaps     []Gap
 	served   map[uint64][]byte // entries that did not fit, by index
+	broken   []Evidence        // promises that the log has signed and not kept
 	err      error
 }
 

@@ -41,6 +41,8 @@ type FaultsV1 struct {
 	// body for them, under the id of the true one.
 	Omit  map[uint64]bool
 	Alter map[uint64][]byte
+	// Promise signs a promise for what Alter serves, as only the log itself can.
+	Promise bool
 	// Size, if not nil, signs the growing tree at this earlier size: a lagging
 	// replica.
 	Size *uint64
@@ -350,14 +352,18 @@ func (v *V1) retrieve(r *http.Request) (int, any) {
 func (v *V1) entry(t *v1Tree, index, global uint64, active bool) any {
 	leaf := t.entries[index]
 	hash := leafHash(leaf)
+	promised := leaf
 	if other, ok := v.faults.Alter[index]; ok && active {
 		leaf = other
+		if v.faults.Promise {
+			promised = other
+		}
 	}
 	size := uint64(len(t.entries))
 	root := t.root(0, size)
 	logID := sha256.Sum256(v.spki)
 	body := base64.StdEncoding.EncodeToString(leaf)
-	promise := fmt.Sprintf(`{"body":"%s","integratedTime":%d,"logID":"%x","logIndex":%d}`, body, t.times[index], logID, global)
+	promise := fmt.Sprintf(`{"body":"%s","integratedTime":%d,"logID":"%x","logIndex":%d}`, base64.StdEncoding.EncodeToString(promised), t.times[index], logID, global)
 	saved := v.faults.Size
 	v.faults.Size = nil
 	note := v.note(t)
