@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -125,6 +126,9 @@ type provenReader struct {
 	offset uint64
 	// frontier is that of what was handed on so far.
 	frontier checkpoint.Frontier
+	// forgive is how many chunks and proofs one pass goes on without although the
+	// log did not answer for them: it did not over several polls.
+	forgive atomic.Int32
 	// related are notes that were compared with the head, by root and size.
 	related map[TreeHead]error
 }
@@ -227,13 +231,15 @@ func (p *provenReader) fetchAll(ctx context.Context, from, to uint64, deadline t
 	return g.Wait()
 }
 
+func (p *provenReader) forgiven() bool { return p.forgive.Add(-1) >= 0 }
+
 // fetch fetches entries, and asks again for what was left out. An answer that is
 // none leaves out everything.
 func (p *provenReader) fetch(ctx context.Context, from, to uint64) ([]ServedEntry, error) {
 	for try := 0; ; try++ {
 		list, err := p.cfg.Proofs.Entries(ctx, p.offset, from, to)
 		p.moved(err)
-		if err != nil && (ctx.Err() != nil || !withheld(err)) {
+		if err != nil && (ctx.Err() != nil || !withheld(err) && !p.forgiven()) {
 			return nil, err
 		}
 		if err != nil {
@@ -449,6 +455,14 @@ func (p *provenReader) readAll(ctx context.Context, res *result, entries []Serve
 			continue
 		}
 		note, path, err := p.provenAlone(ctx, e)
+		if err != nil && ctx.Err() == nil && p.forgiven() {
+			// The entry itself is proven, by the batch that it came with. Better a
+			// finding that others cannot check than none.
+			note, path, err = p.head, nil, nil
+			for k := range found {
+				found[k].Reason += "; the log serves no inclusion proof for it"
+			}
+		}
 		if err != nil {
 			return fmt.Errorf("inclusion proof of entry %d: %w", e.Index, err)
 		}
@@ -495,6 +509,9 @@ func (t *turn) scanProven(ctx context.Context, known checkpoint.Known, scanFor t
 		return err
 	}
 	p.frontier = known.Scanned
+	if stuck := t.old.Stuck; stuck != nil && stuck.Scanned == t.old.Scanned && stuck.Polls >= strikes-1 && t.out.Err == nil {
+		p.forgive.Store(maxForgiven)
+	}
 	gapErr := t.retryGaps(ctx, known.Head, func(at, to uint64) result { return p.again(ctx, at, to) })
 	if t, err = t.commitAndGoOn(ctx); err != nil {
 		return err
@@ -517,6 +534,11 @@ func (t *turn) scanProven(ctx context.Context, known checkpoint.Known, scanFor t
 		return err
 	})
 	t.out.Behind, t.out.Moved = reached < known.Head.Size(), reached > known.Scanned.Size()
+	last, cancel := grace(ctx, lastWrite)
+	defer cancel()
+	if err := t.stuck(last, runErr, ctx.Err() != nil, t.out.Moved); err != nil {
+		return errors.Join(err, runErr)
+	}
 	if runErr != nil {
 		return runErr
 	}

@@ -302,6 +302,36 @@ func TestRekorV1BrokenPromise(t *testing.T) {
 	}
 }
 
+// TestRekorV1NoAnswer: what a server does not answer for, over several polls,
+// blinds nobody to what comes after it.
+func TestRekorV1NoAnswer(t *testing.T) {
+	r := newRigV1(t)
+	r.grow(30)
+	r.v1.Append(r.entry(unexpectedEvent(), 1)) // 30
+	r.grow(30)
+	r.v1.Append(r.entry(unexpectedEvent(), 2)) // 61
+	r.v1.Set(locallog.FaultsV1{NoPath: map[uint64]bool{30: true}, NoAnswer: map[uint64]bool{45: true}})
+	for range 2 {
+		if out := r.once(); out.Err == nil || r.verdicts() != "" {
+			t.Fatalf("%+v, findings %q", out, r.verdicts())
+		}
+		r.clock.move(time.Minute)
+	}
+	for range 4 {
+		r.once()
+		r.clock.move(time.Minute)
+	}
+	if r.verdicts() != "30:unexpected 61:unexpected" || r.coverage() != "[0,62)-[40,50)entry-withheld" {
+		t.Errorf("findings %q, coverage %s, incidents %q", r.verdicts(), r.coverage(), r.incidents())
+	}
+	r.wantIncidents("entry-withheld:operational:open")
+	r.v1.Set(locallog.FaultsV1{})
+	r.mustPass()
+	if r.coverage() != "[0,62)" {
+		t.Error(r.coverage())
+	}
+}
+
 // TestRekorV1Scan reads history beside the state of the log.
 func TestRekorV1Scan(t *testing.T) {
 	r := newRigV1(t)

@@ -43,6 +43,10 @@ type FaultsV1 struct {
 	Alter map[uint64][]byte
 	// Promise signs a promise for what Alter serves, as only the log itself can.
 	Promise bool
+	// NoPath serves an inclusion proof that proves nothing, NoAnswer 500 for every
+	// request that asks for one of these entries.
+	NoPath   map[uint64]bool
+	NoAnswer map[uint64]bool
 	// Size, if not nil, signs the growing tree at this earlier size: a lagging
 	// replica.
 	Size *uint64
@@ -340,6 +344,9 @@ func (v *V1) retrieve(r *http.Request) (int, any) {
 				continue
 			}
 			active := i == len(v.trees)-1
+			if active && v.faults.NoAnswer[index] {
+				return http.StatusInternalServerError, nil
+			}
 			if index < uint64(len(t.entries)) && !(active && v.faults.Omit[index]) {
 				out = append(out, v.entry(t, index, global, active))
 			}
@@ -364,6 +371,10 @@ func (v *V1) entry(t *v1Tree, index, global uint64, active bool) any {
 	logID := sha256.Sum256(v.spki)
 	body := base64.StdEncoding.EncodeToString(leaf)
 	promise := fmt.Sprintf(`{"body":"%s","integratedTime":%d,"logID":"%x","logIndex":%d}`, base64.StdEncoding.EncodeToString(promised), t.times[index], logID, global)
+	path := hexes(t.path(index, 0, size))
+	if v.faults.NoPath[index] && active {
+		path = path[1:]
+	}
 	saved := v.faults.Size
 	v.faults.Size = nil
 	note := v.note(t)
@@ -373,7 +384,7 @@ func (v *V1) entry(t *v1Tree, index, global uint64, active bool) any {
 		"verification": map[string]any{
 			"signedEntryTimestamp": v.sign([]byte(promise)),
 			"inclusionProof": map[string]any{
-				"logIndex": index, "treeSize": size, "rootHash": hex.EncodeToString(root[:]), "hashes": hexes(t.path(index, 0, size)), "checkpoint": note,
+				"logIndex": index, "treeSize": size, "rootHash": hex.EncodeToString(root[:]), "hashes": path, "checkpoint": note,
 			},
 		},
 	}}
