@@ -18,6 +18,9 @@ type pace struct {
 	rateCeiling   float64
 	windowCeiling float64
 	limiter       *rate.Limiter
+	// turn lets one request at a time wait to begin: a place in a long queue was
+	// given out at the rate of long ago.
+	turn chan struct{}
 
 	mu       sync.Mutex
 	changed  chan struct{} // closed and replaced when room was made
@@ -38,7 +41,8 @@ const (
 	// that is busy; short answers vary more than that by chance.
 	slow      = 2.5
 	slowFloor = 100 * time.Millisecond
-	// Cuts, and how long the rate takes to grow back from nothing.
+	// Cuts, and how long the rate takes to grow by half of itself and more: in
+	// steps of its own size, so that few requests are refused at any limit.
 	windowCut   = 0.7
 	rateCut     = 0.85
 	rateRegrows = 200 * time.Second
@@ -49,7 +53,7 @@ const (
 func newPace(requestsPerSecond float64, parallel int) *pace {
 	p := &pace{
 		rateCeiling: requestsPerSecond, windowCeiling: float64(parallel), rate: requestsPerSecond, steep: true,
-		window: math.Min(firstWindow, float64(parallel)), changed: make(chan struct{}),
+		window: math.Min(firstWindow, float64(parallel)), changed: make(chan struct{}), turn: make(chan struct{}, 1),
 		// A burst would be refused by a server whose own limit is the ceiling.
 		limiter: rate.NewLimiter(rate.Limit(requestsPerSecond), max(1, int(requestsPerSecond/20))),
 	}
@@ -58,6 +62,12 @@ func newPace(requestsPerSecond float64, parallel int) *pace {
 
 // begin waits for its turn. done must be called with the outcome.
 func (p *pace) begin(ctx context.Context) error {
+	select {
+	case p.turn <- struct{}{}:
+		defer func() { <-p.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	for {
 		p.mu.Lock()
 		wait := time.Until(p.until)
@@ -132,9 +142,8 @@ func (p *pace) done(took time.Duration, refused bool, retryAfter time.Duration) 
 		p.window += 1 / p.window
 	}
 	p.window = math.Min(p.window, p.windowCeiling)
-	grown := p.rate + p.rateCeiling*now.Sub(p.ratedAt).Seconds()/rateRegrows.Seconds()
 	if p.rate < p.rateCeiling {
-		p.setRate(now, grown)
+		p.setRate(now, p.rate*(1+now.Sub(p.ratedAt).Seconds()/rateRegrows.Seconds()))
 	}
 }
 
