@@ -12,7 +12,9 @@ test:
 
 vet:
 	$(GO) mod tidy -diff
+	cd e2e && $(GO) mod tidy -diff
 	$(GO) vet ./...
+	cd e2e && $(GO) vet ./...
 
 lint: vet
 	$(STATICCHECK) ./...
@@ -23,7 +25,7 @@ race:
 
 # Against the real servers, which are built first: minutes on a cold cache.
 e2e:
-	cd e2e && $(GO) vet ./... && CGO_ENABLED=0 $(GO) test -count=1 ./...
+	cd e2e && CGO_ENABLED=0 $(GO) test -count=1 ./...
 
 # Ratios of one run; SIGWARDEN_BENCH_ENTRIES sets the size of the corpus.
 bench:
