@@ -256,7 +256,7 @@ type Outcome struct {
 // Once makes one full pass over every log, all at the same time, to the newest
 // checkpoint. It gives up on a log after idle without any progress.
 func (e *Engine) Once(ctx context.Context, idle time.Duration) []Outcome {
-	failed := e.listFamilies(ctx, idle)
+	listed := e.listFamilies(ctx, idle)
 	runners := e.all()
 	outcomes := make([]Outcome, len(runners))
 	var wg sync.WaitGroup
@@ -274,7 +274,7 @@ func (e *Engine) Once(ctx context.Context, idle time.Duration) []Outcome {
 		})
 	}
 	wg.Wait()
-	return append(outcomes, failed...)
+	return append(outcomes, listed...)
 }
 
 // watchProgress cancels when nothing has moved for a while.

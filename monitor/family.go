@@ -27,7 +27,7 @@ const listTimeout = time.Minute
 func (e *Engine) followFamily(ctx context.Context, f Family, start func(*runner)) {
 	for ctx.Err() == nil {
 		asking, cancel := context.WithTimeout(ctx, listTimeout)
-		err := e.refresh(asking, f, start)
+		err := e.refresh(asking, f, start, func(r *runner, out Outcome) { r.report(out) })
 		cancel()
 		if err != nil && ctx.Err() == nil {
 			e.opts.Logger.Warn("the logs of a server could not be listed; the next poll tries again", "log", f.Name, "error", err)
@@ -44,22 +44,26 @@ func (e *Engine) followFamily(ctx context.Context, f Family, start func(*runner)
 }
 
 // listFamilies asks every family once, and returns the outcomes of those that
-// did not answer.
+// did not answer, and of logs that were read to their end because another one
+// has taken their place.
 func (e *Engine) listFamilies(ctx context.Context, idle time.Duration) []Outcome {
-	var failed []Outcome
+	var outcomes []Outcome
 	if idle <= 0 {
 		idle = listTimeout
 	}
 	for _, f := range e.opts.Families {
 		asking, cancel := context.WithTimeout(ctx, idle)
-		err := e.refresh(asking, f, func(*runner) {})
+		err := e.refresh(asking, f, func(*runner) {}, func(r *runner, out Outcome) {
+			r.report(out)
+			outcomes = append(outcomes, out)
+		})
 		cancel()
 		if err != nil {
-			failed = append(failed, Outcome{Log: f.Name, Err: fmt.Errorf("listing the logs of the server: %w", err)})
+			outcomes = append(outcomes, Outcome{Log: f.Name, Err: fmt.Errorf("listing the logs of the server: %w", err)})
 			e.opts.Logger.Warn("the logs of a server could not be listed", "log", f.Name, "error", err)
 		}
 	}
-	return failed
+	return outcomes
 }
 
 // refresh compares the logs of a family with those that are followed. A log that
@@ -67,7 +71,7 @@ func (e *Engine) listFamilies(ctx context.Context, idle time.Duration) []Outcome
 // once those before it were read to their end. Of those that are there at first
 // sight the one that grows begins where its `start` says, and the others, unless
 // all history is wanted, at their end.
-func (e *Engine) refresh(ctx context.Context, f Family, start func(*runner)) error {
+func (e *Engine) refresh(ctx context.Context, f Family, start func(*runner), drained func(*runner, Outcome)) error {
 	logs, err := f.List(ctx)
 	known := map[string]*runner{}
 	seen := false
@@ -94,7 +98,7 @@ func (e *Engine) refresh(ctx context.Context, f Family, start func(*runner)) err
 			cfg.Start = "first"
 			e.opts.Logger.Warn("a log appeared; it is read from its first entry", "log", cfg.Name, "origin", cfg.Log.Origin())
 			for _, r := range older {
-				r.report(r.pass(ctx, 0))
+				drained(r, r.pass(ctx, 0))
 			}
 		case cfg.Retired && cfg.Start != "first":
 			cfg.Start = "latest"
