@@ -2,8 +2,6 @@ package monitor_test
 
 import (
 	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"net/http/httptest"
 	"path/filepath"
@@ -136,19 +134,7 @@ func (r *rig) restart() {
 
 func trust(t testing.TB, ca *testca.CA) *entry.Authorities {
 	t.Helper()
-	var chain []*x509.Certificate
-	for rest := []byte(ca.ChainPEM()); ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			t.Fatal(err)
-		}
-		chain = append(chain, c)
-	}
-	a, err := entry.NewAuthorities(entry.Authority{Chain: chain})
+	a, err := entry.NewAuthorities(entry.Authority{Chain: ca.Chain()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -224,17 +224,7 @@ func (l *logs) fill(log *locallog.Log, n int) error {
 }
 
 func (l *logs) sign(log *locallog.Log, what string) error {
-	env, ca := "github-hosted", l.ca
-	switch what {
-	case "unexpected":
-		env = "self-hosted"
-	case "forged":
-		ca = nil
-	case "expected":
-	default:
-		return fmt.Errorf("no event %q", what)
-	}
-	s, err := ca.Issue(testca.Identity{URI: demoRelease, Issuer: demoIssuer, Extensions: map[int]string{11: env}})
+	s, err := l.signer(what)
 	if err != nil {
 		return err
 	}
@@ -244,4 +234,19 @@ func (l *logs) sign(log *locallog.Log, what string) error {
 	}
 	_, err = log.Append(e)
 	return err
+}
+
+// signer makes who signs an event of ours: expected, unexpected or forged.
+func (l *logs) signer(what string) (testca.Signer, error) {
+	env, ca := "github-hosted", l.ca
+	switch what {
+	case "unexpected":
+		env = "self-hosted"
+	case "forged":
+		ca = nil
+	case "expected":
+	default:
+		return testca.Signer{}, fmt.Errorf("no event %q", what)
+	}
+	return ca.Issue(testca.Identity{URI: demoRelease, Issuer: demoIssuer, Extensions: map[int]string{11: env}})
 }

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
-	"github.com/sigwarden/sigwarden/monitor/rekor/locallog/testca"
 )
 
 // commandV1 is `logv1 VERB args…`:
@@ -86,17 +85,7 @@ func (l *logs) createV1(tree uint64) error {
 }
 
 func (l *logs) eventV1(what string) ([]byte, error) {
-	env, ca := "github-hosted", l.ca
-	switch what {
-	case "unexpected":
-		env = "self-hosted"
-	case "forged":
-		ca = nil
-	case "expected":
-	default:
-		return nil, fmt.Errorf("no event %q", what)
-	}
-	s, err := ca.Issue(testca.Identity{URI: demoRelease, Issuer: demoIssuer, Extensions: map[int]string{11: env}})
+	s, err := l.signer(what)
 	if err != nil {
 		return nil, err
 	}

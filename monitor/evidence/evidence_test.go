@@ -3,8 +3,6 @@ package evidence_test
 import (
 	"archive/zip"
 	"bytes"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -22,19 +20,7 @@ import (
 // document prints the authorities of a test CA.
 func document(t *testing.T, ca *testca.CA) []byte {
 	t.Helper()
-	var chain []*x509.Certificate
-	for rest := []byte(ca.ChainPEM()); ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			t.Fatal(err)
-		}
-		chain = append(chain, c)
-	}
-	a, err := entry.NewAuthorities(entry.Authority{Chain: chain, ValidFrom: time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)})
+	a, err := entry.NewAuthorities(entry.Authority{Chain: ca.Chain(), ValidFrom: time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,6 @@ import (
 	"crypto/x509/pkix"
 	stdasn1 "encoding/asn1"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -51,19 +50,7 @@ func hashedRekord(t testing.TB, s testca.Signer) []byte {
 
 func authorities(t testing.TB, ca *testca.CA) *entry.Authorities {
 	t.Helper()
-	var chain []*x509.Certificate
-	for rest := []byte(ca.ChainPEM()); ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			t.Fatal(err)
-		}
-		chain = append(chain, c)
-	}
-	a, err := entry.NewAuthorities(entry.Authority{Chain: chain})
+	a, err := entry.NewAuthorities(entry.Authority{Chain: ca.Chain()})
 	if err != nil {
 		t.Fatal(err)
 	}

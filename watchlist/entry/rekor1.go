@@ -13,17 +13,23 @@ import (
 // itself was checked by the log, and is not read either.
 
 func decodeHashedRekord001(d *Decoder, spec value) error {
-	parts, ok, err := spec.object(at("spec"), "data", "signature")
+	signature, ok, err := d.artifact(spec)
 	if !ok {
 		return err
 	}
-	data, _, err2 := parts[0].object(at("spec.data"), "hash", "content", "url")
-	signature, ok, err3 := parts[1].object(at("spec.signature"), "publicKey", "content", "format", "url")
-	errs := join(err, err2, err3, d.addHash(at("spec.data.hash"), data[0]))
+	return join(err, d.addWrapped(at("spec.signature.publicKey"), signature[0], d.addPEM))
+}
+
+// artifact reads what hashedrekord and rekord have in common, the hash of an
+// artifact, and returns publicKey and format of the signature.
+func (d *Decoder) artifact(spec value) (signature [maxNames]value, ok bool, err error) {
+	parts, ok, err := spec.object(at("spec"), "data", "signature")
 	if !ok {
-		return errs
+		return signature, false, err
 	}
-	return join(errs, d.addWrapped(at("spec.signature.publicKey"), signature[0], d.addPEM))
+	data, _, err2 := parts[0].object(at("spec.data"), "hash", "content", "url")
+	signature, ok, err3 := parts[1].object(at("spec.signature"), "publicKey", "format", "content", "url")
+	return signature, ok, join(err, err2, err3, d.addHash(at("spec.data.hash"), data[0]))
 }
 
 // addWrapped reads a key that stands in an object of its own as "content".
@@ -37,13 +43,7 @@ func (d *Decoder) addWrapped(where place, v value, add func(place, value) error)
 }
 
 func decodeRekord001(d *Decoder, spec value) error {
-	parts, ok, err := spec.object(at("spec"), "data", "signature")
-	if !ok {
-		return err
-	}
-	data, _, err2 := parts[0].object(at("spec.data"), "hash", "content", "url")
-	signature, ok, err3 := parts[1].object(at("spec.signature"), "publicKey", "format", "content", "url")
-	errs := join(err, err2, err3, d.addHash(at("spec.data.hash"), data[0]))
+	signature, ok, errs := d.artifact(spec)
 	if !ok {
 		return errs
 	}

@@ -84,6 +84,9 @@ func (ca *CA) ChainPEM() string {
 		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.root.Raw}))
 }
 
+// Chain returns the certificates of ChainPEM.
+func (ca *CA) Chain() []*x509.Certificate { return []*x509.Certificate{ca.intermediate, ca.root} }
+
 // Identity says what a certificate is to carry.
 type Identity struct {
 	Email     string

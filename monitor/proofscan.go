@@ -1,0 +1,100 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/sigwarden/sigwarden/checkpoint"
+)
+
+// scanProven reads what lies between the scanned size and the head.
+func (t *turn) scanProven(ctx context.Context, known checkpoint.Known, scanFor time.Duration) error {
+	r := t.runner
+	gaps, err := r.opts.Store.Gaps(ctx, r.cfg.ID)
+	if err != nil {
+		return err
+	}
+	if len(gaps) == 0 && known.Scanned.Size() == known.Head.Size() {
+		return nil // nothing is asked of the log
+	}
+	p, err := r.newProvenReader(ctx, known.Head, t.old.Epoch)
+	if err != nil {
+		return err
+	}
+	p.frontier = known.Scanned
+	if stuck := t.old.Stuck; stuck != nil && stuck.Scanned == t.old.Scanned && stuck.Polls >= strikes-1 && t.out.Err == nil {
+		p.forgive.Store(maxForgiven)
+	}
+	gapErr := t.retryGaps(ctx, known.Head, func(at, to uint64) result { return p.again(ctx, at, to) })
+	if t, err = t.commitAndGoOn(ctx); err != nil {
+		return err
+	}
+	deadline := time.Time{}
+	if scanFor > 0 {
+		deadline = r.opts.Now().Add(scanFor)
+	}
+	reached, runErr := p.run(ctx, known.Scanned.Size(), known.Head.Size(), deadline, func(res result) error {
+		t.tally(res.tally)
+		t.book(res, known.Head)
+		t.next.Scanned, t.next.Peaks, t.next.Link = p.frontier.Size(), hexes(p.frontier.Peaks()), nil
+		t.batch.Coverage, t.batch.WatchSet = without(Range{res.job.from, res.job.to}, rangesOf(t.batch.SetGaps)), t.watchSet
+		last, cancel := grace(ctx, lastWrite)
+		defer cancel()
+		next, err := t.commitAndGoOn(last)
+		if err == nil {
+			t = next
+		}
+		return err
+	})
+	t.out.Behind, t.out.Moved = reached < known.Head.Size(), reached > known.Scanned.Size()
+	last, cancel := grace(ctx, lastWrite)
+	defer cancel()
+	if err := t.stuck(last, runErr, ctx.Err() != nil, t.out.Moved); err != nil {
+		return errors.Join(err, runErr)
+	}
+	if runErr != nil {
+		return runErr
+	}
+	return gapErr
+}
+
+// again reads entries of a gap, each by its own inclusion proof.
+func (p *provenReader) again(ctx context.Context, at, to uint64) result {
+	to = min(to, at+provenChunk)
+	res := result{job: job{from: at, to: to}, served: map[uint64][]byte{}}
+	list, err := p.fetch(ctx, at, to)
+	if err != nil {
+		res.err = err
+		return res
+	}
+	for i := range list {
+		e := &list[i]
+		hash, ok := p.authentic(ctx, e)
+		switch {
+		case ok && checkpoint.LeafHash(e.Leaf) == hash:
+			if err := p.readAll(ctx, &res, list[i:i+1]); err != nil {
+				res.err = err
+				return res
+			}
+		case e.Leaf == nil:
+			p.miss(&res, e, KindEntryWithheld)
+		default:
+			p.miss(&res, e, KindEntryMismatch)
+		}
+	}
+	return res
+}
+
+// readProven reads a range of the verified tree, beside the state of the log.
+func (r *runner) readProven(ctx context.Context, head checkpoint.Checkpoint, epoch string, part Range, take func(result) error) error {
+	p, err := r.newProvenReader(ctx, head, epoch)
+	if err != nil {
+		return err
+	}
+	if p.frontier, err = r.frontierAt(ctx, head, part.From); err != nil {
+		return err
+	}
+	_, err = p.run(ctx, part.From, part.To, time.Time{}, take)
+	return err
+}

@@ -1,0 +1,99 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/bits"
+
+	"github.com/sigwarden/sigwarden/checkpoint"
+)
+
+// prover asks a log for proofs, for the pure code in checkpoint.
+type prover struct {
+	ctx context.Context
+	r   *runner
+}
+
+// Consistency implements checkpoint.Prover.
+func (p prover) Consistency(from, to uint64) ([][]byte, error) {
+	if from == to {
+		return nil, nil
+	}
+	proof, err := p.r.cfg.Proofs.ConsistencyProof(p.ctx, from, to)
+	p.r.moved(err)
+	return proof, provesNothing(err)
+}
+
+// Path implements checkpoint.Prover.
+func (p prover) Path(index uint64) (checkpoint.Hash, [][]byte, []byte, error) {
+	offset, err := p.r.cfg.Proofs.Offset(p.ctx)
+	if err != nil {
+		return checkpoint.Hash{}, nil, nil, err
+	}
+	list, err := p.r.cfg.Proofs.Entries(p.ctx, offset, index, index+1)
+	p.r.moved(err)
+	switch {
+	case err != nil:
+		return checkpoint.Hash{}, nil, nil, provesNothing(err)
+	case len(list) != 1 || list[0].Leaf == nil || len(list[0].Hash) != checkpoint.HashSize:
+		return checkpoint.Hash{}, nil, nil, fmt.Errorf("the log does not serve entry %d", index)
+	}
+	return checkpoint.Hash(list[0].Hash), list[0].Path, list[0].Note, nil
+}
+
+// provesNothing marks an answer that is none: it proves as little as one that is
+// wrong.
+func provesNothing(err error) error {
+	if isMalformed(err) {
+		return fmt.Errorf("%w: %w", checkpoint.ErrUnproven, err)
+	}
+	return err
+}
+
+// frontierAt returns the frontier of the first leaves of a checkpoint's tree,
+// proven under it.
+func (r *runner) frontierAt(ctx context.Context, c checkpoint.Checkpoint, size uint64) (checkpoint.Frontier, error) {
+	p := prover{ctx, r}
+	switch {
+	case size == 0:
+		return checkpoint.Frontier{}, nil
+	case size == c.Size() && bits.OnesCount64(size) == 1:
+		return checkpoint.NewFrontier(size, []checkpoint.Hash{c.Root()})
+	case size < c.Size():
+		proof, err := p.Consistency(size, c.Size())
+		if err != nil {
+			return checkpoint.Frontier{}, err
+		}
+		if f, err := c.FrontierBefore(size, proof); !errors.Is(err, checkpoint.ErrPowerOfTwo) {
+			return f, err
+		}
+	}
+	// What is left needs the path of a leaf, which leads to the newest note.
+	index := min(size, c.Size()-1)
+	leaf, path, raw, err := p.Path(index)
+	if err != nil {
+		return checkpoint.Frontier{}, err
+	}
+	newest, err := r.cfg.Log.Open(raw)
+	if err != nil {
+		return checkpoint.Frontier{}, err
+	}
+	if newest.Size() < c.Size() {
+		return checkpoint.Frontier{}, fmt.Errorf("a replica of the log that has %d entries answered for a tree of %d", newest.Size(), c.Size())
+	}
+	proof, err := p.Consistency(c.Size(), newest.Size())
+	if err != nil {
+		return checkpoint.Frontier{}, err
+	}
+	if err := checkpoint.Advance(c, newest, proof); err != nil {
+		return checkpoint.Frontier{}, err
+	}
+	switch {
+	case size < c.Size():
+		return newest.Frontier(size, leaf, path)
+	case newest.Size() == size:
+		return newest.WholeFrontier(leaf, path)
+	}
+	return newest.FrontierBefore(size, proof)
+}
