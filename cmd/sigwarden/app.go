@@ -139,6 +139,11 @@ func (s *setup) makeLogs() []config.Issue {
 		for _, p := range root.Problems {
 			s.warnings = append(s.warnings, fmt.Sprintf("%s: a part of the trusted root cannot be used: %v", path, p))
 		}
+		for _, l := range root.CTLogs {
+			if _, err := entry.NewCTLog(l.SPKI, l.ValidFrom, l.ValidUntil); err != nil {
+				s.warnings = append(s.warnings, fmt.Sprintf("%s: a certificate log of the trusted root cannot be used: %v", path, err))
+			}
+		}
 	}
 	for _, l := range s.cfg.Logs {
 		if issue := s.makeLog(l, root); issue != nil {
@@ -222,7 +227,7 @@ func makeAuthorities(pem string, root *trust.Root) (*entry.Authorities, error) {
 	var logs []entry.CTLog
 	for _, l := range root.CTLogs {
 		if ct, err := entry.NewCTLog(l.SPKI, l.ValidFrom, l.ValidUntil); err == nil {
-			logs = append(logs, ct) // one of an unknown kind blinds us to no other
+			logs = append(logs, ct) // one of an unknown kind, of which a warning tells, blinds us to no other
 		}
 	}
 	return authorities.WithCTLogs(logs...), nil
