@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -48,10 +49,17 @@ type LogConfig struct {
 	StaleAfter time.Duration
 	// Parallel is how many bundles are worked on at a time; default 4.
 	Parallel int
-	// Family is the name of the family that the log belongs to, Retired whether
-	// that lists it as one that has ended.
-	Family  string
-	Retired bool
+	// TrustRoot is the trusted root that Authorities are from, if they are.
+	TrustRoot *TrustRoot
+	// URL and Keys, as DER, are kept with the state of the log.
+	URL  string
+	Keys [][]byte
+	// Family is the name of the family that the log belongs to.
+	Family string
+	// Retired: the family lists the log as one that has ended. New: it began after
+	// others of the family had been seen. Removed: the trusted root that named it
+	// does not any more.
+	Retired, New, Removed bool
 }
 
 // WatchConfig is what the engine needs of a watch beside its rule.
@@ -90,7 +98,8 @@ type Engine struct {
 	watchSet []string // hashes of the rules of today
 	budget   *budget  // of all logs together
 	mu       sync.Mutex
-	runners  []*runner // only added to
+	runners  []*runner       // only added to
+	asked    map[string]bool // families that were asked once
 	metrics  Metrics
 }
 
@@ -103,9 +112,17 @@ type runner struct {
 	progress atomic.Int64 // moves with everything that the log answers
 	first    atomic.Bool  // a first pass was tried
 	retired  atomic.Bool  // listed as a log that has ended
+	removed  atomic.Bool  // no longer in the trusted root
 	quiet    atomic.Bool  // it has ended, and everything was read
-	// authorities is the document of cfg.Authorities, kept with findings.
-	authorities []byte
+	trust    atomic.Pointer[trust]
+}
+
+// trust is who is trusted for entries of a log. It may change while the log is
+// followed.
+type trust struct {
+	authorities *entry.Authorities
+	document    []byte // of authorities, kept with findings
+	root        *TrustRoot
 }
 
 // New checks the options and returns an engine.
@@ -125,7 +142,7 @@ func New(opts Options) (*Engine, error) {
 	if opts.CommitEvery <= 0 {
 		opts.CommitEvery = 65536
 	}
-	e := &Engine{opts: opts, budget: newBudget(), metrics: newMetrics()}
+	e := &Engine{opts: opts, budget: newBudget(), metrics: newMetrics(), asked: map[string]bool{}}
 	for _, w := range opts.Watches.Watches() {
 		e.watchSet = append(e.watchSet, w.Hash())
 	}
@@ -145,14 +162,9 @@ func (e *Engine) add(cfg LogConfig) (*runner, error) {
 	if cfg.Parallel <= 0 {
 		cfg.Parallel = 4
 	}
-	if cfg.Authorities == nil {
-		cfg.Authorities = &entry.Authorities{}
-	}
 	r := &runner{Engine: e, cfg: cfg, log: e.opts.Logger.With("log", cfg.Name)}
-	r.retired.Store(cfg.Retired)
-	var err error
-	if r.authorities, err = cfg.Authorities.Document(); err != nil {
-		return nil, fmt.Errorf("monitor: certificate authorities of log %q: %w", cfg.Name, err)
+	if err := r.update(cfg); err != nil {
+		return nil, err
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -163,6 +175,37 @@ func (e *Engine) add(cfg LogConfig) (*runner, error) {
 	}
 	e.runners = append(e.runners, r)
 	return r, nil
+}
+
+// update takes over what may change of a log while it is followed.
+func (r *runner) update(cfg LogConfig) error {
+	r.retired.Store(cfg.Retired)
+	r.removed.Store(cfg.Removed)
+	authorities := cfg.Authorities
+	if authorities == nil {
+		authorities = &entry.Authorities{}
+	}
+	document, err := authorities.Document()
+	if err != nil {
+		return fmt.Errorf("monitor: certificate authorities of log %q: %w", cfg.Name, err)
+	}
+	if old := r.trust.Load(); old != nil && bytes.Equal(old.document, document) && (old.root == nil) == (cfg.TrustRoot == nil) && (old.root == nil || bytes.Equal(old.root.Document, cfg.TrustRoot.Document)) {
+		return nil
+	} else if old != nil {
+		r.log.Info("a new trusted root is in force")
+	}
+	r.trust.Store(&trust{authorities, document, cfg.TrustRoot})
+	return nil
+}
+
+// byID returns the runner of a log, nil if it is not followed.
+func (e *Engine) byID(id string) *runner {
+	for _, r := range e.all() {
+		if r.cfg.ID == id {
+			return r
+		}
+	}
+	return nil
 }
 
 // all returns the runners of today.
@@ -306,12 +349,16 @@ func (r *runner) watchProgress(cancel context.CancelCauseFunc, idle time.Duratio
 }
 
 // Follows reports whether a log is among those that are followed.
-func (e *Engine) Follows(logID string) bool {
-	return slices.ContainsFunc(e.all(), func(r *runner) bool { return r.cfg.ID == logID })
-}
+func (e *Engine) Follows(logID string) bool { return e.byID(logID) != nil }
 
 // Ready reports whether a first pass over every log was tried.
 func (e *Engine) Ready() bool {
+	e.mu.Lock()
+	asked := len(e.asked)
+	e.mu.Unlock()
+	if asked < len(e.opts.Families) {
+		return false
+	}
 	for _, r := range e.all() {
 		if !r.first.Load() {
 			return false

@@ -9,7 +9,7 @@ import (
 )
 
 // Family is a group of logs that changes while it is followed: the trees of a
-// Rekor v1 server.
+// Rekor v1 server, or the logs of a trusted root.
 type Family struct {
 	Name string
 	// List asks which logs belong to it now, the oldest first. A log that it
@@ -30,7 +30,7 @@ func (e *Engine) followFamily(ctx context.Context, f Family, start func(*runner)
 		err := e.refresh(asking, f, start, func(r *runner, out Outcome) { r.report(out) })
 		cancel()
 		if err != nil && ctx.Err() == nil {
-			e.opts.Logger.Warn("the logs of a server could not be listed; the next poll tries again", "log", f.Name, "error", err)
+			e.opts.Logger.Warn("not all logs of a group could be listed; the next poll tries again", "group", f.Name, "error", err)
 		}
 		now := e.opts.Now()
 		wait := f.Schedule.Next(now).Sub(now)
@@ -59,46 +59,33 @@ func (e *Engine) listFamilies(ctx context.Context, idle time.Duration) []Outcome
 		})
 		cancel()
 		if err != nil {
-			outcomes = append(outcomes, Outcome{Log: f.Name, Err: fmt.Errorf("listing the logs of the server: %w", err)})
-			e.opts.Logger.Warn("the logs of a server could not be listed", "log", f.Name, "error", err)
+			outcomes = append(outcomes, Outcome{Log: f.Name, Err: fmt.Errorf("listing the logs of the group: %w", err)})
+			e.opts.Logger.Warn("not all logs of a group could be listed", "group", f.Name, "error", err)
 		}
 	}
 	return outcomes
 }
 
 // refresh compares the logs of a family with those that are followed. A log that
-// appears after others of its family were known is read from its first entry,
-// once those before it were read to their end. Of those that are there at first
-// sight the one that grows begins where its `start` says, and the others, unless
-// all history is wanted, at their end.
+// is new is read from its first entry; one of Rekor v1 once the trees before it
+// were read to their end. Of those that are there at first sight the one that
+// grows begins where its `start` says, and the others, unless all history is
+// wanted, at their end.
 func (e *Engine) refresh(ctx context.Context, f Family, start func(*runner), drained func(*runner, Outcome)) error {
 	logs, err := f.List(ctx)
-	known := map[string]*runner{}
-	seen := false
-	for _, r := range e.all() {
-		if r.cfg.Family != f.Name {
-			continue
-		}
-		known[r.cfg.ID] = r
-		st, stateErr := e.opts.Store.State(ctx, r.cfg.ID)
-		if stateErr != nil {
-			return errors.Join(err, stateErr)
-		}
-		seen = seen || st.Head != ""
-	}
-	var older []*runner
-	for _, cfg := range logs {
-		if r := known[cfg.ID]; r != nil {
-			r.retired.Store(cfg.Retired)
-			older = append(older, r)
+	for i, cfg := range logs {
+		if r := e.byID(cfg.ID); r != nil {
+			err = errors.Join(err, r.update(cfg))
 			continue
 		}
 		switch {
-		case seen:
+		case cfg.New:
 			cfg.Start = "first"
 			e.opts.Logger.Warn("a log appeared; it is read from its first entry", "log", cfg.Name, "origin", cfg.Log.Origin())
-			for _, r := range older {
-				drained(r, r.pass(ctx, 0))
+			for _, before := range logs[:i] {
+				if r := e.byID(before.ID); r != nil && cfg.Proofs != nil && before.Family == cfg.Family {
+					drained(r, r.pass(ctx, 0))
+				}
 			}
 		case cfg.Retired && cfg.Start != "first":
 			cfg.Start = "latest"
@@ -109,8 +96,20 @@ func (e *Engine) refresh(ctx context.Context, f Family, start func(*runner), dra
 			err = errors.Join(err, addErr)
 			continue
 		}
-		older = append(older, r)
 		start(r)
 	}
+	e.mu.Lock()
+	e.asked[f.Name] = true
+	e.mu.Unlock()
 	return err
+}
+
+// missed opens and settles the incident of a log that its trusted root has lost.
+func (t *turn) missed() {
+	if !t.removed.Load() {
+		t.settle(KindLogRemoved, "The trusted root names the log again.")
+		return
+	}
+	t.raise(KindLogRemoved, fmt.Sprintf("Log %s (%s) has disappeared from the trusted root, in which logs stay even when nothing is written to them any more: without it old signatures could not be verified.", t.cfg.Name, t.cfg.Log.Origin()),
+		map[string]any{"origin": t.cfg.Log.Origin(), "url": t.cfg.URL})
 }

@@ -32,6 +32,9 @@ const (
 	KindLagging        = "lagging"
 	KindUndecodable    = "undecodable"
 	KindDeliveryFailed = "delivery-failed"
+	KindLogRemoved     = "log-removed"
+	KindTrustStale     = "trust-stale"
+	KindTrustUnusable  = "trust-unusable"
 )
 
 // IncidentKind is a line of the table of incidents.
@@ -54,6 +57,8 @@ var incidentKinds = []IncidentKind{
 		Effect: "The scan goes on past the gap; it is tried again at every poll, and the incident resolves itself when the true entries are served."},
 	{Kind: KindBadSignature, Class: Integrity, Severity: "critical",
 		Effect: "The verified head stays where it is; every poll tries again, and the incident resolves itself when the log signs with its key again."},
+	{Kind: KindLogRemoved, Class: Integrity, Severity: "critical",
+		Effect: "The log is followed as before, with the key that is known of it; the incident resolves itself when the trusted root names the log again."},
 	{Kind: KindEntryWithheld, Class: Operational, Severity: "high",
 		Effect: "The scan goes on past the gap; it is tried again at every poll, and the incident resolves itself when the entries are served."},
 	{Kind: KindRollback, Class: Operational, Severity: "medium",
@@ -62,6 +67,8 @@ var incidentKinds = []IncidentKind{
 	{Kind: KindUnreachable, Class: Operational, Severity: "low", Effect: "Every poll tries again; the incident resolves itself when the log answers."},
 	{Kind: KindLagging, Class: Operational, Severity: "low", Effect: "The incident resolves itself when the scan has caught up."},
 	{Kind: KindUndecodable, Class: Operational, Severity: "low", Effect: "The entries are counted and searched as raw bytes; the scan goes on."},
+	{Kind: KindTrustStale, Class: Operational, Severity: "medium", Effect: "The last good copy of the trusted root stays in force; the incident resolves itself when a refresh succeeds."},
+	{Kind: KindTrustUnusable, Class: Operational, Severity: "medium", Effect: "Everything else in the trusted root is used; a log in it that cannot be used is not monitored."},
 	{Kind: KindDeliveryFailed, Class: Operational, Severity: "high", Effect: "The notification is not tried again; the event itself is in the store."},
 }
 
@@ -263,7 +270,5 @@ func IsDeliveryFailed(inc Incident, channel string) bool {
 
 // DeliveryWorks ends the incident of a channel that accepts again.
 func DeliveryWorks(inc Incident, now time.Time, health []string) Resolution {
-	at := now.UTC()
-	inc.State, inc.Resolved, inc.Note = StateResolved, &at, "The channel accepts notifications again."
-	return Resolution{ID: inc.ID, At: at, Note: inc.Note, Deliveries: address(health, IncidentEvent(notify.IncidentResolved, inc, now))}
+	return resolution(inc, "The channel accepts notifications again.", now, health)
 }

@@ -85,12 +85,13 @@ func (r *runner) read(decoder *entry.Decoder, index uint64, leaf []byte, hash ch
 	if integrated != nil {
 		when = integrated()
 	}
+	trust := r.trust.Load()
 	vouched := make([]error, len(facts.Identities))
 	reports := []entry.Report{}
 	worst := entry.SCT("")
 	for i := range facts.Identities {
-		worst = entry.WorstSCT(worst, r.cfg.Authorities.SCT(&facts.Identities[i], when))
-		vouched[i] = r.cfg.Authorities.VerifyAt(&facts.Identities[i], when)
+		worst = entry.WorstSCT(worst, trust.authorities.SCT(&facts.Identities[i], when))
+		vouched[i] = trust.authorities.VerifyAt(&facts.Identities[i], when)
 		reports = append(reports, facts.Identities[i].Report(vouched[i]))
 	}
 	if facts.Digests == nil {
@@ -103,7 +104,7 @@ func (r *runner) read(decoder *entry.Decoder, index uint64, leaf []byte, hash ch
 		Log: r.cfg.Name, LogID: r.cfg.ID, Origin: r.cfg.Log.Origin(), Index: index, LeafHash: checkpoint.HexHash(hash),
 		Kind: facts.Kind, APIVersion: facts.APIVersion, Identities: reports, Digests: facts.Digests,
 		SCT: string(worst), SeenAt: r.opts.Now().UTC(), Leaf: slices.Clone(leaf),
-		Authorities: r.authorities,
+		Authorities: trust.document, TrustRoot: trust.root,
 	}
 	if !when.IsZero() {
 		base.Integrated = &when

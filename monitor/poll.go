@@ -55,6 +55,7 @@ func (r *runner) newTurn(ctx context.Context, out *Outcome) (*turn, error) {
 	t := &turn{old: old, next: old, out: out}
 	t.desk = desk{runner: r, now: r.opts.Now(), open: open, batch: &t.batch}
 	t.next.Origin, t.next.Name, t.next.Family = r.cfg.Log.Origin(), r.cfg.Name, r.cfg.Family
+	t.next.Type, t.next.URL, t.next.Keys = r.cfg.Type, r.cfg.URL, r.cfg.Keys
 	t.next.Streaks = maps.Clone(old.Streaks)
 	if t.next.Streaks == nil {
 		t.next.Streaks = map[string]Streak{}
@@ -470,6 +471,7 @@ func (r *runner) close(ctx context.Context, out *Outcome) error {
 			map[string]any{"since": failures.Since, "polls": failures.Polls, "last_success": failures.LastSuccess, "error": shorten(out.Err.Error())})
 	}
 	t.retire(out)
+	t.missed()
 	t.lagging()
 	if err := t.commit(ctx); err != nil {
 		return err

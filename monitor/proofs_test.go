@@ -356,12 +356,22 @@ func (r *rigV1) family(start string) {
 	server := r.server1
 	list := func(ctx context.Context) ([]monitor.LogConfig, error) {
 		trees, err := server.Trees(ctx)
+		known := 0
+		for _, tree := range trees {
+			if st, _ := r.store.State(ctx, tree.ID); st.Head != "" {
+				known++
+			}
+		}
 		var out []monitor.LogConfig
 		for _, tree := range trees {
 			cfg := template
 			origin := "rekor.acme.example - " + tree.ID
 			cfg.Name, cfg.ID, cfg.Retired, cfg.Proofs = "server/"+tree.ID, tree.ID, !tree.Active, server.Tree(tree.ID)
-			var openErr error
+			st, openErr := r.store.State(ctx, tree.ID)
+			if openErr != nil {
+				return nil, openErr
+			}
+			cfg.New = known > 0 && st.Head == ""
 			if cfg.Log, openErr = checkpoint.ForOrigin(origin, r.v1.PublicKeyPEM()); openErr != nil {
 				return nil, openErr
 			}

@@ -110,6 +110,11 @@ type State struct {
 	Name   string `json:"name"`
 	// Family is that of the log, if it belongs to one.
 	Family string `json:"family,omitempty"`
+	// Type, URL and Keys, as DER, are how the log was read last: it is followed
+	// even when nothing names it any more.
+	Type string   `json:"type,omitempty"`
+	URL  string   `json:"url,omitempty"`
+	Keys [][]byte `json:"keys,omitempty"`
 	// Start is the index at which coverage began, Begun when.
 	Start uint64    `json:"start"`
 	Begun time.Time `json:"begun"`
@@ -261,8 +266,10 @@ type Finding struct {
 	SignedNote string             `json:"-"`
 	// Authorities is the document of the certificate authorities that it was
 	// judged with, as entry.Authorities prints it.
-	Authorities []byte            `json:"-"`
-	Deliveries  []notify.Delivery `json:"-"` // made only if the finding is new
+	Authorities []byte `json:"-"`
+	// TrustRoot is the trusted root that these came from; nil: they did not.
+	TrustRoot  *TrustRoot        `json:"-"`
+	Deliveries []notify.Delivery `json:"-"` // made only if the finding is new
 }
 
 // TreeHead is the size and root of a checkpoint.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -10,14 +9,9 @@ import (
 	"os"
 	"strings"
 
-	"golang.org/x/mod/sumdb/note"
-
-	"github.com/sigwarden/sigwarden/checkpoint"
 	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/monitor/config"
-	"github.com/sigwarden/sigwarden/monitor/rekor"
 	"github.com/sigwarden/sigwarden/monitor/store"
-	"github.com/sigwarden/sigwarden/monitor/trust"
 	"github.com/sigwarden/sigwarden/notify"
 	"github.com/sigwarden/sigwarden/watchlist"
 	"github.com/sigwarden/sigwarden/watchlist/entry"
@@ -38,9 +32,12 @@ type setup struct {
 	cfg      *config.Config
 	list     *watchlist.List
 	watches  []monitor.WatchConfig
-	logs     []monitor.LogConfig           // those that are spelt out in full
-	servers  []*server                     // of Rekor v1
-	stats    map[string]func() rekor.Stats // by name of the log
+	roots    *roots
+	logs     []monitor.LogConfig // those that are spelt out in full
+	servers  []*server           // of Rekor v1, spelt out in full
+	late     []config.Log        // those for which a trusted root is needed that is not here
+	instance *instance           // the logs of the trusted root, if they are followed
+	clients  *clients
 	current  *monitor.Engine
 	channels []notify.Channel
 	names    []string // of channels
@@ -66,7 +63,7 @@ func (a *app) load() (*setup, error) {
 	if err != nil {
 		return nil, usage(err)
 	}
-	s := &setup{cfg: cfg, stats: map[string]func() rekor.Stats{}}
+	s := &setup{cfg: cfg, clients: newClients()}
 	var issues []config.Issue
 	issues = append(issues, s.makeWatches()...)
 	issues = append(issues, s.makeLogs()...)
@@ -128,128 +125,9 @@ func (s *setup) watchIssues(err error) []config.Issue {
 	return out
 }
 
-func (s *setup) makeLogs() []config.Issue {
-	var issues []config.Issue
-	root := &trust.Root{}
-	if path := s.cfg.Trust.TrustedRoot; path != "" {
-		var err error
-		if root, err = trust.ReadRoot(path); err != nil {
-			return []config.Issue{s.cfg.At("trust.trusted_root", err.Error())}
-		}
-		for _, p := range root.Problems {
-			s.warnings = append(s.warnings, fmt.Sprintf("%s: a part of the trusted root cannot be used: %v", path, p))
-		}
-		for _, l := range root.CTLogs {
-			if _, err := entry.NewCTLog(l.SPKI, l.ValidFrom, l.ValidUntil); err != nil {
-				s.warnings = append(s.warnings, fmt.Sprintf("%s: a certificate log of the trusted root cannot be used: %v", path, err))
-			}
-		}
-	}
-	for _, l := range s.cfg.Logs {
-		if issue := s.makeLog(l, root); issue != nil {
-			issues = append(issues, *issue)
-		}
-	}
-	return issues
-}
-
-func (s *setup) makeLog(l config.Log, root *trust.Root) *config.Issue {
-	fail := func(key string, err error) *config.Issue {
-		issue := s.cfg.At(l.Path+"."+key, err.Error())
-		return &issue
-	}
-	authorities, err := makeAuthorities(l.CA, root)
-	if err != nil {
-		return fail("ca", err)
-	}
-	roots, err := certPool(l.TLSCA)
-	if err != nil {
-		return fail("tls_ca", err)
-	}
-	opts := rekor.Options{URL: l.URL, UserAgent: userAgent(s.cfg.Contact), RequestsPerSecond: l.RequestsPerSecond, Parallel: l.Parallel, RootCAs: roots}
-	made := monitor.LogConfig{
-		Name: l.Name, Type: l.Type, Authorities: authorities, Start: l.Start,
-		ConsistencyOnly: !l.Entries, Schedule: l.Schedule, StaleAfter: l.StaleAfter, Parallel: l.Parallel,
-	}
-	if l.Type == "rekor-v1" {
-		return s.makeServer(l, root, opts, made, fail)
-	}
-	var keys []note.Verifier
-	if l.PublicKey != "" {
-		key, err := checkpoint.ParseKey(l.Origin, l.PublicKey)
-		if err != nil {
-			return fail("public_key", err)
-		}
-		keys = append(keys, key)
-	} else if keys = root.Key(l.Origin); len(keys) == 0 {
-		return fail("origin", fmt.Errorf("log %q has no public_key, and the trusted root has none for its origin %q", l.Name, l.Origin))
-	}
-	if made.Log, err = checkpoint.NewLog(l.Origin, keys...); err != nil {
-		return fail("origin", err)
-	}
-	source, err := rekor.NewV2(opts)
-	if err != nil {
-		return fail("url", err)
-	}
-	made.ID, made.Source = l.Origin, source
-	if made.Parallel == 0 {
-		made.Parallel = 16
-	}
-	s.logs = append(s.logs, made)
-	s.stats[l.Name] = source.Stats
-	return nil
-}
-
-// userAgent tells operators of logs who asks, and whom to write to.
-func userAgent(contact string) string {
-	if contact == "" {
-		return "sigwarden/" + version()
-	}
-	return "sigwarden/" + version() + " (" + contact + ")"
-}
-
-func makeAuthorities(pem string, root *trust.Root) (*entry.Authorities, error) {
-	list := root.Authorities
-	if pem != "" {
-		var err error
-		if list, err = trust.ParsePEM(pem); err != nil {
-			return nil, err
-		}
-	}
-	var out []entry.Authority
-	for _, a := range list {
-		out = append(out, entry.Authority(a))
-	}
-	authorities, err := entry.NewAuthorities(out...)
-	if err != nil {
-		return nil, err
-	}
-	var logs []entry.CTLog
-	for _, l := range root.CTLogs {
-		if ct, err := entry.NewCTLog(l.SPKI, l.ValidFrom, l.ValidUntil); err == nil {
-			logs = append(logs, ct) // one of an unknown kind, of which a warning tells, blinds us to no other
-		}
-	}
-	return authorities.WithCTLogs(logs...), nil
-}
-
-func certPool(pem string) (*x509.CertPool, error) {
-	if pem == "" {
-		return nil, nil
-	}
-	certs, err := trust.ParseCertificates(pem)
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	for _, c := range certs {
-		pool.AddCert(c)
-	}
-	return pool, nil
-}
-
 // engine makes the engine on a store.
 func (s *setup) engine(ctx context.Context, st *store.Store, log *slog.Logger, wake func()) (*monitor.Engine, error) {
+	s.roots.log = log
 	logs, families, err := s.members(ctx, st)
 	if err != nil {
 		return nil, err

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
+	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/monitor/config"
 	"github.com/sigwarden/sigwarden/monitor/store"
 	"github.com/sigwarden/sigwarden/notify"
@@ -32,7 +33,7 @@ func (a *app) checkCommand() *cobra.Command {
 			if err := a.checkCoverage(c.Context(), s); err != nil {
 				return err
 			}
-			fmt.Fprintf(a.stderr, "the configuration is valid: %d logs, %d watches, %d channels\n", len(s.cfg.Logs), len(s.watches), len(s.channels))
+			fmt.Fprintf(a.stderr, "the configuration is valid: %s, %d watches, %d channels\n", s.describeLogs(), len(s.watches), len(s.channels))
 			if !online {
 				return nil
 			}
@@ -41,6 +42,15 @@ func (a *app) checkCommand() *cobra.Command {
 	}
 	c.Flags().BoolVar(&online, "online", false, "contact each log, and send a test notification to each channel")
 	return c
+}
+
+// describeLogs says which logs are followed.
+func (s *setup) describeLogs() string {
+	n := len(s.cfg.Logs)
+	if s.instance == nil {
+		return fmt.Sprintf("%d logs", n)
+	}
+	return fmt.Sprintf("every Rekor log of the trusted root of %s, %d more logs", s.roots.name, n-1)
 }
 
 // checkCoverage names the scan that a new watch needs, if there is a state.
@@ -68,15 +78,20 @@ func (a *app) checkCoverage(ctx context.Context, s *setup) error {
 }
 
 func (a *app) checkOnline(ctx context.Context, s *setup) error {
-	failed := 0
+	tried, failed := 0, 0
 	say := func(what, name string, err error, good string) {
+		tried++
 		if err != nil {
 			failed++
 			good = "failed: " + err.Error()
 		}
 		fmt.Fprintf(a.stderr, "%s %s: %s\n", what, safe(name), safe(good))
 	}
-	for _, l := range s.logs {
+	logs, servers, err := a.reachable(ctx, s)
+	if err != nil {
+		say("trusted root", s.roots.name, err, "")
+	}
+	for _, l := range logs {
 		try, cancel := context.WithTimeout(ctx, 20*time.Second)
 		raw, err := l.Source.Checkpoint(try)
 		var c checkpoint.Checkpoint
@@ -91,16 +106,12 @@ func (a *app) checkOnline(ctx context.Context, s *setup) error {
 		cancel()
 		say("log", l.Name, err, fmt.Sprintf("signed checkpoint of size %d, and tiles that fit it", c.Size()))
 	}
-	for _, v := range s.servers {
+	for _, v := range servers {
 		try, cancel := context.WithTimeout(ctx, 20*time.Second)
 		trees, err := v.rekor.Trees(try)
 		cancel()
 		for _, t := range trees {
-			origin, _, _ := strings.Cut(string(t.Note), "\n")
-			cfg, treeErr := v.tree(origin, v.name)
-			if treeErr == nil {
-				_, treeErr = cfg.Log.Open(t.Note)
-			}
+			_, treeErr := v.signed(t.Note, v.name)
 			err = errors.Join(err, treeErr)
 		}
 		say("log", v.name, err, fmt.Sprintf("%d trees with signed heads", len(trees)))
@@ -109,9 +120,53 @@ func (a *app) checkOnline(ctx context.Context, s *setup) error {
 		say("channel", ch.Name, sendTest(ctx, ch), "accepted a test notification")
 	}
 	if failed > 0 {
-		return fmt.Errorf("%d of %d did not answer as they should", failed, len(s.cfg.Logs)+len(s.channels))
+		return fmt.Errorf("%d of %d did not answer as they should", failed, tried)
 	}
 	return nil
+}
+
+// reachable returns the logs and servers to contact. The trusted root is fetched
+// anew, and not kept.
+func (a *app) reachable(ctx context.Context, s *setup) (logs []monitor.LogConfig, servers []*server, err error) {
+	logs, servers = slices.Clone(s.logs), slices.Clone(s.servers)
+	if len(s.late) == 0 && s.instance == nil {
+		return logs, servers, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	root, err := s.roots.peek(ctx)
+	if err != nil {
+		return logs, servers, err
+	}
+	add := func(m *made, makeErr error) {
+		switch {
+		case makeErr != nil:
+			err = errors.Join(err, makeErr)
+		case m.log != nil:
+			logs = append(logs, *m.log)
+		default:
+			servers = append(servers, m.server)
+		}
+	}
+	for _, p := range root.problems() {
+		err = errors.Join(err, errors.New(p))
+	}
+	for _, l := range s.late {
+		add(s.makeLog(l, root, nil))
+	}
+	if g := s.instance; g != nil {
+		for _, sh := range g.shards(root, nil, time.Now()) {
+			if sh.version == 0 {
+				var probeErr error
+				if sh.version, probeErr = g.probe(ctx, sh); probeErr != nil {
+					err = errors.Join(err, probeErr)
+					continue
+				}
+			}
+			add(g.make(sh, root))
+		}
+	}
+	return logs, servers, err
 }
 
 func sendTest(ctx context.Context, ch notify.Channel) error {

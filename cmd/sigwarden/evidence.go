@@ -97,7 +97,12 @@ func (a *app) export(ctx context.Context, st *store.Store, id string, w io.Write
 		}
 		// What people do with a finding later must not change its evidence.
 		f.State, f.Note = "", ""
+		root := f.TrustRoot
+		if root == nil {
+			root = &monitor.TrustRoot{}
+		}
 		return evidence.WriteInclusion(w, evidence.Inclusion{
+			TrustRoot: root.Document, Provenance: root.Provenance,
 			Origin: f.Origin, Index: f.Index, Leaf: f.Leaf, Proof: f.Proof, Note: f.SignedNote,
 			Size: f.Checkpoint.Size, Root: checkpoint.Hash(f.Checkpoint.Root), Authorities: f.Authorities, Statement: map[string]any{"finding": f},
 		})

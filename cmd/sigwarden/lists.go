@@ -54,7 +54,9 @@ func checkFilter(ctx context.Context, s *setup, st *store.Store, f *store.Filter
 		return err
 	}
 	for _, l := range s.cfg.Logs {
-		logs = append(logs, l.Name)
+		if l.Name != "" {
+			logs = append(logs, l.Name)
+		}
 	}
 	for _, w := range s.cfg.Watches {
 		watches = append(watches, w.Name)

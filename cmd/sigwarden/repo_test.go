@@ -40,6 +40,7 @@ var allowed = map[string][]string{
 	"monitor/rekor/locallog":        {},
 	"monitor/rekor/locallog/testca": {},
 	"monitor/trust":                 {"checkpoint"},
+	"monitor/trust/trusttest":       {"checkpoint"},
 	"monitor/store":                 {"monitor", "checkpoint", "watchlist/entry", "notify"},
 	"monitor/evidence":              {"checkpoint", "watchlist/entry"},
 	"monitor/web":                   {"monitor", "notify", "watchlist"},

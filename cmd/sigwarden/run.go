@@ -85,7 +85,7 @@ func (a *app) daemon(ctx context.Context, s *setup, st *store.Store, log *slog.L
 			}
 		})
 	}
-	log.Info("following logs", "logs", len(s.cfg.Logs), "watches", len(s.watches), "channels", len(s.channels), "version", version())
+	log.Info("following logs", "logs", s.describeLogs(), "watches", len(s.watches), "channels", len(s.channels), "version", version())
 	engine.Run(ctx)
 	wg.Wait()
 	log.Info("stopped cleanly")
@@ -100,15 +100,9 @@ func (a *app) webOptions(s *setup, st *store.Store, engine *monitor.Engine, disp
 		Engine:        engine,
 		Status:        func(ctx context.Context) (monitor.Status, error) { return engine.Status(ctx, st, s.names) },
 		OpenIncidents: st.OpenByKind,
-		Bytes: func() map[string]int64 {
-			out := map[string]int64{}
-			for name, stats := range s.stats {
-				out[name] = stats().Bytes
-			}
-			return out
-		},
-		Deliveries: dispatcher.Counts,
-		Log:        log,
+		Bytes:         s.clients.bytes,
+		Deliveries:    dispatcher.Counts,
+		Log:           log,
 	}
 }
 
@@ -128,6 +122,7 @@ func (a *app) sayUncovered(ctx context.Context, engine *monitor.Engine, st *stor
 // once makes one full pass.
 func (a *app) once(ctx context.Context, s *setup, st *store.Store, log *slog.Logger, timeout time.Duration) error {
 	dispatcher := s.dispatcher(st, log)
+	s.roots.eager = true
 	engine, err := s.engine(ctx, st, log, dispatcher.Wake)
 	if err != nil {
 		return err

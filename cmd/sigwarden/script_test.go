@@ -19,6 +19,7 @@ import (
 
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog/testca"
+	"github.com/sigwarden/sigwarden/monitor/trust/trusttest"
 )
 
 func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"sigwarden": main}) }
@@ -33,7 +34,7 @@ func TestScripts(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			l := &logs{ca: ca, dir: e.WorkDir, logs: map[string]*locallog.Log{}, servers: map[string]*locallog.Server{}}
+			l := &logs{ca: ca, dir: e.WorkDir, logs: map[string]*locallog.Log{}, servers: map[string]*locallog.Server{}, urls: map[string]string{}}
 			e.Values["logs"] = l
 			e.Defer(l.close)
 			return os.WriteFile(filepath.Join(e.WorkDir, "ca.pem"), []byte(ca.ChainPEM()), 0o600)
@@ -42,6 +43,9 @@ func TestScripts(t *testing.T) {
 			"status": wantStatus,
 			"logv1": func(ts *testscript.TestScript, neg bool, args []string) {
 				ts.Check(ts.Value("logs").(*logs).commandV1(args))
+			},
+			"tuf": func(ts *testscript.TestScript, neg bool, args []string) {
+				ts.Check(ts.Value("logs").(*logs).commandTUF(args))
 			},
 			"unpack": unpack,
 			"wrap":   wrapLeaf,
@@ -120,6 +124,8 @@ type logs struct {
 	logs    map[string]*locallog.Log
 	servers map[string]*locallog.Server
 	v1      *locallog.V1
+	tuf     *trusttest.Repository
+	urls    map[string]string // by origin
 	stop    []func()
 }
 
@@ -138,6 +144,7 @@ func (l *logs) close() {
 //	serve NAME SIZE      an older checkpoint is served
 //	swap NAME INDEX      another entry is served at INDEX
 //	down NAME            every answer is 500
+//	freeze NAME          the log ends
 //	heal NAME            all is well again, with the first history
 func (l *logs) command(ts *testscript.TestScript, args []string) error {
 	if len(args) < 2 {
@@ -179,6 +186,8 @@ func (l *logs) command(ts *testscript.TestScript, args []string) error {
 		server.Set(locallog.Faults{Size: &numbers[0]})
 	case "swap":
 		server.Set(locallog.Faults{Swap: map[uint64][]byte{numbers[0]: []byte("swapped")}})
+	case "freeze":
+		log.Freeze(time.Now())
 	case "down":
 		server.Set(locallog.Faults{Status: 500})
 	case "heal":
@@ -198,7 +207,7 @@ func (l *logs) create(ts *testscript.TestScript, name string) error {
 	server := locallog.NewServer(log)
 	http := httptest.NewServer(server)
 	l.stop = append(l.stop, http.Close)
-	l.logs[name], l.servers[name] = log, server
+	l.logs[name], l.servers[name], l.urls[log.Origin()] = log, server, http.URL
 	config := fmt.Sprintf(scriptConfig, name, http.URL)
 	if err := os.WriteFile(filepath.Join(l.dir, name+".yaml"), []byte(config), 0o600); err != nil {
 		return err

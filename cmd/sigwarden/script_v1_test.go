@@ -75,6 +75,7 @@ func (l *logs) createV1(tree uint64) error {
 	}
 	http := httptest.NewServer(l.v1)
 	l.stop = append(l.stop, http.Close)
+	l.urls["rekor.acme.example"] = http.URL
 	config := fmt.Sprintf(scriptConfig, "v1", http.URL)
 	config = strings.Replace(config, "type: rekor-v2", "type: rekor-v1", 1)
 	config = strings.Replace(config, "    origin: v1.acme.example\n", "", 1)

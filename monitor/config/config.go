@@ -27,15 +27,29 @@ type Config struct {
 	file *file
 }
 
-// Trust says where certificate authorities and log keys come from.
+// Trust says where certificate authorities and log keys come from: exactly one
+// of TrustedRoot, Sigstore and Mirror is set.
 type Trust struct {
-	// TrustedRoot is the path of a pinned trusted_root.json; empty: none.
+	// TrustedRoot is the path of a pinned trusted_root.json.
 	TrustedRoot string
+	// Sigstore names an instance whose TUF repository is known: public-good (the
+	// default) or staging.
+	Sigstore string
+	// Mirror is the URL of another TUF repository, Root its first root metadata,
+	// with which all trust in it begins.
+	Mirror string
+	Root   []byte
+	// MonitorConfig is the text of a MonitorConfig: read URLs by origin.
+	MonitorConfig []byte
 }
 
-// Log is one log that is spelt out.
+// Log is one log that is spelt out, or all of one kind that the trust root
+// names.
 type Log struct {
 	Path string // in the file, like logs[0]
+	// Sigstore is "rekor" for every Rekor log of the trust root; those have no
+	// Name, Type, URL, Origin, PublicKey and CA here.
+	Sigstore string
 	// Name is how people call it; default: the origin.
 	Name string
 	// Type is rekor-v1, a server with one or several trees, or rekor-v2.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -129,8 +130,6 @@ func TestBadConfigurations(t *testing.T) {
 		{"    type: rekor-v2\n", "", 4, `a log has no "type"`},
 		{"    url: https://rekor.acme.example", "    url: rekor.acme.example", 6, "want a url"},
 		{"ca: ca.pem", "ca: nosuch.pem", 8, "no such file"},
-		{"    ca: ca.pem\n", "", 4, `has no "ca"`},
-		{"    public_key: " + vkey + "\n", "", 4, `has no "public_key"`},
 		{"*/5 * * * *", "0 0 30 2 *", 10, "never fires"},
 		{"*/5 * * * *", "61 * * * *", 10, "not a schedule"},
 		{"*/5 * * * *", "@every 0s", 10, "shortest time"},
@@ -160,8 +159,16 @@ func TestBadConfigurations(t *testing.T) {
 		{"listen: 127.0.0.1:8480", "listen: localhost:99999", 39, "is no address"},
 		{"    parallel: 8", "    parallel: 1.5", 12, "no whole number"},
 		{"      - subject: x", "      - subject: []", 21, "is an empty list"},
-		{"http:\n", "trust: {sigstore: public-good}\nhttp:\n", 38, "trust.sigstore"},
-		{"  - name: internal\n    type: rekor-v2", "  - sigstore: rekor", 4, "logs of `sigstore:`"},
+		{"http:\n", "trust: {sigstore: public-god}\nhttp:\n", 38, "did you mean \"public-good\""},
+		{"http:\n", "trust: {sigstore: staging, trusted_root: ca.pem}\nhttp:\n", 38, "leave one of them out"},
+		{"http:\n", "trust: {sigstore: {mirror: 'https://tuf.acme.example'}}\nhttp:\n", 38, "has no \"root\""},
+		{"http:\n", "trust: {sigstore: {mirror: tuf.acme.example, root: ca.pem}}\nhttp:\n", 38, "no address of a TUF repository"},
+		{"http:\n", "trust: {sigstore: {mirror: 'https://tuf.acme.example', root: missing.json}}\nhttp:\n", 38, "no such file"},
+		{"http:\n", "trust: {monitor_config: missing.json}\nhttp:\n", 38, "no such file"},
+		{"  - name: internal\n    type: rekor-v2", "  - sigstore: rekor", 5, "logs of `sigstore:` have their url"},
+		{"  - name: internal\n", "  - sigstore: rekor\n  - sigstore: rekor\n  - name: internal\n", 5, "there twice"},
+		{"  - name: internal\n", "  - {sigstore: rekor, start: 7}\n  - name: internal\n", 4, "one index cannot be"},
+		{"  - name: internal\n", "  - {sigstore: fulcio}\n  - name: internal\n", 4, "kind of logs that a trust root names"},
 		{"state: state/s.db", "state: &a state/s.db", 1, "anchors"},
 		{"state: state/s.db", "state: [a", 2, ""},
 		{"state: state/s.db", "state: ''", 1, "is empty"},
@@ -192,7 +199,6 @@ func TestBadConfigurations(t *testing.T) {
 	for name, text := range map[string]string{
 		"empty":                "",
 		"comment only":         "# nothing\n",
-		"no logs":              "state: x\n",
 		"two logs of one name": good[:strings.Index(good, "watchlist:")] + "  - {name: internal, type: rekor-v2, url: 'https://b.example', public_key: '" + vkey + "', ca: ca.pem}\n",
 		"two of one origin":    good[:strings.Index(good, "watchlist:")] + "  - {name: b, type: rekor-v2, url: 'https://rekor.acme.example/', public_key: '" + vkey + "', ca: ca.pem}\n",
 		"directory, no origin": "logs: [{type: rekor-v2, url: 'file:///x', public_key: '" + vkey + "', ca: ca.pem}]\n",
@@ -200,6 +206,34 @@ func TestBadConfigurations(t *testing.T) {
 		if _, err := Parse(filepath.Join(dir, "c.yaml"), []byte(text), env); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
+	}
+}
+
+// TestSigstore: what is not written is the public-good instance with all its logs.
+func TestSigstore(t *testing.T) {
+	dir := folder(t)
+	for text, want := range map[string]Trust{
+		"state: x\n":                   {Sigstore: "public-good"},
+		"trust: {sigstore: staging}\n": {Sigstore: "staging"},
+		"trust: {sigstore: {mirror: 'https://tuf.acme.example/x', root: ca.pem}, monitor_config: secret.txt}\n": {Mirror: "https://tuf.acme.example/x", Root: []byte("-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n"), MonitorConfig: []byte("whsec_abc\n")},
+		"trust: {trusted_root: r.json}\n":                                           {TrustedRoot: filepath.Join(dir, "r.json")},
+		"logs: [{sigstore: rekor, start: latest}]\ntrust: {trusted_root: r.json}\n": {TrustedRoot: filepath.Join(dir, "r.json")},
+	} {
+		c, err := Parse(filepath.Join(dir, "c.yaml"), []byte(text), env)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if !reflect.DeepEqual(c.Trust, want) {
+			t.Errorf("%s: trust %+v", text, c.Trust)
+		}
+		if len(c.Logs) != 1 || c.Logs[0].Sigstore != "rekor" || !c.Logs[0].Entries || c.Logs[0].Start != "latest" || c.Logs[0].StaleAfter != 24*time.Hour || c.Logs[0].Schedule.Text != "@every 1m" {
+			t.Errorf("%s: logs %+v", text, c.Logs)
+		}
+	}
+	c, err := Parse(filepath.Join(dir, "c.yaml"), []byte("logs: [{sigstore: rekor, start: first, stale_after: 48h, entries: false}, {type: rekor-v2, url: 'https://r.example'}]\n"), env)
+	if err != nil || len(c.Logs) != 2 || c.Logs[0].StaleAfter != 48*time.Hour || c.Logs[0].Entries || c.Logs[1].StaleAfter != 0 {
+		t.Errorf("%+v, %v", c, err)
 	}
 }
 

@@ -79,80 +79,6 @@ func Parse(name string, data []byte, getenv func(string) string) (*Config, error
 	return c, nil
 }
 
-func (c *Config) readTrust(n ast.Node, path string) {
-	f := c.file
-	f.mapping(n, path, "trust", map[string]field{
-		"trusted_root": func(n ast.Node, p string) {
-			f.into(&c.Trust.TrustedRoot)(n, p)
-			c.Trust.TrustedRoot = f.relative(c.Trust.TrustedRoot)
-		},
-		"sigstore": func(n ast.Node, p string) {
-			f.fail(n, p, "trust.sigstore (keys and authorities from a TUF repository) is not part of this version; give trust.trusted_root, or public_key and ca for each log")
-		},
-		"monitor_config": func(n ast.Node, p string) {
-			f.fail(n, p, "trust.monitor_config is not part of this version; give each log its url")
-		},
-	})
-}
-
-func (c *Config) readLog(n ast.Node, path string) {
-	f := c.file
-	l := Log{Path: path, Entries: true, Start: "latest"}
-	before := len(f.issues)
-	f.mapping(n, path, "a log", map[string]field{
-		"sigstore": func(n ast.Node, p string) {
-			f.fail(n, p, "logs of `sigstore:` are not part of this version; spell the log out with type, url, public_key and ca")
-		},
-		"name":       f.into(&l.Name),
-		"type":       f.oneOf(&l.Type, "type of log", "rekor-v1", "rekor-v2"),
-		"url":        f.into(&l.URL),
-		"origin":     f.into(&l.Origin),
-		"public_key": f.publicKey(&l.PublicKey),
-		"ca":         f.pem(&l.CA),
-		"start": func(n ast.Node, p string) {
-			f.into(&l.Start)(n, p)
-			if _, err := strconv.ParseUint(l.Start, 10, 63); err != nil && l.Start != "latest" && l.Start != "first" {
-				f.fail(n, p, "%q is no start: want latest, first or an index", l.Start)
-			}
-		},
-		"entries":             f.boolean(&l.Entries),
-		"schedule":            f.schedule(&l.Schedule),
-		"requests_per_second": f.number(&l.RequestsPerSecond, 0.01, 10000),
-		"parallel":            f.whole(&l.Parallel, 1, 1024),
-		"stale_after":         f.duration(&l.StaleAfter),
-		"tls_ca":              f.pem(&l.TLSCA),
-	})
-	if len(f.issues) > before {
-		return // what follows from a broken log would only distract
-	}
-	for key, value := range map[string]string{"type": l.Type, "url": l.URL} {
-		if value == "" {
-			f.fail(n, path, "a log has no %q", key)
-			return
-		}
-	}
-	if l.Origin == "" {
-		if strings.HasPrefix(l.URL, "file:") {
-			f.fail(n, path, "a log in a directory has no default origin; give its \"origin\", the first line of its checkpoint")
-			return
-		}
-		_, rest, _ := strings.Cut(l.URL, "://")
-		l.Origin = strings.TrimRight(rest, "/")
-	}
-	if u, err := url.Parse(l.URL); err != nil || !slices.Contains([]string{"http", "https", "file"}, u.Scheme) || u.Host == "" && u.Scheme != "file" {
-		f.issues = append(f.issues, f.at(path+".url", "want a url that begins with https://, http:// or file:///"))
-		return
-	}
-	if l.Type == "rekor-v1" && strings.HasPrefix(l.URL, "file:") {
-		f.issues = append(f.issues, f.at(path+".url", "a directory of tiles is a log of type rekor-v2"))
-		return
-	}
-	if l.Name == "" {
-		l.Name = l.Origin
-	}
-	c.Logs = append(c.Logs, l)
-}
-
 // publicKey reads a verifier key, PEM text, or the path of either.
 func (f *file) publicKey(s *string) field {
 	return func(n ast.Node, path string) {
@@ -319,30 +245,7 @@ func (c *Config) checkAll() {
 	bad := func(path, format string, args ...any) {
 		f.issues = append(f.issues, f.at(path, fmt.Sprintf(format, args...)))
 	}
-	if len(c.Logs) == 0 && len(f.issues) == 0 {
-		bad("logs", "no log is configured, and following the public Sigstore logs by default is not part of this version; spell out at least one under \"logs\"")
-	}
-	names, origins := map[string]bool{}, map[string]string{}
-	for i := range c.Logs {
-		l := &c.Logs[i]
-		if l.Schedule.Schedule == nil {
-			l.Schedule = c.Schedule
-		}
-		if names[l.Name] {
-			bad(l.Path+".name", "two logs are called %q", l.Name)
-		}
-		names[l.Name] = true
-		if other, ok := origins[l.Origin]; ok {
-			bad(l.Path, "logs %q and %q have the same origin %q: they are the same log", other, l.Name, l.Origin)
-		}
-		origins[l.Origin] = l.Name
-		if c.Trust.TrustedRoot == "" && l.CA == "" && l.Entries {
-			bad(l.Path, "log %q has no \"ca\", and there is no trust.trusted_root: nobody would be trusted to certify its entries", l.Name)
-		}
-		if c.Trust.TrustedRoot == "" && l.PublicKey == "" {
-			bad(l.Path, "log %q has no \"public_key\", and there is no trust.trusted_root to take it from", l.Name)
-		}
-	}
+	c.checkLogs(bad)
 	channels := map[string]bool{}
 	var known []string
 	for _, ch := range c.Notify.Channels {

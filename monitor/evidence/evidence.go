@@ -34,6 +34,8 @@ const (
 	fileProof      = "entry.tlog-proof"
 	fileCheckpoint = "checkpoint"
 	fileAuthority  = "authorities.json"
+	fileTrustRoot  = "trusted_root.json"
+	fileProvenance = "trusted_root.provenance.json"
 	fileDivergence = "divergence.json"
 	fileSmaller    = "smaller-checkpoint"
 	fileLarger     = "larger-checkpoint"
@@ -41,7 +43,7 @@ const (
 )
 
 // order is that of the files in an archive.
-var order = []string{fileClaim, fileLeaf, fileProof, fileCheckpoint, fileAuthority, fileDivergence, fileSmaller, fileLarger, fileReadme}
+var order = []string{fileClaim, fileLeaf, fileProof, fileCheckpoint, fileAuthority, fileTrustRoot, fileProvenance, fileDivergence, fileSmaller, fileLarger, fileReadme}
 
 // Claim is evidence.json.
 type Claim struct {
@@ -118,6 +120,9 @@ type Inclusion struct {
 	// Authorities is the document of the certificate authorities that the entry
 	// was judged with (entry.Authorities); may be empty.
 	Authorities []byte
+	// TrustRoot is the trusted_root.json that these were taken from, and Provenance
+	// the document of the TUF metadata that authenticates it; both may be empty.
+	TrustRoot, Provenance []byte
 	// Statement is a JSON document of what is not proven: the finding.
 	Statement any
 }
@@ -138,8 +143,10 @@ func WriteInclusion(w io.Writer, in Inclusion) error {
 		{fileProof, tlogProof(in)},
 		{fileCheckpoint, []byte(in.Note)},
 	}
-	if len(in.Authorities) > 0 {
-		files = append(files, member{fileAuthority, in.Authorities})
+	for _, m := range []member{{fileAuthority, in.Authorities}, {fileTrustRoot, in.TrustRoot}, {fileProvenance, in.Provenance}} {
+		if len(m.data) > 0 {
+			files = append(files, m)
+		}
 	}
 	return writeArchive(w, append(files, member{fileReadme, []byte(inclusionReadme)}))
 }
@@ -210,7 +217,7 @@ func writeArchive(w io.Writer, files []member) error {
 // Bounds of an archive that is read.
 const (
 	maxArchive = 16 << 20
-	maxFiles   = 8
+	maxFiles   = 10
 )
 
 // readArchive takes an archive apart. It takes what writeArchive makes of the

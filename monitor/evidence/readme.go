@@ -13,6 +13,11 @@ What is in this archive
   authorities.json   certificate authorities that were trusted when the entry
                      was judged, if there were any: chains of base64 of DER,
                      leaf to root, with the time in which each may have issued
+  trusted_root.json  the trusted root that these were taken from, if they were,
+                     as it was in force
+  trusted_root.provenance.json
+                     the TUF metadata (base64) that authenticates that root, for
+                     somebody who has the first root metadata of the repository
 
 What is proven, to anybody who has the log's public key
   The log signed a tree that contains the leaf at the index named.
@@ -20,7 +25,8 @@ What is proven, to anybody who has the log's public key
 What is only a statement of whoever made this file
   Everything below "statement" in evidence.json: which watch the entry belongs
   to, the verdict, when it was seen, and whether certificates were trusted;
-  and that authorities.json holds authorities worth trusting. Certificates were
+  that authorities.json holds authorities worth trusting, and that they and
+  trusted_root.json were in force then. Certificates were
   judged at the beginning of their validity: the log tells no time.
 
 How to check it

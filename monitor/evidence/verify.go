@@ -2,8 +2,10 @@ package evidence
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -59,14 +61,14 @@ func Verify(data []byte, key string) (Result, error) {
 }
 
 // only checks that an archive has what its claim needs, and nothing else.
-func only(files map[string][]byte, optional string, names ...string) error {
+func only(files map[string][]byte, optional []string, names ...string) error {
 	for _, name := range names {
 		if _, ok := files[name]; !ok {
 			return fmt.Errorf("archive has no %q", name)
 		}
 	}
 	for name := range files {
-		if name != optional && !slices.Contains(names, name) {
+		if !slices.Contains(optional, name) && !slices.Contains(names, name) {
 			return fmt.Errorf("archive holds a file %.80q that its claim has no use for", name)
 		}
 	}
@@ -74,7 +76,7 @@ func only(files map[string][]byte, optional string, names ...string) error {
 }
 
 func verifyInclusion(res Result, l *checkpoint.Log, claim Claim, files map[string][]byte) (Result, error) {
-	if err := only(files, fileAuthority, fileClaim, fileLeaf, fileProof, fileCheckpoint, fileReadme); err != nil {
+	if err := only(files, []string{fileAuthority, fileTrustRoot, fileProvenance}, fileClaim, fileLeaf, fileProof, fileCheckpoint, fileReadme); err != nil {
 		return res, err
 	}
 	if string(files[fileReadme]) != inclusionReadme {
@@ -113,7 +115,33 @@ func verifyInclusion(res Result, l *checkpoint.Log, claim Claim, files map[strin
 	}
 	res.Statements = append(res.Statements, "which watch it belongs to, the verdict, and when it was seen: everything below \"statement\" in "+fileClaim)
 	res.Statements = append(res.Statements, judged...)
-	return res, nil
+	return res, trustedRoot(&res, files)
+}
+
+// trustedRoot says what the archive says of the trusted root in force: the word
+// of whoever made it, until somebody follows the metadata beside it.
+func trustedRoot(res *Result, files map[string][]byte) error {
+	root, provenance := files[fileTrustRoot], files[fileProvenance]
+	if root == nil {
+		if provenance != nil {
+			return fmt.Errorf("%s is there, and no %s", fileProvenance, fileTrustRoot)
+		}
+		return nil
+	}
+	sum := sha256.Sum256(root)
+	res.Statements = append(res.Statements, fmt.Sprintf("the trusted root in force was %s, with SHA-256 %x", fileTrustRoot, sum))
+	if provenance == nil {
+		return nil
+	}
+	var doc struct {
+		Repository string `json:"repository"`
+		Anchor     string `json:"anchor"`
+	}
+	if err := json.Unmarshal(provenance, &doc); err != nil {
+		return fmt.Errorf("%s: %w", fileProvenance, err)
+	}
+	res.Statements = append(res.Statements, fmt.Sprintf("it was fetched from the TUF repository %q, beginning with root metadata of SHA-256 %q; %s holds the metadata that authenticates it", doc.Repository, doc.Anchor, fileProvenance))
+	return nil
 }
 
 // reading says what the leaf says, as this program understands it.
@@ -167,7 +195,7 @@ func judgedBy(document []byte, f *entry.Facts) ([]string, error) {
 }
 
 func verifyFork(res Result, l *checkpoint.Log, claim Claim, files map[string][]byte) (Result, error) {
-	if err := only(files, "", fileClaim, fileDivergence, fileSmaller, fileLarger, fileReadme); err != nil {
+	if err := only(files, nil, fileClaim, fileDivergence, fileSmaller, fileLarger, fileReadme); err != nil {
 		return res, err
 	}
 	if string(files[fileReadme]) != forkReadme {

@@ -37,13 +37,17 @@ func (w *writer) finding(f monitor.Finding) (isNew bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	trustRoot, err := w.trustRoot(f.TrustRoot)
+	if err != nil {
+		return false, err
+	}
 	var id string
-	err = w.tx.QueryRowContext(w.ctx, "INSERT INTO findings (id, log_id, log_name, idx, watch, verdict, severity, state, note, seen_at, size, root, document, leaf, proof, authorities) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '', $9, $10, $11, $12, $13, $14, $15) "+
+	err = w.tx.QueryRowContext(w.ctx, "INSERT INTO findings (id, log_id, log_name, idx, watch, verdict, severity, state, note, seen_at, size, root, document, leaf, proof, authorities, trust_root) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '', $9, $10, $11, $12, $13, $14, $15, $16) "+
 		// What was quiet under an older rule and is to be told under the rule of
 		// today counts as new; what was told stays as it was.
-		"ON CONFLICT (id) DO UPDATE SET verdict = excluded.verdict, severity = excluded.severity, state = excluded.state, seen_at = excluded.seen_at, size = excluded.size, root = excluded.root, document = excluded.document, proof = excluded.proof, authorities = excluded.authorities "+
+		"ON CONFLICT (id) DO UPDATE SET verdict = excluded.verdict, severity = excluded.severity, state = excluded.state, seen_at = excluded.seen_at, size = excluded.size, root = excluded.root, document = excluded.document, proof = excluded.proof, authorities = excluded.authorities, trust_root = excluded.trust_root "+
 		"WHERE findings.state = 'closed' AND excluded.state = 'open' RETURNING id",
-		f.ID, w.logID, f.Log, f.Index, f.Watch, string(f.Verdict), f.Severity, f.State, micros(f.SeenAt), f.Checkpoint.Size, root, string(doc), f.Leaf, proof, authorities).Scan(&id)
+		f.ID, w.logID, f.Log, f.Index, f.Watch, string(f.Verdict), f.Severity, f.State, micros(f.SeenAt), f.Checkpoint.Size, root, string(doc), f.Leaf, proof, authorities, trustRoot).Scan(&id)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}
@@ -194,11 +198,11 @@ func parseFinding(doc, state, note string) (monitor.Finding, error) {
 
 // Finding returns one finding with its leaf, proof and signed note.
 func (s *Store) Finding(ctx context.Context, id string) (monitor.Finding, error) {
-	var doc, state, note, logID, signed string
+	var doc, state, note, logID, signed, trustRoot string
 	var leaf, proof []byte
 	var authorities sql.NullString
-	err := s.db.QueryRowContext(ctx, "SELECT f.document, f.state, f.note, f.log_id, f.leaf, f.proof, n.note, a.document FROM findings f JOIN notes n ON n.log_id = f.log_id AND n.size = f.size AND n.root = f.root LEFT JOIN authorities a ON a.hash = f.authorities WHERE f.id = $1", id).
-		Scan(&doc, &state, &note, &logID, &leaf, &proof, &signed, &authorities)
+	err := s.db.QueryRowContext(ctx, "SELECT f.document, f.state, f.note, f.log_id, f.leaf, f.proof, n.note, a.document, f.trust_root FROM findings f JOIN notes n ON n.log_id = f.log_id AND n.size = f.size AND n.root = f.root LEFT JOIN authorities a ON a.hash = f.authorities WHERE f.id = $1", id).
+		Scan(&doc, &state, &note, &logID, &leaf, &proof, &signed, &authorities, &trustRoot)
 	if errors.Is(err, sql.ErrNoRows) {
 		return monitor.Finding{}, fmt.Errorf("finding %q: %w", id, ErrNotFound)
 	}
@@ -210,6 +214,9 @@ func (s *Store) Finding(ctx context.Context, id string) (monitor.Finding, error)
 		return f, fmt.Errorf("state file %s: finding %s: %w", s.path, id, err)
 	}
 	f.LogID, f.Leaf, f.SignedNote, f.Authorities = logID, leaf, signed, []byte(authorities.String)
+	if f.TrustRoot, err = s.referredRoot(ctx, trustRoot); err != nil {
+		return f, err
+	}
 	for i := 0; i+checkpoint.HashSize <= len(proof); i += checkpoint.HashSize {
 		f.Proof = append(f.Proof, checkpoint.Hash(proof[i:]))
 	}

@@ -4,6 +4,7 @@ package trust
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -34,9 +35,17 @@ type Authority struct {
 
 // LogKey is the key of a transparency log.
 type LogKey struct {
-	Origin string
-	Key    note.Verifier
-	SPKI   []byte // DER SubjectPublicKeyInfo
+	// URL is the address that the root names; Origin the same without scheme, for
+	// Rekor v1 its host.
+	URL, Origin string
+	Key         note.Verifier
+	SPKI        []byte // DER SubjectPublicKeyInfo
+	// Version is the major version of the log's API that its key tells: 2 for
+	// Ed25519, which Rekor v1 never used; else 0.
+	Version int
+	// ValidFrom is when the key begins to sign; zero: unbounded. The end of its
+	// validity says nothing about the log, and is not read.
+	ValidFrom time.Time
 }
 
 // CTLog is the key of a certificate transparency log, as DER, and when it was in
@@ -51,6 +60,8 @@ type Root struct {
 	Authorities []Authority
 	Logs        []LogKey
 	CTLogs      []CTLog
+	// Document is the text that was parsed.
+	Document []byte
 	// Problems are parts that could not be used, each of which blinds us to
 	// nothing else.
 	Problems []error
@@ -67,10 +78,9 @@ func (r *Root) Key(origin string) []note.Verifier {
 	return keys
 }
 
-func (r *Root) has(origin string, key note.Verifier, spki []byte) bool {
-	return slices.ContainsFunc(r.Logs, func(l LogKey) bool {
-		return l.Origin == origin && l.Key.KeyHash() == key.KeyHash() && bytes.Equal(l.SPKI, spki)
-	})
+// Has reports whether a log with a key, as DER, is in the root.
+func (r *Root) Has(origin string, spki []byte) bool {
+	return slices.ContainsFunc(r.Logs, func(l LogKey) bool { return l.Origin == origin && bytes.Equal(l.SPKI, spki) })
 }
 
 // SPKI returns the DER public key of a log by its origin, for Rekor v1 its host;
@@ -84,32 +94,36 @@ func (r *Root) SPKI(origin string) []byte {
 	return nil
 }
 
-// The parts of dev.sigstore.trustroot.v1.TrustedRoot that are used.
+// The parts of dev.sigstore.trustroot.v1.TrustedRoot that are used. Lists are
+// parsed one by one, so that a form which is not known spoils nothing else.
 type rootJSON struct {
-	MediaType string `json:"mediaType"`
-	Tlogs     []struct {
-		BaseURL   string  `json:"baseUrl"`
-		PublicKey keyJSON `json:"publicKey"`
-		LogID     struct {
-			KeyID []byte `json:"keyId"`
-		} `json:"logId"`
-	} `json:"tlogs"`
-	CTLogs []struct {
-		PublicKey keyJSON `json:"publicKey"`
-	} `json:"ctlogs"`
-	CertificateAuthorities []struct {
-		URI       string `json:"uri"`
-		CertChain struct {
-			Certificates []struct {
-				RawBytes []byte `json:"rawBytes"`
-			} `json:"certificates"`
-		} `json:"certChain"`
-		ValidFor validJSON `json:"validFor"`
-	} `json:"certificateAuthorities"`
+	MediaType              string            `json:"mediaType"`
+	Tlogs                  []json.RawMessage `json:"tlogs"`
+	CTLogs                 []json.RawMessage `json:"ctlogs"`
+	CertificateAuthorities []json.RawMessage `json:"certificateAuthorities"`
+}
+
+type logJSON struct {
+	BaseURL   string  `json:"baseUrl"`
+	PublicKey keyJSON `json:"publicKey"`
+	LogID     struct {
+		KeyID []byte `json:"keyId"`
+	} `json:"logId"`
+}
+
+type authorityJSON struct {
+	URI       string `json:"uri"`
+	CertChain struct {
+		Certificates []struct {
+			RawBytes []byte `json:"rawBytes"`
+		} `json:"certificates"`
+	} `json:"certChain"`
+	ValidFor validJSON `json:"validFor"`
 }
 
 type keyJSON struct {
 	RawBytes []byte    `json:"rawBytes"`
+	Details  string    `json:"keyDetails"`
 	ValidFor validJSON `json:"validFor"`
 }
 
@@ -150,54 +164,79 @@ func ParseRoot(data []byte) (*Root, error) {
 	}
 	var keys map[string]json.RawMessage
 	if err := json.Unmarshal(data, &keys); err == nil && len(keys) == 0 {
-		return &Root{}, nil // SPEC: interface: an empty root is valid
+		return &Root{Document: data}, nil // SPEC: interface: an empty root is valid
 	}
 	if !strings.HasPrefix(doc.MediaType, mediaType) {
 		return nil, fmt.Errorf("not a trusted root: media type %.80q, want one that begins with %s", doc.MediaType, mediaType)
 	}
-	r := &Root{}
-	for _, t := range doc.Tlogs {
-		// SPEC: wire-formats 3.6: base URL without scheme and trailing slash is
-		// origin and key name; the key id must be that of the table of note keys.
-		_, origin, _ := strings.Cut(t.BaseURL, "://")
-		origin = strings.TrimRight(origin, "/")
-		key, err := checkpoint.NewVerifier(origin, t.PublicKey.RawBytes)
-		if err != nil {
-			r.Problems = append(r.Problems, fmt.Errorf("log %.100q: %w", t.BaseURL, err))
-			continue
+	r := &Root{Document: data}
+	for i, raw := range doc.Tlogs {
+		if err := r.addLog(raw); err != nil {
+			r.Problems = append(r.Problems, fmt.Errorf("log %d of the trusted root, %w", i+1, err))
 		}
-		if len(t.LogID.KeyID) < 4 || fmt.Sprintf("%x", t.LogID.KeyID[:4]) != fmt.Sprintf("%08x", key.KeyHash()) {
-			r.Problems = append(r.Problems, fmt.Errorf("log %.100q: its log id begins with %.4x, its key gives %08x", t.BaseURL, t.LogID.KeyID, key.KeyHash()))
-			continue
-		}
-		if r.has(origin, key, t.PublicKey.RawBytes) {
-			continue // one key may be listed for several times of validity
-		}
-		r.Logs = append(r.Logs, LogKey{origin, key, t.PublicKey.RawBytes})
 	}
-	for _, ct := range doc.CTLogs {
+	for i, raw := range doc.CTLogs {
 		// The id of such a log is the hash of its key (RFC 6962, 3.2), whatever stands
 		// beside it: in staging's root one differs.
-		r.CTLogs = append(r.CTLogs, CTLog{ct.PublicKey.RawBytes, ct.PublicKey.ValidFor.Start, ct.PublicKey.ValidFor.End})
-	}
-	for _, ca := range doc.CertificateAuthorities {
-		a := Authority{ValidFrom: ca.ValidFor.Start, ValidUntil: ca.ValidFor.End}
-		var err error
-		for _, c := range ca.CertChain.Certificates {
-			cert, parseErr := x509.ParseCertificate(c.RawBytes)
-			err = errors.Join(err, parseErr)
-			a.Chain = append(a.Chain, cert)
-		}
-		if err == nil {
-			err = checkChain(a.Chain)
-		}
-		if err != nil {
-			r.Problems = append(r.Problems, fmt.Errorf("certificate authority %.100q: %w", ca.URI, err))
+		var ct logJSON
+		if err := json.Unmarshal(raw, &ct); err != nil {
+			r.Problems = append(r.Problems, fmt.Errorf("certificate log %d of the trusted root: %w", i+1, err))
 			continue
 		}
-		r.Authorities = append(r.Authorities, a)
+		r.CTLogs = append(r.CTLogs, CTLog{ct.PublicKey.RawBytes, ct.PublicKey.ValidFor.Start, ct.PublicKey.ValidFor.End})
+	}
+	for i, raw := range doc.CertificateAuthorities {
+		if err := r.addAuthority(raw); err != nil {
+			r.Problems = append(r.Problems, fmt.Errorf("certificate authority %d of the trusted root, %w", i+1, err))
+		}
 	}
 	return r, nil
+}
+
+// addLog adds one log. Its base URL without scheme and trailing slash is origin
+// and key name; its id must be that of the table of note keys (wire-formats 3.6).
+func (r *Root) addLog(raw json.RawMessage) error {
+	var t logJSON
+	if err := json.Unmarshal(raw, &t); err != nil {
+		return fmt.Errorf("%.100q: %w", t.BaseURL, err)
+	}
+	l := LogKey{URL: t.BaseURL, Origin: originOf(t.BaseURL), SPKI: t.PublicKey.RawBytes, ValidFrom: t.PublicKey.ValidFor.Start}
+	var err error
+	if l.Key, err = checkpoint.NewVerifier(l.Origin, l.SPKI); err != nil {
+		return fmt.Errorf("%.100q: its key, of kind %.40q, cannot be used: %.80s", t.BaseURL, t.PublicKey.Details, err)
+	}
+	if len(t.LogID.KeyID) < 4 || fmt.Sprintf("%x", t.LogID.KeyID[:4]) != fmt.Sprintf("%08x", l.Key.KeyHash()) {
+		return fmt.Errorf("%.100q: its log id begins with %.4x, its key gives %08x", t.BaseURL, t.LogID.KeyID, l.Key.KeyHash())
+	}
+	if r.Has(l.Origin, l.SPKI) {
+		return nil // one key may be listed for several times of validity
+	}
+	if pub, err := x509.ParsePKIXPublicKey(l.SPKI); err == nil {
+		if _, ok := pub.(ed25519.PublicKey); ok {
+			l.Version = 2
+		}
+	}
+	r.Logs = append(r.Logs, l)
+	return nil
+}
+
+func (r *Root) addAuthority(raw json.RawMessage) error {
+	var ca authorityJSON
+	err := json.Unmarshal(raw, &ca)
+	a := Authority{ValidFrom: ca.ValidFor.Start, ValidUntil: ca.ValidFor.End}
+	for _, c := range ca.CertChain.Certificates {
+		cert, parseErr := x509.ParseCertificate(c.RawBytes)
+		err = errors.Join(err, parseErr)
+		a.Chain = append(a.Chain, cert)
+	}
+	if err == nil {
+		err = checkChain(a.Chain)
+	}
+	if err != nil {
+		return fmt.Errorf("%.100q: %w", ca.URI, err)
+	}
+	r.Authorities = append(r.Authorities, a)
+	return nil
 }
 
 // maxChain bounds the certificates of one authority.

@@ -1,0 +1,298 @@
+package trust
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/sigwarden/sigwarden/monitor/trust/trusttest"
+)
+
+// document is a trusted root with one log.
+func document(t *testing.T, url string) []byte {
+	t.Helper()
+	pub, _, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spki, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := trusttest.TrustedRoot(nil, trusttest.Log{URL: url, SPKI: spki})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return doc
+}
+
+type tufRig struct {
+	*testing.T
+	repo   *trusttest.Repository
+	client Repository
+}
+
+func newTUF(t *testing.T) *tufRig {
+	t.Helper()
+	repo, err := trusttest.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(repo)
+	t.Cleanup(server.Close)
+	return &tufRig{t, repo, Repository{Name: "acme", URL: server.URL, Root: repo.Root(), Cache: filepath.Join(t.TempDir(), "s.db.tuf"), UserAgent: "sigwarden/test"}}
+}
+
+func (r *tufRig) publish(targets map[string][]byte) {
+	r.Helper()
+	if err := r.repo.Publish(targets); err != nil {
+		r.Fatal(err)
+	}
+}
+
+// want fetches, and wants a document, or none.
+func (r *tufRig) want(doc []byte) Fetched {
+	r.Helper()
+	got, err := r.client.Fetch(context.Background())
+	if doc == nil && err == nil {
+		r.Fatal("accepted")
+	}
+	if doc != nil && (err != nil || !bytes.Equal(got.Root, doc)) {
+		r.Fatalf("%s, %v", got.Root, err)
+	}
+	return got
+}
+
+// TestFetch follows a repository over everything that may happen to it.
+func TestFetch(t *testing.T) {
+	r := newTUF(t)
+	r.want(nil) // it has no trusted root yet
+	one, two := document(t, "https://one.acme.example"), document(t, "https://two.acme.example")
+	signing := []byte(`{"rekorTlogUrls":[{"url":"https://one.acme.example","majorApiVersion":1}]}`)
+	r.publish(map[string][]byte{"trusted_root.json": one, "signing_config.v0.2.json": signing})
+	got := r.want(one)
+	if len(got.Signing) != 1 || !bytes.Equal(got.Signing[0], signing) || got.Provenance.Versions["targets"] != 2 || got.Provenance.Versions["root"] != 1 || len(got.Provenance.Metadata) != 3 {
+		t.Errorf("signing %q, versions %v", got.Signing, got.Provenance.Versions)
+	}
+	older := r.repo.Files()
+	r.publish(map[string][]byte{"trusted_root.json": two})
+	r.want(two)
+
+	// An older state is a rollback, and is refused.
+	newer := r.repo.Files()
+	r.repo.Restore(older)
+	r.want(nil)
+	r.repo.Restore(newer)
+	r.want(two)
+
+	// The root rotates twice; the chain from the first one on authenticates all.
+	for range 2 {
+		if err := r.repo.RotateRoot(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.publish(map[string][]byte{"trusted_root.json": one})
+	got = r.want(one)
+	if got.Provenance.Versions["root"] != 3 {
+		t.Errorf("versions %v", got.Provenance.Versions)
+	}
+	authenticate(t, r.repo.Root(), got)
+
+	// No answer, and answers of somebody else.
+	r.repo.Down(true)
+	r.want(nil)
+	r.repo.Down(false)
+	stranger := newTUF(t)
+	stranger.publish(map[string][]byte{"trusted_root.json": two})
+	files := r.repo.Files()
+	r.repo.Restore(stranger.repo.Files())
+	r.want(nil)
+	// A target that was altered on its way.
+	bad := map[string][]byte{}
+	for name, data := range files {
+		if strings.HasSuffix(name, ".trusted_root.json") {
+			data = bytes.Replace(data, []byte("acme"), []byte("evil"), 1)
+		}
+		bad[name] = data
+	}
+	r.repo.Restore(bad)
+	r.client.Cache = filepath.Join(t.TempDir(), "another") // the target is not in the cache
+	r.want(nil)
+	r.repo.Restore(files)
+	r.want(one)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := r.client.Fetch(ctx); err == nil {
+		t.Error("fetched after the end")
+	}
+}
+
+// authenticate checks a trusted root with what is kept as its provenance, and
+// the first root metadata alone.
+func authenticate(t *testing.T, first []byte, got Fetched) {
+	t.Helper()
+	root, err := new(metadata.Metadata[metadata.RootType]).FromBytes(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := 2; n <= int(got.Provenance.Versions["root"]); n++ {
+		next, err := new(metadata.Metadata[metadata.RootType]).FromBytes(got.Provenance.Metadata[string(rune('0'+n))+".root.json"])
+		if err == nil {
+			err = root.VerifyDelegate("root", next)
+		}
+		if err == nil {
+			err = next.VerifyDelegate("root", next)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		root = next
+	}
+	targets, err := new(metadata.Metadata[metadata.TargetsType]).FromBytes(got.Provenance.Metadata["targets.json"])
+	if err == nil {
+		err = root.VerifyDelegate("targets", targets)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(got.Root)
+	if !bytes.Equal(targets.Signed.Targets["trusted_root.json"].Hashes["sha256"], sum[:]) {
+		t.Error("the targets name another trusted root")
+	}
+}
+
+// TestFetchHostile: redirects elsewhere and files without end are refused.
+func TestFetchHostile(t *testing.T) {
+	r := newTUF(t)
+	r.publish(map[string][]byte{"trusted_root.json": document(t, "https://one.acme.example")})
+	elsewhere := httptest.NewServer(r.repo)
+	defer elsewhere.Close()
+	asked := r.repo.Requests()
+	redirect := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		http.Redirect(w, req, elsewhere.URL+req.URL.Path, http.StatusFound)
+	}))
+	defer redirect.Close()
+	client := r.client
+	client.URL, client.Cache = redirect.URL, t.TempDir()
+	if _, err := client.Fetch(context.Background()); err == nil || r.repo.Requests() != asked {
+		t.Errorf("a redirect was followed: %v", err)
+	}
+	endless := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if strings.HasSuffix(req.URL.Path, "root.json") {
+			http.NotFound(w, req)
+			return
+		}
+		for range 4096 {
+			if _, err := w.Write(make([]byte, 64<<10)); err != nil {
+				return
+			}
+		}
+	}))
+	defer endless.Close()
+	client.URL, client.Cache = endless.URL, t.TempDir()
+	if _, err := client.Fetch(context.Background()); err == nil || !strings.Contains(err.Error(), "more than the") {
+		t.Errorf("%v", err)
+	}
+	// Object stores answer 403 for what is not there.
+	forbidden := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if strings.HasSuffix(req.URL.Path, "2.root.json") {
+			http.Error(w, "no", http.StatusForbidden)
+			return
+		}
+		r.repo.ServeHTTP(w, req)
+	}))
+	defer forbidden.Close()
+	client.URL, client.Cache = forbidden.URL, t.TempDir()
+	if _, err := client.Fetch(context.Background()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestParseRootOneByOne: what is not understood blinds to nothing else.
+func TestParseRootOneByOne(t *testing.T) {
+	var doc map[string]any
+	if err := json.Unmarshal(document(t, "https://one.acme.example"), &doc); err != nil {
+		t.Fatal(err)
+	}
+	good := doc["tlogs"].([]any)[0]
+	doc["tlogs"] = []any{
+		map[string]any{"baseUrl": "https://pq.acme.example", "publicKey": map[string]any{"rawBytes": "AAAA", "keyDetails": "ML_DSA_44"}},
+		map[string]any{"baseUrl": 7}, "text",
+		map[string]any{"baseUrl": "https://when.acme.example", "publicKey": map[string]any{"validFor": map[string]any{"start": "soon"}}},
+		good, good,
+	}
+	doc["ctlogs"] = []any{7}
+	doc["certificateAuthorities"] = []any{7, map[string]any{"uri": "https://empty.acme.example"}}
+	text, _ := json.Marshal(doc)
+	root, err := ParseRoot(text)
+	if err != nil || len(root.Logs) != 1 || root.Logs[0].Origin != "one.acme.example" || root.Logs[0].Version != 2 || len(root.Problems) != 7 {
+		t.Errorf("%+v, %v, %v", root.Logs, root.Problems, err)
+	}
+}
+
+func TestInstances(t *testing.T) {
+	for _, name := range []string{"public-good", "staging"} {
+		r, ok := Instance(name)
+		if !ok || !strings.HasPrefix(r.URL, "https://tuf-repo-cdn.sigst") || len(r.Root) == 0 || len(r.Anchor()) != 64 {
+			t.Errorf("%s: %v", name, r.URL)
+		}
+	}
+	if _, ok := Instance("other"); ok {
+		t.Error("an unknown instance is known")
+	}
+}
+
+func TestParseConfigs(t *testing.T) {
+	const good = `{"rekorLogs":[{"readUrl":"https://r.example/x","logOrigin":"a.example","majorApiVersion":2},{"readUrl":"http://h.example","logOrigin":"h.example - 123","majorApiVersion":1}],"ctLogs":[]}`
+	got, err := ParseMonitorConfig([]byte(good))
+	want := []Service{{"a.example", "https://r.example/x", 2}, {"h.example", "http://h.example", 1}}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%v, %v", got, err)
+	}
+	snake := strings.NewReplacer("rekorLogs", "rekor_logs", "readUrl", "read_url", "logOrigin", "log_origin", "majorApiVersion", "major_api_version").Replace(good)
+	if got, err := ParseMonitorConfig([]byte(snake)); err != nil || !slices.Equal(got, want) {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, bad := range []string{``, `[]`, `{}`, `{"rekorLogs":[{}]}`, `{"rekorLogs":[{"logOrigin":"a"}]}`, `{"rekorLogs":[{"logOrigin":"a","readUrl":"ftp://x"}]}`, `{"rekorLogs":[{"logOrigin":"a","readUrl":"https://x"}]}`, `{"rekorLogs":[{"logOrigin":"a","readUrl":"https://x","majorApiVersion":3}]}`} {
+		if got, err := ParseMonitorConfig([]byte(bad)); err == nil {
+			t.Errorf("%s: %v", bad, got)
+		}
+	}
+	services, err := ParseSigningConfig([]byte(`{"rekorTlogUrls":[{"url":"https://a.example/","majorApiVersion":2}]}`))
+	if err != nil || len(services) != 1 || generation(services, "a.example") != 2 || generation(services, "b.example") != 0 {
+		t.Errorf("%v, %v", services, err)
+	}
+	if _, err := ParseSigningConfig([]byte("x")); err == nil {
+		t.Error("accepted")
+	}
+}
+
+// FuzzParseRoot: whatever is served, parsing ends, and what it returns has keys.
+func FuzzParseRoot(f *testing.F) {
+	f.Add([]byte(`{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1","tlogs":[{"baseUrl":"https://x","publicKey":{"rawBytes":"AA=="}}],"ctlogs":[{}],"certificateAuthorities":[{}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		ParseMonitorConfig(data)
+		ParseSigningConfig(data)
+		root, err := ParseRoot(data)
+		if err != nil {
+			return
+		}
+		for _, l := range root.Logs {
+			if l.Key == nil || l.Origin == "" || l.ValidFrom.After(time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)) {
+				t.Errorf("%+v", l)
+			}
+		}
+	})
+}
