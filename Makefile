@@ -23,9 +23,10 @@ lint: vet
 race:
 	CGO_ENABLED=1 $(GO) test -race -short ./...
 
-# Against the real servers, which are built first: minutes on a cold cache.
+# Against the real servers, which are built first: many minutes on a cold cache.
+# Rekor v1 needs initdb, postgres, psql and redis-server.
 e2e:
-	cd e2e && CGO_ENABLED=0 $(GO) test -count=1 ./...
+	cd e2e && CGO_ENABLED=0 $(GO) test -count=1 -timeout 45m ./...
 
 # Ratios of one run; SIGWARDEN_BENCH_ENTRIES sets the size of the corpus.
 bench:

@@ -331,7 +331,8 @@ func healthAddress(t testing.TB, config string) string {
 		t.Fatal(err)
 	}
 	_, address, _ := strings.Cut(string(data), "listen: ")
-	return strings.TrimSpace(address)
+	address, _, _ = strings.Cut(address, "\n")
+	return address
 }
 
 // makeEvents returns 2,000 events in a random order: 10 expected, 6 unexpected

@@ -1,6 +1,6 @@
-// Package e2e runs sigwarden against real servers: Rekor v2, a mail server, and
-// receivers of Slack messages and signed webhooks. Everything listens on
-// loopback.
+// Package e2e runs sigwarden against real servers: Rekor v2, Rekor v1 on Trillian,
+// PostgreSQL and Redis, a mail server, and receivers of Slack messages and signed
+// webhooks. Everything listens on loopback.
 package e2e
 
 import (
@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 }
 
 // program builds a program and returns its path: "sigwarden", or the name of a
-// folder in tools with the name of the binary that its tool line makes.
+// folder in tools with the name of a binary that its tool lines make.
 func program(t testing.TB, name, binary string) string {
 	t.Helper()
 	built.Lock()
@@ -51,7 +51,7 @@ func program(t testing.TB, name, binary string) string {
 		built.dir, built.paths = dir, map[string]string{}
 	}
 	if p, ok := built.paths[name]; ok {
-		return p
+		return filepath.Join(p, binary)
 	}
 	out := filepath.Join(built.dir, name)
 	if err := os.MkdirAll(out, 0o755); err != nil {
@@ -67,8 +67,8 @@ func program(t testing.TB, name, binary string) string {
 	if text, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("building %s: %v\n%s", name, err, text)
 	}
-	built.paths[name] = filepath.Join(out, binary)
-	return built.paths[name]
+	built.paths[name] = out
+	return filepath.Join(out, binary)
 }
 
 // freePort returns a port on loopback that nobody listens on just now.
