@@ -50,7 +50,11 @@ func (s *setup) describeLogs() string {
 	if s.instance == nil {
 		return fmt.Sprintf("%d logs", n)
 	}
-	return fmt.Sprintf("every Rekor log of the trusted root of %s, %d more logs", s.roots.name, n-1)
+	all := "every Rekor log of the trusted root of " + s.roots.name
+	if n > 1 {
+		all += fmt.Sprintf(", %d more logs", n-1)
+	}
+	return all
 }
 
 // checkCoverage names the scan that a new watch needs, if there is a state.

@@ -27,6 +27,10 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"sigwarden": 
 // TestScripts runs the program as its users do, against real logs over HTTP
 // that the scripts command: see (*logs).command.
 func TestScripts(t *testing.T) {
+	bundles, err := realBundles(".")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"), RequireExplicitExec: true, RequireUniqueNames: true,
 		Setup: func(e *testscript.Env) error {
@@ -36,6 +40,7 @@ func TestScripts(t *testing.T) {
 			}
 			l := &logs{ca: ca, dir: e.WorkDir, logs: map[string]*locallog.Log{}, servers: map[string]*locallog.Server{}, urls: map[string]string{}}
 			e.Values["logs"] = l
+			e.Setenv("SIGSTORE", bundles)
 			e.Defer(l.close)
 			return os.WriteFile(filepath.Join(e.WorkDir, "ca.pem"), []byte(ca.ChainPEM()), 0o600)
 		},
@@ -140,6 +145,7 @@ func (l *logs) close() {
 //	new NAME             a log; NAME.pem is its key, NAME.yaml a configuration for it
 //	fill NAME N          N entries of others
 //	sign NAME WHAT       an event of ours: expected, unexpected or forged
+//	bundle NAME FILE     the entry in a Sigstore bundle
 //	fork NAME AT SIZE    from now on another history from AT on is served
 //	serve NAME SIZE      an older checkpoint is served
 //	swap NAME INDEX      another entry is served at INDEX
@@ -161,12 +167,19 @@ func (l *logs) command(ts *testscript.TestScript, args []string) error {
 	var numbers []uint64
 	for _, a := range args {
 		n, err := strconv.ParseUint(a, 10, 64)
-		if err != nil && verb != "sign" {
+		if err != nil && verb != "sign" && verb != "bundle" {
 			return err
 		}
 		numbers = append(numbers, n)
 	}
 	switch verb {
+	case "bundle":
+		leaves, err := leavesIn([]byte(ts.ReadFile(args[0])))
+		if err != nil {
+			return err
+		}
+		_, err = log.Append(leaves...)
+		return err
 	case "fill":
 		return l.fill(log, int(numbers[0]))
 	case "sign":

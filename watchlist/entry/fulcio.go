@@ -86,6 +86,14 @@ var (
 	errSubject     = fmt.Errorf("%w: bad subject alternative name", errCertificate)
 )
 
+// ParseCertificate reads a DER certificate that comes from elsewhere than an
+// entry, as one in an entry is read. The error says what of it could not be read.
+func ParseCertificate(der []byte) (Identity, error) {
+	var id Identity
+	err := id.parseCertificate(der)
+	return id, err
+}
+
 // parseCertificate walks a DER certificate and takes what an identity needs.
 // It checks less than crypto/x509 does, on purpose: a certificate that is odd
 // in a place that does not matter must not hide its subject. A certificate
