@@ -90,6 +90,10 @@ type Options struct {
 	Logger *slog.Logger
 	// CommitEvery bounds the entries of one transaction; default 65,536.
 	CommitEvery int
+	// LeapAfter is how many entries a scan with a deadline may be behind before it
+	// goes on at the head, and reads them behind it; default 1,000,000, of logs
+	// without tiles 20,000.
+	LeapAfter uint64
 }
 
 // Engine follows logs.

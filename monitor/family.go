@@ -84,7 +84,7 @@ func (e *Engine) refresh(ctx context.Context, f Family, start func(*runner), dra
 			e.opts.Logger.Warn("a log appeared; it is read from its first entry", "log", cfg.Name, "origin", cfg.Log.Origin())
 			for _, before := range logs[:i] {
 				if r := e.byID(before.ID); r != nil && cfg.Proofs != nil && before.Family == cfg.Family {
-					drained(r, r.pass(ctx, 0))
+					drained(r, r.pass(ctx, headOnly))
 				}
 			}
 		case cfg.Retired && cfg.Start != "first":

@@ -29,7 +29,8 @@ const (
 const maxGapsAPoll = 256
 
 // scanHead reads what lies between the scanned size and the head, after it has
-// tried the gaps again.
+// tried the gaps again, and then history: for the time given, if that is
+// positive; to the end, if it is zero; without history, if it is negative.
 func (r *runner) scanHead(ctx context.Context, scanFor time.Duration, out *Outcome) error {
 	t, err := r.newTurn(ctx, out)
 	if err != nil {
@@ -55,10 +56,23 @@ func (r *runner) scanHead(ctx context.Context, scanFor time.Duration, out *Outco
 	if t, err = t.commitAndGoOn(ctx); err != nil {
 		return err
 	}
-	s := r.newSpan(tree, t.old.Epoch)
+	deadline := time.Time{}
 	if scanFor > 0 {
-		s.deadline = r.opts.Now().Add(scanFor)
+		deadline = r.opts.Now().Add(scanFor)
+		if t.far() {
+			if t, err = t.leap(ctx, known.Head, tree); err != nil {
+				return err
+			}
+			if known, err = r.known(ctx, t.old); err != nil {
+				return err
+			}
+			if tree, err = known.Tree(r.served(ctx)); err != nil {
+				return fmt.Errorf("stored state of log %s: %w", r.cfg.Name, err)
+			}
+		}
 	}
+	s := r.newSpan(tree, t.old.Epoch)
+	s.deadline = deadline
 	if stuck := t.old.Stuck; stuck != nil && stuck.Scanned == t.old.Scanned && stuck.Polls >= strikes-1 && out.Err == nil {
 		// The log answers polls, and has not answered for what comes next over
 		// several of them: go past it.
@@ -80,7 +94,10 @@ func (r *runner) scanHead(ctx context.Context, scanFor time.Duration, out *Outco
 	if runErr != nil {
 		return runErr
 	}
-	return gapErr
+	if scanFor >= 0 && !out.Behind {
+		runErr = r.readHistory(ctx, known.Head, tree, deadline, out)
+	}
+	return errors.Join(runErr, gapErr)
 }
 
 // stuck counts the polls over which the scan did not come on although the log
@@ -359,15 +376,16 @@ func (t *turn) judgeGaps(left []Gap) {
 	}
 }
 
-// lagging judges whether the scan keeps up with the log.
+// lagging judges whether the scan keeps up with the log. History that is read
+// behind the head is no reason to alarm anybody, unless it only grows.
 func (t *turn) lagging() {
-	if t.next.HeadSize <= t.next.Scanned || t.next.Halted != "" {
+	if t.next.unread() == 0 || t.next.Halted != "" {
 		t.next.CatchUp = nil
 		t.settle(KindLagging, "The scan has caught up with the log.")
 		return
 	}
 	if t.next.CatchUp == nil {
-		t.next.CatchUp = &CatchUp{Since: t.now.UTC(), Scanned: t.next.Scanned, Head: t.next.HeadSize}
+		t.next.CatchUp = &CatchUp{Since: t.now.UTC(), Scanned: t.next.HeadSize - t.next.unread(), Head: t.next.HeadSize}
 		return
 	}
 	c := *t.next.CatchUp
@@ -376,7 +394,11 @@ func (t *turn) lagging() {
 		return
 	}
 	how := t.next.catchUp(t.now)
-	behind := t.next.HeadSize - t.next.Scanned
+	if t.next.HeadSize == t.next.Scanned && how.Seconds != nil {
+		t.settle(KindLagging, "The scan keeps up with what the log adds; older entries are read behind that.")
+		return
+	}
+	behind := t.next.unread()
 	summary := fmt.Sprintf("The scan of log %s has been behind for %s, now by %d entries: %s.", t.cfg.Name, elapsed.Round(time.Minute), behind, how)
 	details := map[string]any{"behind": behind, "entries_per_second": how.EntriesPerSecond, "growth_per_second": how.GrowthPerSecond, "since": c.Since}
 	if t.find(KindLagging) != nil {

@@ -75,6 +75,7 @@ func (r *runner) resume(ctx context.Context, incident string, rebaseline bool) e
 		t.batch.Reset = true
 		t.batch.Collect = map[string][]Evidence{incident: {{"head-before-rebaseline", []byte(t.old.Head)}, {"head-after-rebaseline", c.Raw()}}}
 		t.next.Frozen, t.next.CatchUp, t.next.Stuck, t.next.Streaks = "", nil, nil, nil
+		t.next.Backlog, t.next.StuckBehind = nil, nil
 		if err := t.rebase(ctx, c, c.Size()); err != nil {
 			return err
 		}
@@ -195,8 +196,9 @@ func (e *Engine) Uncovered(ctx context.Context, store CoverageStore) ([]Uncovere
 		if err != nil {
 			return nil, err
 		}
-		// Gaps are tried again by every poll; no scan can do more.
-		for _, gap := range without(Range{st.Start, st.Scanned}, merge(have, rangesOf(gaps))) {
+		// Gaps are tried again by every poll, and the backlog is read by the
+		// daemon: no scan can do more.
+		for _, gap := range without(Range{st.Start, st.Scanned}, merge(merge(have, rangesOf(gaps)), st.Backlog)) {
 			out = append(out, Uncovered{r.cfg.Name, gap})
 		}
 	}
@@ -288,7 +290,7 @@ func (r *runner) scanRange(ctx context.Context, store CoverageStore, opts ScanOp
 		}
 		var runErr error
 		if r.cfg.Proofs != nil {
-			runErr = r.readProven(ctx, known.Head, st.Epoch, part, take)
+			runErr = r.readProven(ctx, known.Head, st.Epoch, part, time.Time{}, 0, take)
 		} else {
 			_, runErr = s.run(ctx, part.From, part.To, take)
 		}
@@ -304,13 +306,14 @@ func (r *runner) scanRange(ctx context.Context, store CoverageStore, opts ScanOp
 }
 
 // recorder records what a scan beside the daemon found, without touching the
-// state of the log.
+// state of the log; with history, what was read of its backlog.
 type recorder struct {
 	*runner
 	head     checkpoint.Checkpoint
 	epoch    string
 	out      *Outcome
 	quiet    bool
+	history  bool
 	from, at uint64
 	gaps     []Gap
 	results  []result
@@ -370,10 +373,23 @@ func (c *recorder) flush(ctx context.Context) error {
 	}
 	slices.SortFunc(missing, func(a, b Range) int { return cmp.Compare(a.From, b.From) })
 	t.batch.Coverage, t.batch.WatchSet = without(Range{c.from, c.at}, missing), c.watchSet
-	recorded, err := c.opts.Store.Commit(ctx, c.cfg.ID, t.old, nil, t.batch)
+	var next *State
+	if c.history {
+		next = &t.next
+		var left []Range
+		for _, part := range t.old.Backlog {
+			left = append(left, without(part, []Range{{c.from, c.at}})...)
+		}
+		next.Backlog = left
+		for _, res := range c.results {
+			t.tally(res.tally)
+		}
+	}
+	recorded, err := c.opts.Store.Commit(ctx, c.cfg.ID, t.old, next, t.batch)
 	if err != nil {
 		return fmt.Errorf("storing what was found: %w", err)
 	}
+	c.progress.Add(1)
 	c.count(t.batch, recorded, c.out)
 	t.say()
 	if c.opts.Wake != nil && t.batch.delivers() {

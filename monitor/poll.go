@@ -117,8 +117,10 @@ func (b *Batch) delivers() bool {
 	return len(b.Open)+len(b.Update)+len(b.Resolve) > 0
 }
 
-// pass polls a log once and scans towards its head, for the time given (zero: to
-// the end).
+// headOnly, as the time for a scan, leaves history out.
+const headOnly = time.Duration(-1)
+
+// pass polls a log once and scans it, for as long as scanHead says.
 func (r *runner) pass(ctx context.Context, scanFor time.Duration) (out Outcome) {
 	r.busy.Lock()
 	defer r.busy.Unlock()
@@ -431,7 +433,9 @@ func (t *turn) advance(ctx context.Context, c checkpoint.Checkpoint, step checkp
 	if !t.cfg.ConsistencyOnly {
 		return nil
 	}
-	// Entries are not read: the scanned size follows the head on proofs alone.
+	// Entries are not read: the scanned size follows the head on proofs alone. A
+	// backlog of earlier days is nobody's task any more; the coverage says so.
+	t.next.Backlog, t.next.StuckBehind = nil, nil
 	if t.cfg.Proofs != nil {
 		frontier, err := t.frontierAt(ctx, c, c.Size())
 		if err != nil {
@@ -476,7 +480,7 @@ func (r *runner) close(ctx context.Context, out *Outcome) error {
 	if err := t.commit(ctx); err != nil {
 		return err
 	}
-	t.quiet.Store(t.next.Frozen != "" && t.next.Scanned == t.next.HeadSize && t.next.Halted == "" && out.Err == nil && !out.Missing)
+	t.quiet.Store(t.next.Frozen != "" && t.next.unread() == 0 && t.next.Halted == "" && out.Err == nil && !out.Missing)
 	return nil
 }
 

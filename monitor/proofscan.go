@@ -15,7 +15,7 @@ func (t *turn) scanProven(ctx context.Context, known checkpoint.Known, scanFor t
 	if err != nil {
 		return err
 	}
-	if len(gaps) == 0 && known.Scanned.Size() == known.Head.Size() {
+	if len(gaps) == 0 && t.old.unread() == 0 {
 		return nil // nothing is asked of the log
 	}
 	p, err := r.newProvenReader(ctx, known.Head, t.old.Epoch)
@@ -33,6 +33,15 @@ func (t *turn) scanProven(ctx context.Context, known checkpoint.Known, scanFor t
 	deadline := time.Time{}
 	if scanFor > 0 {
 		deadline = r.opts.Now().Add(scanFor)
+		if t.far() {
+			if t, err = t.leap(ctx, known.Head, nil); err != nil {
+				return err
+			}
+			if known, err = r.known(ctx, t.old); err != nil {
+				return err
+			}
+			p.frontier = known.Scanned
+		}
 	}
 	reached, runErr := p.run(ctx, known.Scanned.Size(), known.Head.Size(), deadline, func(res result) error {
 		t.tally(res.tally)
@@ -56,7 +65,10 @@ func (t *turn) scanProven(ctx context.Context, known checkpoint.Known, scanFor t
 	if runErr != nil {
 		return runErr
 	}
-	return gapErr
+	if scanFor >= 0 && !t.out.Behind {
+		runErr = r.readHistory(ctx, known.Head, nil, deadline, t.out)
+	}
+	return errors.Join(runErr, gapErr)
 }
 
 // again reads entries of a gap, each by its own inclusion proof.
@@ -87,14 +99,15 @@ func (p *provenReader) again(ctx context.Context, at, to uint64) result {
 }
 
 // readProven reads a range of the verified tree, beside the state of the log.
-func (r *runner) readProven(ctx context.Context, head checkpoint.Checkpoint, epoch string, part Range, take func(result) error) error {
+func (r *runner) readProven(ctx context.Context, head checkpoint.Checkpoint, epoch string, part Range, deadline time.Time, forgive int32, take func(result) error) error {
 	p, err := r.newProvenReader(ctx, head, epoch)
 	if err != nil {
 		return err
 	}
+	p.forgive.Store(forgive)
 	if p.frontier, err = r.frontierAt(ctx, head, part.From); err != nil {
 		return err
 	}
-	_, err = p.run(ctx, part.From, part.To, time.Time{}, take)
+	_, err = p.run(ctx, part.From, part.To, deadline, take)
 	return err
 }

@@ -28,14 +28,17 @@ type LogStatus struct {
 	Origin string `json:"origin"`
 	// State is ok, catching-up, unreachable, waiting, halted or retired; new
 	// before the first successful poll.
-	State       string       `json:"state"`
-	Verified    VerifiedHead `json:"verified"`
-	Scanned     uint64       `json:"scanned"`
-	Lag         uint64       `json:"lag"`
-	Coverage    []Range      `json:"coverage"`
-	Gaps        []Gap        `json:"gaps"`
-	KeyOnly     uint64       `json:"key_only_entries"`
-	Undecodable uint64       `json:"undecodable_entries"`
+	State    string       `json:"state"`
+	Verified VerifiedHead `json:"verified"`
+	Scanned  uint64       `json:"scanned"`
+	// Lag is how many entries of the verified tree are to be read yet; Backlog are
+	// those of them that are read behind the new ones.
+	Lag         uint64  `json:"lag"`
+	Backlog     []Range `json:"backlog"`
+	Coverage    []Range `json:"coverage"`
+	Gaps        []Gap   `json:"gaps"`
+	KeyOnly     uint64  `json:"key_only_entries"`
+	Undecodable uint64  `json:"undecodable_entries"`
 	// CatchUp is how a scan that is behind comes on; null while it is not.
 	CatchUp  *CatchUpStatus `json:"catch_up"`
 	LastPoll *time.Time     `json:"last_poll"`
@@ -59,17 +62,17 @@ type CatchUpStatus struct {
 // catchUp measures a scan that is behind; nil where it is not, or where nothing
 // can be said yet.
 func (st *State) catchUp(now time.Time) *CatchUpStatus {
-	if st.CatchUp == nil || st.HeadSize <= st.Scanned || now.Sub(st.CatchUp.Since) <= 0 {
+	if st.CatchUp == nil || st.unread() == 0 || now.Sub(st.CatchUp.Since) <= 0 {
 		return nil
 	}
 	elapsed := now.Sub(st.CatchUp.Since).Seconds()
 	c := &CatchUpStatus{
 		Since:            st.CatchUp.Since,
-		EntriesPerSecond: float64(st.Scanned-st.CatchUp.Scanned) / elapsed,
+		EntriesPerSecond: float64(st.HeadSize-st.unread()-st.CatchUp.Scanned) / elapsed,
 		GrowthPerSecond:  float64(st.HeadSize-st.CatchUp.Head) / elapsed,
 	}
 	if gain := c.EntriesPerSecond - c.GrowthPerSecond; gain > 0 {
-		seconds := float64(st.HeadSize-st.Scanned) / gain
+		seconds := float64(st.unread()) / gain
 		c.Seconds = &seconds
 	}
 	return c
@@ -130,7 +133,7 @@ func (e *Engine) Status(ctx context.Context, store StatusStore, channels []strin
 }
 
 func (r *runner) status(ctx context.Context, store StatusStore) (LogStatus, error) {
-	l := LogStatus{Name: r.cfg.Name, Type: r.cfg.Type, Origin: r.cfg.Log.Origin(), State: "new", Coverage: []Range{}, Gaps: []Gap{}}
+	l := LogStatus{Name: r.cfg.Name, Type: r.cfg.Type, Origin: r.cfg.Log.Origin(), State: "new", Backlog: []Range{}, Coverage: []Range{}, Gaps: []Gap{}}
 	st, err := store.State(ctx, r.cfg.ID)
 	if err != nil {
 		return l, err
@@ -158,7 +161,8 @@ func (r *runner) status(ctx context.Context, store StatusStore) (LogStatus, erro
 		text := err.Error()
 		l.Error = &text
 	}
-	l.Scanned, l.Lag = st.Scanned, st.HeadSize-st.Scanned
+	l.Scanned, l.Lag = st.Scanned, st.unread()
+	l.Backlog = append(l.Backlog, st.Backlog...)
 	l.CatchUp = st.catchUp(r.opts.Now())
 	l.KeyOnly, l.Undecodable, l.Entries, l.Incident, l.Signed = st.KeyOnly, st.Undecodable, st.Entries, st.Halted, st.Signed
 	have, err := r.covered(ctx, store)

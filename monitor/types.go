@@ -127,11 +127,16 @@ type State struct {
 	// Signed is the size of the validly signed checkpoint that the last poll saw,
 	// whether or not it was accepted.
 	Signed uint64 `json:"signed"`
-	// Scanned is the number of leaves read, from the log's first one on where
-	// Start is 0; Peaks and Link as in checkpoint.Known.
+	// Scanned is the number of leaves that were read or are in the backlog, from
+	// the log's first one on where Start is 0; Peaks and Link as in
+	// checkpoint.Known.
 	Scanned uint64               `json:"scanned"`
 	Peaks   []checkpoint.HexHash `json:"peaks"`
 	Link    []checkpoint.HexHash `json:"link"`
+	// Backlog are ranges before the scanned size that are still to be read, in
+	// order; StuckBehind is for it what Stuck is for the scan.
+	Backlog     []Range `json:"backlog,omitempty"`
+	StuckBehind *Stuck  `json:"stuck_behind,omitempty"`
 	// Halted is the id of the incident that halts the log.
 	Halted string `json:"halted,omitempty"`
 	// Epoch is set when the log was given a new baseline after it had
@@ -166,7 +171,8 @@ type Stuck struct {
 	Polls   int    `json:"polls"`
 }
 
-// CatchUp is where a scan stood when it was first seen to be behind.
+// CatchUp is where a scan stood when it was first seen to be behind: Scanned is
+// the size of the tree without what was to be read of it.
 type CatchUp struct {
 	Since   time.Time `json:"since"`
 	Scanned uint64    `json:"scanned"`

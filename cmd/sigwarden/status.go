@@ -58,6 +58,9 @@ func (a *app) printStatus(s monitor.Status) {
 		if l.CatchUp != nil {
 			fmt.Fprintf(a.stdout, "%s: behind by %d entries; %s\n", safe(l.Name), l.Lag, l.CatchUp)
 		}
+		if len(l.Backlog) > 0 {
+			fmt.Fprintf(a.stdout, "%s: new entries come first; of older ones %s are read behind them\n", safe(l.Name), ranges(l.Backlog))
+		}
 		if l.Error != nil {
 			fmt.Fprintf(a.stdout, "%s: last poll failed: %s\n", safe(l.Name), safe(*l.Error))
 		}

@@ -1,0 +1,226 @@
+package monitor_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sigwarden/sigwarden/monitor/store"
+)
+
+// follow runs the engine until something is so.
+func (r *rig) follow(what string, ok func() bool) {
+	r.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.engine.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	for stop := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(stop) {
+			r.t.Fatalf("%s: not so; %+v, coverage %s", what, r.state(), r.coverage())
+		}
+	}
+}
+
+func (r *rig) allRead(size uint64) func() bool {
+	return func() bool {
+		s := r.state()
+		return s.HeadSize == size && s.Scanned == size && len(s.Backlog) == 0 && r.coverage() == fmt.Sprintf("[0,%d)", size)
+	}
+}
+
+// TestNewEntriesComeFirst: all of a log is asked for, and it grows meanwhile.
+// What is new is read before the history that it had.
+func TestNewEntriesComeFirst(t *testing.T) {
+	r := newRig(t)
+	r.cfg.Schedule, r.cfg.Parallel, r.opts.LeapAfter = every(10*time.Millisecond), 1, 256
+	old := r.sign(r.log, unexpectedEvent())
+	r.fill(r.log, 20*256)
+	size := r.log.Size()
+	var mu sync.Mutex
+	var read []uint64
+	var fresh uint64
+	r.through(&source{leaves: func(from uint64) error {
+		mu.Lock()
+		defer mu.Unlock()
+		r.clock.move(time.Minute) // each bundle takes longer than the time between polls
+		read = append(read, from/256*256)
+		if len(read) == 2 {
+			fresh = r.sign(r.log, unexpectedEvent())
+		}
+		return nil
+	}})
+	r.follow("all is read", r.allRead(size+1))
+	if got := r.verdicts(); got != fmt.Sprintf("%d:unexpected %d:unexpected", old, fresh) {
+		t.Errorf("findings %s", got)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	at := -1
+	for i, from := range read {
+		if from == fresh/256*256 {
+			at = i
+			break
+		}
+	}
+	if at < 2 || at > 6 || len(read) < 20 {
+		t.Errorf("bundles were read in the order %v: the new one at place %d", read, at)
+	}
+	r.wantIncidents("")
+	r.audit()
+}
+
+// TestLeapFaults: no fault of the store on the way through a backlog loses an
+// entry or tells anybody twice.
+func TestLeapFaults(t *testing.T) {
+	for _, persisted := range []bool{false, true} {
+		for nth := 1; nth <= 9; nth++ {
+			r := newRig(t)
+			a := r.sign(r.log, unexpectedEvent())
+			r.fill(r.log, 1000)
+			b := r.sign(r.log, unexpectedEvent())
+			r.fill(r.log, 200)
+			faulty := &faultyStore{Store: r.store, nth: nth, persisted: persisted}
+			r.opts.Store, r.opts.CommitEvery, r.opts.LeapAfter = faulty, 256, 100
+			r.cfg.Schedule = every(5 * time.Millisecond)
+			r.restart()
+			r.follow("all is read", r.allRead(1202))
+			if got := r.verdicts(); got != fmt.Sprintf("%d:unexpected %d:unexpected", a, b) {
+				t.Errorf("fault at commit %d (persisted %v): %s", nth, persisted, got)
+			}
+			if s := r.state(); s.Entries < 1202 {
+				t.Errorf("fault at commit %d (persisted %v): %d entries counted", nth, persisted, s.Entries)
+			}
+			pending, err := r.store.Channels(context.Background(), []string{"chat", "mail"})
+			if err != nil || pending[0].Pending != 2 || pending[1].Pending != 2 {
+				t.Errorf("fault at commit %d (persisted %v): %+v deliveries, %v", nth, persisted, pending, err)
+			}
+			r.wantIncidents("")
+			r.audit()
+		}
+	}
+}
+
+// TestHistoryIsResumed: a process that ends amid the backlog is followed by one
+// that reads the rest, also with `run --once`; and the log can be forked then.
+func TestHistoryIsResumed(t *testing.T) {
+	r := newRig(t)
+	old := r.sign(r.log, unexpectedEvent())
+	r.fill(r.log, 2000)
+	r.cfg.Schedule, r.cfg.Parallel, r.opts.LeapAfter, r.opts.CommitEvery = every(5*time.Millisecond), 1, 100, 256
+	blocked := errors.New("500")
+	s := r.through(&source{leaves: func(from uint64) error {
+		if from >= 1024 {
+			return blocked
+		}
+		return nil
+	}})
+	r.follow("a part is read", func() bool { return r.coverage() == "[0,1024)" })
+	if st := r.state(); st.Scanned != 2001 || fmt.Sprint(st.Backlog) != "[{1024 2001}]" {
+		t.Fatalf("scanned %d, backlog %v", st.Scanned, st.Backlog)
+	}
+	status, err := r.engine.Status(context.Background(), r.store, nil)
+	if l := status.Logs[0]; err != nil || l.Lag != 977 || fmt.Sprint(l.Backlog) != "[{1024 2001}]" || l.State == "ok" {
+		t.Errorf("status %+v, %v", l, err)
+	}
+	if missing, err := r.engine.Uncovered(context.Background(), r.store); err != nil || len(missing) != 0 {
+		t.Errorf("history that is read by itself is told to be scanned: %v, %v", missing, err)
+	}
+	s.leaves = nil
+	r.restart()
+	r.mustPass()
+	if !r.allRead(2001)() || r.verdicts() != fmt.Sprintf("%d:unexpected", old) {
+		t.Errorf("coverage %s, findings %s", r.coverage(), r.verdicts())
+	}
+	r.audit()
+	fork, err := r.log.Fork(500)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.sign(fork, expectedEvent()) // the others are the same in both
+	r.fill(fork, 3000)
+	r.server.Show(fork, nil)
+	r.once()
+	r.wantIncidents("fork:integrity:open")
+}
+
+// TestHistoryGoesPastWhatIsWithheld: a bundle of the backlog that is never
+// served stops neither the rest of it nor new entries.
+func TestHistoryGoesPastWhatIsWithheld(t *testing.T) {
+	for _, failure := range []error{refused{}, errors.New("500")} {
+		r := newRig(t)
+		r.fill(r.log, 1000)
+		r.cfg.Schedule, r.cfg.Parallel, r.opts.LeapAfter, r.opts.CommitEvery = every(5*time.Millisecond), 1, 100, 256
+		s := r.through(&source{leaves: func(from uint64) error {
+			if from/256 == 1 {
+				return failure
+			}
+			return nil
+		}})
+		r.follow("the rest is read", func() bool { return r.coverage() == "[0,1000)-[256,512)entry-withheld" })
+		r.fill(r.log, 10)
+		r.follow("new entries are read", func() bool { return r.coverage() == "[0,1010)-[256,512)entry-withheld" })
+		s.leaves = nil
+		r.follow("the gap is filled", r.allRead(1010))
+		r.audit()
+	}
+}
+
+// TestHistoryThatOnlyGrows: a log that grows faster than it can be read is told
+// of, and one whose history takes long is not.
+func TestHistoryThatOnlyGrows(t *testing.T) {
+	for _, growth := range []int{0, 600} {
+		r := newRig(t)
+		r.fill(r.log, 5000)
+		r.cfg.Schedule, r.cfg.Parallel, r.opts.LeapAfter, r.opts.CommitEvery = every(5*time.Millisecond), 1, 200, 256
+		polls := 0
+		r.through(&source{
+			checkpoint: func() {
+				if polls++; polls > 1 {
+					r.fill(r.log, growth)
+				}
+				r.clock.move(time.Minute)
+			},
+			leaves: func(uint64) error { r.clock.move(time.Minute); return nil },
+		})
+		if growth == 0 {
+			r.follow("all is read", r.allRead(5000))
+			r.wantIncidents("")
+			continue
+		}
+		r.follow("the log is told to be too fast", func() bool { return strings.Contains(r.incidents(), "lagging:operational:open") })
+		list, err := r.store.Incidents(context.Background(), store.Filter{})
+		if err != nil || len(list) != 1 || !strings.Contains(list[0].Summary, "it will never catch up") {
+			t.Errorf("%+v, %v", list, err)
+		}
+	}
+}
+
+// TestRekorV1NewEntriesComeFirst is the same with proofs in place of tiles.
+func TestRekorV1NewEntriesComeFirst(t *testing.T) {
+	r := newRigV1(t)
+	r.v1.Append(r.entry(unexpectedEvent(), 1))
+	r.grow(999)
+	r.cfg.Schedule, r.opts.LeapAfter = every(5*time.Millisecond), 100
+	r.restart()
+	r.follow("all is read", func() bool {
+		s := r.state()
+		return s.HeadSize == 1000 && len(s.Backlog) == 0 && r.coverage() == "[0,1000)"
+	})
+	r.grow(300) // after an outage
+	r.v1.Append(r.entry(unexpectedEvent(), 2))
+	r.restart()
+	r.follow("all is read", func() bool { return r.coverage() == "[0,1301)" })
+	if got := r.verdicts(); got != "0:unexpected 1300:unexpected" {
+		t.Errorf("findings %s", got)
+	}
+	if s := r.state(); s.Entries != 1301 || len(s.Backlog) != 0 || s.Scanned != 1301 {
+		t.Errorf("%d entries, scanned %d, backlog %v", s.Entries, s.Scanned, s.Backlog)
+	}
+	r.wantIncidents("")
+	r.auditFindings()
+}
