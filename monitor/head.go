@@ -201,7 +201,7 @@ func (t *turn) entryMismatch(g Gap, res result, head checkpoint.Checkpoint) {
 	evidence = append(evidence, res.broken...)
 	promise := ""
 	if len(res.broken) > 0 {
-		promise = " The log has signed a promise that it holds these bytes there, and has broken it: what was kept proves that to anybody who has its key."
+		promise = " The log has signed a promise that it holds these bytes there, and has broken it: what was kept shows that to anybody who has its key."
 	}
 	if inc := t.find(KindEntryMismatch); inc != nil {
 		if t.batch.Collect == nil {

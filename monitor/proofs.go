@@ -24,6 +24,8 @@ import (
 const (
 	// provenBatch bounds the entries that one consistency proof proves.
 	provenBatch = 2000
+	// brokenPromisePrefix begins the names of evidence that is one.
+	brokenPromisePrefix = "broken-promise-"
 	// provenChunk is how many entries a request may ask for.
 	provenChunk = 10
 )
@@ -34,6 +36,8 @@ type provenReader struct {
 	head   checkpoint.Checkpoint
 	epoch  string
 	offset uint64
+	// before are the signed heads of the trees that offset counts: unproven.
+	before [][]byte
 	// frontier is that of what was handed on so far.
 	frontier checkpoint.Frontier
 	// forgive is how many chunks and proofs one pass goes on without although the
@@ -44,9 +48,9 @@ type provenReader struct {
 }
 
 func (r *runner) newProvenReader(ctx context.Context, head checkpoint.Checkpoint, epoch string) (*provenReader, error) {
-	offset, err := r.cfg.Proofs.Offset(ctx)
+	offset, before, err := r.cfg.Proofs.Offset(ctx)
 	r.moved(err)
-	return &provenReader{runner: r, head: head, epoch: epoch, offset: offset, related: map[TreeHead]error{}}, err
+	return &provenReader{runner: r, head: head, epoch: epoch, offset: offset, before: before, related: map[TreeHead]error{}}, err
 }
 
 // run reads [from, to), and gives take one proven batch after the other. It
@@ -288,17 +292,24 @@ func (p *provenReader) miss(res *result, e *ServedEntry, reason string) {
 }
 
 // brokenPromise returns evidence that the log has signed a promise for bytes
-// which its tree does not hold at their index: the promise, and the proof of
-// what is there (wire-formats 7, "broken promise"). Nil if it has signed none.
+// which its tree does not hold at their index. Nil if it has signed none, or if
+// the sizes of the trees before this one are not signed: without them, the index
+// that was promised may be another one.
 func (p *provenReader) brokenPromise(e *ServedEntry) *Evidence {
-	if p.cfg.Log.VerifyPromise(e.Leaf, e.Integrated, e.LogIndex, e.SET) != nil {
+	_, path, err := p.included(e)
+	if err != nil {
 		return nil
 	}
-	doc := marshal(map[string]any{
-		"promised": map[string]any{"body": e.Leaf, "integrated_time": e.Integrated, "log_index": e.LogIndex, "signed_entry_timestamp": e.SET},
-		"held":     map[string]any{"index": e.Index, "leaf_hash": e.Hash, "path": e.Path, "checkpoint": string(e.Note)},
-	})
-	return &Evidence{fmt.Sprintf("broken-promise-%d.json", e.Index), doc}
+	promise := checkpoint.Promise{Leaf: e.Leaf, Integrated: e.Integrated, LogIndex: e.LogIndex, SET: e.SET}
+	b, err := checkpoint.NewBrokenPromise(p.cfg.Log, promise, checkpoint.Hash(e.Hash), path, e.Index, e.Note, p.before)
+	if err != nil {
+		return nil
+	}
+	doc, err := b.Print()
+	if err != nil {
+		return nil
+	}
+	return &Evidence{fmt.Sprintf("%s%d.json", brokenPromisePrefix, e.Index), doc}
 }
 
 // authentic returns the leaf hash that an entry's inclusion proof proves, under a

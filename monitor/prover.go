@@ -27,7 +27,7 @@ func (p prover) Consistency(from, to uint64) ([][]byte, error) {
 
 // Path implements checkpoint.Prover.
 func (p prover) Path(index uint64) (checkpoint.Hash, [][]byte, []byte, error) {
-	offset, err := p.r.cfg.Proofs.Offset(p.ctx)
+	offset, _, err := p.r.cfg.Proofs.Offset(p.ctx)
 	if err != nil {
 		return checkpoint.Hash{}, nil, nil, err
 	}

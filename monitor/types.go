@@ -17,6 +17,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
@@ -64,8 +65,9 @@ type ProofLog interface {
 	Checkpoint(ctx context.Context) ([]byte, error)
 	// ConsistencyProof returns an RFC 6962 consistency proof, 0 < from <= to.
 	ConsistencyProof(ctx context.Context, from, to uint64) ([][]byte, error)
-	// Offset returns what is to be given to Entries; it is not proven.
-	Offset(ctx context.Context) (uint64, error)
+	// Offset returns what is to be given to Entries, which is not proven, and the
+	// signed heads of the trees before this one, whose sizes it should be the sum of.
+	Offset(ctx context.Context) (offset uint64, before [][]byte, err error)
 	// Entries returns the entries [from, to), at most ten, each in its place.
 	Entries(ctx context.Context, offset, from, to uint64) ([]ServedEntry, error)
 }
@@ -301,6 +303,18 @@ type Incident struct {
 	LogID      string            `json:"-"`
 	Evidence   []Evidence        `json:"-"` // raw bytes, kept for good
 	Deliveries []notify.Delivery `json:"-"`
+}
+
+// Transferable returns what was kept of an incident that convinces a third party
+// who has the log's key: a checkpoint.Divergence of a fork, else the document of
+// a checkpoint.BrokenPromise.
+func (i *Incident) Transferable() ([]byte, bool) {
+	for _, e := range i.Evidence {
+		if i.Kind == KindFork || i.Kind == KindEntryMismatch && strings.HasPrefix(e.Name, brokenPromisePrefix) {
+			return e.Data, true
+		}
+	}
+	return nil, false
 }
 
 // Evidence is raw bytes that belong to an incident.

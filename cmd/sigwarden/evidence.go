@@ -21,7 +21,7 @@ func (a *app) evidenceCommand() *cobra.Command {
 	var output, key string
 	var asJSON bool
 	export := &cobra.Command{
-		Use: "export ID -o FILE", Short: "Write a file that proves a finding or a fork to somebody else", Args: cobra.ExactArgs(1),
+		Use: "export ID -o FILE", Short: "Write a file that proves a finding, a fork or a broken promise to somebody else", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if output == "" {
 				return usage(errors.New("export wants -o FILE"))
@@ -111,14 +111,24 @@ func (a *app) export(ctx context.Context, st *store.Store, id string, w io.Write
 	if err != nil {
 		return err
 	}
-	if inc.Kind != monitor.KindFork || len(inc.Evidence) == 0 {
-		return fmt.Errorf("incident %s is of kind %s: evidence for others is made of findings and of forks; what was kept of this one is shown by `sigwarden incidents show %s`", id, inc.Kind, id)
+	kept, ok := inc.Transferable()
+	if !ok {
+		return fmt.Errorf("incident %s is of kind %s, and nothing was kept that convinces others: evidence for them is made of findings, of forks, and of promises that a log has broken; what was kept of this one is shown by `sigwarden incidents show %s`", id, inc.Kind, id)
 	}
-	d, err := checkpoint.ParseDivergence(inc.Evidence[0].Data)
+	inc.State, inc.Note, inc.Resolved = "", "", nil
+	statement := map[string]any{"incident": inc}
+	if inc.Kind == monitor.KindFork {
+		d, err := checkpoint.ParseDivergence(kept)
+		if err != nil {
+			return err
+		}
+		origin, _, _ := strings.Cut(d.Larger, "\n")
+		return evidence.WriteFork(w, origin, d, statement)
+	}
+	b, err := checkpoint.ParseBrokenPromise(kept)
 	if err != nil {
 		return err
 	}
-	origin, _, _ := strings.Cut(d.Larger, "\n")
-	inc.State, inc.Note, inc.Resolved = "", "", nil
-	return evidence.WriteFork(w, origin, d, map[string]any{"incident": inc})
+	origin, _, _ := strings.Cut(b.Checkpoint, "\n")
+	return evidence.WriteBrokenPromise(w, origin, b, statement)
 }

@@ -215,7 +215,7 @@ func (a *app) incidentsCommand() *cobra.Command {
 		if len(x.Evidence) > 0 {
 			fmt.Fprintf(a.stdout, "To see what was kept: %s\n", a.withConfig("sigwarden incidents show "+x.ID+" --kept NAME"))
 		}
-		if x.Kind == monitor.KindFork {
+		if _, ok := x.Transferable(); ok {
 			fmt.Fprintf(a.stdout, "Evidence for others: %s\n", a.withConfig(fmt.Sprintf("sigwarden evidence export %s -o %s.zip", x.ID, x.ID)))
 		}
 		return nil

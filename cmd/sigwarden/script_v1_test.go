@@ -21,6 +21,7 @@ import (
 //	host NAME       the server signs under another name
 //	rewrite AT N    the tree has another history of N entries from AT on
 //	omit INDEX      an entry is left out of answers
+//	deny INDEX      the entry there is denied: other bytes are served, and promised
 //	heal            all is well again
 func (l *logs) commandV1(args []string) error {
 	if len(args) == 0 {
@@ -60,6 +61,8 @@ func (l *logs) commandV1(args []string) error {
 		l.v1.Rewrite(numbers[0], other...)
 	case "omit":
 		l.v1.Set(locallog.FaultsV1{Omit: map[uint64]bool{numbers[0]: true}})
+	case "deny":
+		l.v1.Set(locallog.FaultsV1{Alter: map[uint64][]byte{numbers[0]: []byte(`{"apiVersion":"0.0.1","kind":"denied"}`)}, Promise: true})
 	case "heal":
 		l.v1.Set(locallog.FaultsV1{})
 	default:

@@ -20,7 +20,7 @@ import (
 // Source: rekor-monitor, README and pkg/identity, pkg/fulcio/extensions.
 func Import(data []byte) (text []byte, warnings []string, err error) {
 	var doc importDoc
-	if err := yaml.Unmarshal(lowerKeys(data), &doc); err != nil {
+	if err := unmarshal(lowerKeys(data), &doc); err != nil {
 		return nil, nil, fmt.Errorf("not a configuration of rekor-monitor: %s", yaml.FormatError(err, false, false))
 	}
 	im := &importer{}
@@ -40,6 +40,17 @@ func Import(data []byte) (text []byte, warnings []string, err error) {
 		}
 	}
 	return b.Bytes(), im.warnings, nil
+}
+
+// unmarshal decodes YAML that is not ours, whatever the library makes of it: it
+// fails in its own way on a tag before a list.
+func unmarshal(data []byte, into any) (err error) {
+	defer func() {
+		if recover() != nil {
+			err = errors.New("a value has a tag, or a form, that the YAML library cannot read; write it without")
+		}
+	}()
+	return yaml.Unmarshal(data, into)
 }
 
 // keyLine is a key at the beginning of a line. rekor-monitor's own names are in
@@ -85,12 +96,12 @@ type oneOrMany []string
 // UnmarshalYAML implements yaml.BytesUnmarshaler.
 func (o *oneOrMany) UnmarshalYAML(data []byte) error {
 	var list []string
-	if err := yaml.Unmarshal(data, &list); err == nil {
+	if err := unmarshal(data, &list); err == nil {
 		*o = list
 		return nil
 	}
 	var one string
-	if err := yaml.Unmarshal(data, &one); err != nil {
+	if err := unmarshal(data, &one); err != nil {
 		return err
 	}
 	*o = oneOrMany{one}
@@ -103,7 +114,7 @@ type objectID string
 // UnmarshalYAML implements yaml.BytesUnmarshaler.
 func (o *objectID) UnmarshalYAML(data []byte) error {
 	var numbers []int
-	if err := yaml.Unmarshal(data, &numbers); err == nil && len(numbers) > 0 {
+	if err := unmarshal(data, &numbers); err == nil && len(numbers) > 0 {
 		var parts []string
 		for _, n := range numbers {
 			parts = append(parts, strconv.Itoa(n))
@@ -112,7 +123,7 @@ func (o *objectID) UnmarshalYAML(data []byte) error {
 		return nil
 	}
 	var text string
-	if err := yaml.Unmarshal(data, &text); err != nil {
+	if err := unmarshal(data, &text); err != nil {
 		return err
 	}
 	*o = objectID(strings.TrimSpace(text))

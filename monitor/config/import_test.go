@@ -110,6 +110,7 @@ func TestImportRefuses(t *testing.T) {
 // FuzzImport: what comes out is a watchlist that can be read.
 func FuzzImport(f *testing.F) {
 	f.Add([]byte(foreign))
+	f.Add([]byte("monitoredValues:\n  subjects:\n   !- s")) // the library panics
 	dir := folder(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		text, _, err := Import(data)

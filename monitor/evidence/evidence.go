@@ -25,6 +25,8 @@ const Format = "sigwarden-evidence/v1"
 const (
 	ClaimInclusion = "inclusion" // a log contains an entry
 	ClaimFork      = "fork"      // a log contradicts itself
+	// ClaimBrokenPromise: a Rekor v1 log does not hold what it promised to.
+	ClaimBrokenPromise = "broken-promise"
 )
 
 // Names of the files in an archive.
@@ -39,11 +41,14 @@ const (
 	fileDivergence = "divergence.json"
 	fileSmaller    = "smaller-checkpoint"
 	fileLarger     = "larger-checkpoint"
+	filePromise    = "promise"
+	fileSET        = "promise.sig"
+	fileBroken     = "broken-promise.json"
 	fileReadme     = "README.txt"
 )
 
 // order is that of the files in an archive.
-var order = []string{fileClaim, fileLeaf, fileProof, fileCheckpoint, fileAuthority, fileTrustRoot, fileProvenance, fileDivergence, fileSmaller, fileLarger, fileReadme}
+var order = []string{fileClaim, fileLeaf, fileProof, fileCheckpoint, fileAuthority, fileTrustRoot, fileProvenance, fileDivergence, fileSmaller, fileLarger, fileBroken, filePromise, fileSET, fileReadme}
 
 // Claim is evidence.json.
 type Claim struct {
@@ -140,7 +145,7 @@ func WriteInclusion(w io.Writer, in Inclusion) error {
 	files := []member{
 		{fileClaim, doc},
 		{fileLeaf, in.Leaf},
-		{fileProof, tlogProof(in)},
+		{fileProof, tlogProof(in.Index, in.Proof, in.Note)},
 		{fileCheckpoint, []byte(in.Note)},
 	}
 	for _, m := range []member{{fileAuthority, in.Authorities}, {fileTrustRoot, in.TrustRoot}, {fileProvenance, in.Provenance}} {
@@ -152,13 +157,13 @@ func WriteInclusion(w io.Writer, in Inclusion) error {
 }
 
 // tlogProof prints a c2sp.org/tlog-proof@v1.
-func tlogProof(in Inclusion) []byte {
+func tlogProof(index uint64, path []checkpoint.Hash, note string) []byte {
 	var b strings.Builder
-	fmt.Fprintf(&b, "c2sp.org/tlog-proof@v1\nindex %d\n", in.Index)
-	for _, h := range in.Proof {
+	fmt.Fprintf(&b, "c2sp.org/tlog-proof@v1\nindex %d\n", index)
+	for _, h := range path {
 		b.WriteString(base64.StdEncoding.EncodeToString(h[:]) + "\n")
 	}
-	b.WriteString("\n" + in.Note)
+	b.WriteString("\n" + note)
 	return []byte(b.String())
 }
 
@@ -179,6 +184,40 @@ func WriteFork(w io.Writer, origin string, d checkpoint.Divergence, statement an
 		{fileLarger, []byte(d.Larger)},
 		{fileReadme, []byte(forkReadme)},
 	})
+}
+
+// WriteBrokenPromise writes evidence that a log holds another entry than the one
+// that it promised to.
+func WriteBrokenPromise(w io.Writer, origin string, b checkpoint.BrokenPromise, statement any) error {
+	doc, err := newClaim(Claim{Format: Format, Claim: ClaimBrokenPromise, Origin: origin, Statement: statement})
+	if err != nil {
+		return err
+	}
+	files, err := promiseFiles(b)
+	if err != nil {
+		return err
+	}
+	return writeArchive(w, slices.Concat([]member{{fileClaim, doc}}, files, []member{{fileReadme, []byte(promiseReadme)}}))
+}
+
+// promiseFiles are the evidence of a broken promise, and its parts for whoever
+// checks them without this program.
+func promiseFiles(b checkpoint.BrokenPromise) ([]member, error) {
+	doc, err := b.Print()
+	if err != nil {
+		return nil, err
+	}
+	path := make([]checkpoint.Hash, len(b.Held.Path))
+	for i, h := range b.Held.Path {
+		path[i] = checkpoint.Hash(h)
+	}
+	return []member{
+		{fileProof, tlogProof(b.Index, path, b.Checkpoint)},
+		{fileCheckpoint, []byte(b.Checkpoint)},
+		{fileBroken, doc},
+		{filePromise, b.Promised.Text()},
+		{fileSET, b.Promised.SET},
+	}, nil
 }
 
 func printDivergence(d checkpoint.Divergence) ([]byte, error) {

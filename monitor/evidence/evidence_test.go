@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
 	"github.com/sigwarden/sigwarden/monitor/evidence"
+	"github.com/sigwarden/sigwarden/monitor/rekor"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog/testca"
 	"github.com/sigwarden/sigwarden/watchlist/entry"
@@ -102,6 +105,103 @@ func made(t *testing.T) (inclusion, fork []byte, l *locallog.Log) {
 		t.Fatal(err)
 	}
 	return b.Bytes(), f.Bytes(), l
+}
+
+// broken returns evidence of a broken promise, and the server that it is about.
+func broken(t testing.TB) ([]byte, *locallog.V1) {
+	t.Helper()
+	v, err := locallog.NewV1("rekor.example", 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 5 {
+		v.Append(fmt.Appendf(nil, "old %d", i))
+	}
+	v.Rotate(8)
+	for i := range 20 {
+		v.Append(fmt.Appendf(nil, "entry %d", i))
+	}
+	v.Set(locallog.FaultsV1{Alter: map[uint64][]byte{11: []byte("promised")}, Promise: true})
+	ts := httptest.NewServer(v)
+	defer ts.Close()
+	client, err := rekor.NewV1(rekor.Options{URL: ts.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree := client.Tree("8")
+	offset, before, err := tree.Offset(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := tree.Entries(t.Context(), offset, 11, 12)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := list[0]
+	l, err := checkpoint.ForOrigin("rekor.example - 8", v.PublicKeyPEM())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var path []checkpoint.Hash
+	for _, h := range e.Path {
+		path = append(path, checkpoint.Hash(h))
+	}
+	b, err := checkpoint.NewBrokenPromise(l, checkpoint.Promise{Leaf: e.Leaf, Integrated: e.Integrated, LogIndex: e.LogIndex, SET: e.SET}, checkpoint.Hash(e.Hash), path, 11, e.Note, before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := evidence.WriteBrokenPromise(&out, "rekor.example - 8", b, map[string]string{"incident": "i-1"}); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes(), v
+}
+
+// TestBrokenPromise: evidence of it verifies with the log's key and no other,
+// and none of its parts can be left out, altered or taken from elsewhere.
+func TestBrokenPromise(t *testing.T) {
+	data, v := broken(t)
+	res, err := evidence.Verify(data, v.PublicKeyPEM())
+	if err != nil || res.Claim != evidence.ClaimBrokenPromise || len(res.Proven) != 2 || len(res.Statements) != 2 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	other, foreign := broken(t)
+	if _, err := evidence.Verify(data, foreign.PublicKeyPEM()); err == nil {
+		t.Error("verifies with another key")
+	}
+	for i := range data {
+		bad := bytes.Clone(data)
+		bad[i] ^= 1
+		if _, err := evidence.Verify(bad, v.PublicKeyPEM()); err == nil {
+			t.Fatalf("byte %d of %d altered: accepted", i, len(data))
+		}
+	}
+	names := []string{"evidence.json", "entry.tlog-proof", "checkpoint", "broken-promise.json", "promise", "promise.sig", "README.txt"}
+	if !bytes.Equal(evidence.Pack(contents(t, data), names...), data) {
+		t.Fatal("the test packs in another form, so that it would show nothing")
+	}
+	for i, name := range names {
+		rest := slices.Delete(slices.Clone(names), i, i+1)
+		if _, err := evidence.Verify(evidence.Pack(contents(t, data), rest...), v.PublicKeyPEM()); err == nil {
+			t.Errorf("without %s: accepted", name)
+		}
+		files := contents(t, data)
+		files[name] = append(files[name], '\n')
+		if _, err := evidence.Verify(evidence.Pack(files, names...), v.PublicKeyPEM()); err == nil {
+			t.Errorf("%s altered: accepted", name)
+		}
+		files[name] = contents(t, other)[name]
+		if _, err := evidence.Verify(evidence.Pack(files, names...), v.PublicKeyPEM()); err == nil && name != "README.txt" && name != "evidence.json" {
+			t.Errorf("%s of another log: accepted", name)
+		}
+	}
+	for old, altered := range map[string]string{"- 8": "- 7", "rekor.example - 8": "rekor.example", `"statement"`: `"entry": {"index": 1, "leaf_hash": "", "size": 1, "root": ""}, "statement"`} {
+		files := contents(t, data)
+		files["evidence.json"] = []byte(strings.Replace(string(files["evidence.json"]), old, altered, 1))
+		if _, err := evidence.Verify(evidence.Pack(files, names...), v.PublicKeyPEM()); err == nil {
+			t.Errorf("%s: accepted", altered)
+		}
+	}
 }
 
 func TestEvidenceVerifies(t *testing.T) {
@@ -259,6 +359,8 @@ func TestStrictArchives(t *testing.T) {
 
 func FuzzVerify(f *testing.F) {
 	f.Add([]byte("PK"))
+	data, _ := broken(f)
+	f.Add(data)
 	l, _ := locallog.New("log.example")
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if _, err := evidence.Verify(data, l.PublicKeyPEM()); err == nil {

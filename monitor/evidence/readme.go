@@ -90,3 +90,56 @@ How to check it
      node        The node ("level", "index") lies in both trees. "in_smaller"
                  and "in_larger" prove it in each, with different hashes.
 `
+
+const promiseReadme = `SIGWARDEN EVIDENCE: A LOG HAS BROKEN A PROMISE
+
+What is in this archive
+  evidence.json        what is claimed (format sigwarden-evidence/v1)
+  entry.tlog-proof     index, audit path and signed checkpoint (C2SP tlog-proof)
+                       of the leaf that the log holds
+  checkpoint           the signed checkpoint by itself
+  broken-promise.json  all of it: "promised" is the entry and the log's signed
+                       entry timestamp, "held" the hash of the leaf that the log
+                       holds at "index" of the tree of "checkpoint", "before" the
+                       signed heads of the trees that came before that one
+  promise              what the log signed when it took the entry in
+  promise.sig          its signature
+
+What is proven, to anybody who has the log's public key
+  The log promised to hold one entry at an index, and signed a tree that holds
+  another one at an index.
+
+What is only a statement of whoever made this file
+  That both indexes name one place. Promises count over all trees of a server:
+  the index in the promise is the one in the tree and the sizes of the trees
+  before it. No signature says which trees these are, nor that those heads are
+  their last; the server lists them under /api/v1/log, and those who followed
+  the log know them. Without "before", the tree is said to be the first.
+  Everything below "statement" in evidence.json: when and where it was served.
+
+How to check it
+  With sigwarden:  sigwarden evidence verify FILE --log-key KEY
+  Without:
+  1. The promise, for an ECDSA key (log.pem):
+       openssl dgst -sha256 -verify log.pem -signature promise.sig promise
+     "logID" in it is the SHA-256 of the key:
+       openssl pkey -pubin -in log.pem -outform der | sha256sum
+     and "body" the entry in base64, which
+       sed 's/.*"body":"\([^"]*\)".*/\1/' promise | base64 -d > leaf
+     takes out.
+  2. The checkpoint. Its last line begins with an em dash, the key's name, and
+     base64: 4 bytes of key id, then the signature. What is signed is the text up
+     to and with the newline before the blank line. With one signature line:
+       sed '/^$/,$d' checkpoint > text
+       tail -n 1 checkpoint | cut -d ' ' -f 3 | base64 -d | tail -c +5 > sig
+       openssl dgst -sha256 -verify log.pem -signature sig text
+     The heads in "before" are checked in the same way.
+  3. What the log holds: fold "hash" of "held" with the hashes of
+     entry.tlog-proof to the root, which is the third line of the checkpoint in
+     base64. The hash of two nodes is the SHA-256 of a byte 1, the left and the
+     right one; RFC 9162, section 2.1.3.2, says which is left.
+  4. What was promised has another hash, the SHA-256 of a zero byte and the leaf:
+       { printf '\0'; cat leaf; } | sha256sum
+  5. The sum of "index" and of the sizes (second lines) in "before" is the
+     "logIndex" of the promise.
+`

@@ -56,6 +56,8 @@ func Verify(data []byte, key string) (Result, error) {
 		return verifyInclusion(res, l, claim, files)
 	case ClaimFork:
 		return verifyFork(res, l, claim, files)
+	case ClaimBrokenPromise:
+		return verifyPromise(res, l, claim, files)
 	}
 	return res, fmt.Errorf("%s: claim %.60q is not one that this program checks", fileClaim, claim.Claim)
 }
@@ -220,6 +222,44 @@ func verifyFork(res Result, l *checkpoint.Log, claim Claim, files map[string][]b
 	res.Proven = append(res.Proven, fmt.Sprintf("the key given signed both checkpoints of log %s", l.Origin()),
 		fmt.Sprintf("both cannot be true (shape of the evidence: %s)", d.Shape))
 	res.Statements = append(res.Statements, "when and where the checkpoints were served")
+	return res, nil
+}
+
+func verifyPromise(res Result, l *checkpoint.Log, claim Claim, files map[string][]byte) (Result, error) {
+	if err := only(files, nil, fileClaim, fileProof, fileCheckpoint, fileBroken, filePromise, fileSET, fileReadme); err != nil {
+		return res, err
+	}
+	if string(files[fileReadme]) != promiseReadme {
+		return res, fmt.Errorf("%s is not the one that belongs to this format", fileReadme)
+	}
+	if claim.Entry != nil {
+		return res, fmt.Errorf("%s names an entry, which a broken promise has no use for", fileClaim)
+	}
+	b, err := checkpoint.ParseBrokenPromise(files[fileBroken])
+	if err != nil {
+		return res, fmt.Errorf("%s: %w", fileBroken, err)
+	}
+	parts, err := promiseFiles(b)
+	if err != nil {
+		return res, fmt.Errorf("%s: %w", fileBroken, err)
+	}
+	for _, m := range parts {
+		if !bytes.Equal(files[m.name], m.data) {
+			return res, fmt.Errorf("%s is not the one in %s", m.name, fileBroken)
+		}
+	}
+	if err := b.Verify(l); err != nil {
+		return res, fmt.Errorf("%s: %w", fileBroken, err)
+	}
+	promised := checkpoint.LeafHash(b.Promised.Leaf)
+	res.Proven = append(res.Proven,
+		fmt.Sprintf("the key given signed the promise to hold the leaf with hash %x at index %d over all trees", promised[:], b.Promised.LogIndex),
+		fmt.Sprintf("the key given signed a tree of log %s that holds another leaf, with hash %x, at index %d", l.Origin(), b.Held.Hash[:], b.Index))
+	order := "that this tree is the first of its server, so that its indexes are those of promises"
+	if len(b.Before) > 0 {
+		order = fmt.Sprintf("that the trees whose signed heads are in %s (%d of them) are all that come before this one, and had ended with %d entries in all", fileBroken, len(b.Before), b.Promised.LogIndex-b.Index)
+	}
+	res.Statements = append(res.Statements, order+" (no signature says so; the server lists its trees under /api/v1/log)", "when and where both were served")
 	return res, nil
 }
 

@@ -107,21 +107,18 @@ type ServedEntry = struct {
 	SET             []byte // signed entry timestamp
 }
 
-// find returns the tree, and the number of entries in the trees before it.
-func (t *V1Tree) find(ctx context.Context) (tree Tree, before uint64, err error) {
+// find returns the tree, and those before it.
+func (t *V1Tree) find(ctx context.Context) (tree Tree, before []Tree, err error) {
 	trees, err := t.server.Trees(ctx)
 	if err != nil {
-		return Tree{}, 0, err
+		return Tree{}, nil, err
 	}
-	for _, tree := range trees {
+	for i, tree := range trees {
 		if tree.ID == t.id {
-			return tree, before, nil
-		}
-		if before += tree.Size; before > math.MaxInt64 {
-			break
+			return tree, trees[:i], nil
 		}
 	}
-	return Tree{}, 0, &StatusError{http.StatusNotFound, http.MethodGet, "api/v1/log", "tree " + t.id + " is not among those of the server"}
+	return Tree{}, nil, &StatusError{http.StatusNotFound, http.MethodGet, "api/v1/log", "tree " + t.id + " is not among those of the server"}
 }
 
 // Checkpoint returns the newest signed note of the tree.
@@ -171,11 +168,17 @@ func hexHashes(list []string) ([][]byte, error) {
 }
 
 // Offset returns how many entries the trees before this one hold, which is
-// added to its indexes in requests. It is not signed: entries that were fetched
-// with a wrong one do not fit the tree.
-func (t *V1Tree) Offset(ctx context.Context) (uint64, error) {
-	_, before, err := t.find(ctx)
-	return before, err
+// added to its indexes in requests, and their signed heads. It is not signed:
+// entries that were fetched with a wrong one do not fit the tree.
+func (t *V1Tree) Offset(ctx context.Context) (offset uint64, before [][]byte, err error) {
+	_, trees, err := t.find(ctx)
+	for _, tree := range trees {
+		if offset += tree.Size; offset > math.MaxInt64 {
+			return 0, nil, &MalformedError{"api/v1/log", "the trees hold more entries than can be counted"}
+		}
+		before = append(before, tree.Note)
+	}
+	return offset, before, err
 }
 
 // entryJSON is what the server says of an entry.

@@ -69,8 +69,8 @@ func TestReadsTrees(t *testing.T) {
 		if err != nil || !strings.HasPrefix(string(note), fmt.Sprintf("rekor.example - %s\n%d\n", tree.ID, tree.Size)) {
 			t.Fatalf("%s, %v", note, err)
 		}
-		offset, err := source.Offset(ctx)
-		if err != nil || offset != uint64(i*37) {
+		offset, before, err := source.Offset(ctx)
+		if err != nil || offset != uint64(i*37) || len(before) != i || i > 0 && !bytes.Equal(before[0], trees[0].Note) {
 			t.Fatalf("offset %d, %v", offset, err)
 		}
 		for at := uint64(0); at < tree.Size; at += 10 {
