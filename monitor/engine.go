@@ -352,9 +352,6 @@ func (r *runner) watchProgress(cancel context.CancelCauseFunc, idle time.Duratio
 	return func() { close(done); wg.Wait() }
 }
 
-// Follows reports whether a log is among those that are followed.
-func (e *Engine) Follows(logID string) bool { return e.byID(logID) != nil }
-
 // Ready reports whether a first pass over every log was tried.
 func (e *Engine) Ready() bool {
 	e.mu.Lock()

@@ -73,6 +73,12 @@ func (e *Engine) listFamilies(ctx context.Context, idle time.Duration) []Outcome
 // wanted, at their end.
 func (e *Engine) refresh(ctx context.Context, f Family, start func(*runner), drained func(*runner, Outcome)) error {
 	logs, err := f.List(ctx)
+	if !errors.Is(ctx.Err(), context.Canceled) { // else the program stops, and it says nothing
+		// The time to ask may be over: that must not keep it from being told.
+		last, cancel := grace(ctx, lastWrite)
+		err = errors.Join(err, e.judgeGroup(last, f, err))
+		cancel()
+	}
 	for i, cfg := range logs {
 		if r := e.byID(cfg.ID); r != nil {
 			err = errors.Join(err, r.update(cfg))

@@ -88,6 +88,8 @@ type Store interface {
 	// RecordPoll notes how a poll went, and returns the run of failures that it
 	// ends, if it failed.
 	RecordPoll(ctx context.Context, logID string, at time.Time, err error) (Failures, error)
+	// Record opens and resolves incidents that belong to no log.
+	Record(ctx context.Context, open []Incident, resolve []Resolution) error
 	Archive
 }
 

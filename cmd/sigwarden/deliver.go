@@ -138,10 +138,10 @@ func (s *setup) finish(ctx context.Context, st *store.Store, log *slog.Logger, c
 		return err
 	}
 	for _, inc := range open {
-		if s.current.Follows(inc.LogID) {
+		if s.current.Follows(inc) {
 			code = exitIntegrity
 		} else {
-			log.Warn("an integrity incident of a log that is no longer configured is open", "log", inc.Log, "show", "sigwarden incidents show "+inc.ID)
+			log.Warn("an integrity incident of something that is no longer configured is open", "log", inc.Log, "show", "sigwarden incidents show "+inc.ID)
 		}
 	}
 	if code == exitOK {

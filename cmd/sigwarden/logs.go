@@ -310,7 +310,7 @@ func (s *setup) members(ctx context.Context, st *store.Store) ([]monitor.LogConf
 			if err != nil {
 				return nil, err
 			}
-			return v.list(ctx, states)
+			return v.listOrRemembered(ctx, states)
 		})
 	}
 	if len(s.late) == 0 && s.instance == nil {
@@ -366,7 +366,7 @@ func (s *setup) listLate(ctx context.Context, st *store.Store, l config.Log) ([]
 	if m.log != nil {
 		return []monitor.LogConfig{*m.log}, nil
 	}
-	return m.server.list(ctx, states)
+	return m.server.listOrRemembered(ctx, states)
 }
 
 // makeLate makes what follows a log that needs the trusted root. One whose key

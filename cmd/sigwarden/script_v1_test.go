@@ -22,6 +22,7 @@ import (
 //	rewrite AT N    the tree has another history of N entries from AT on
 //	omit INDEX      an entry is left out of answers
 //	deny INDEX      the entry there is denied: other bytes are served, and promised
+//	stranger        the tree's head is signed with a key that nobody knows
 //	heal            all is well again
 func (l *logs) commandV1(args []string) error {
 	if len(args) == 0 {
@@ -63,6 +64,8 @@ func (l *logs) commandV1(args []string) error {
 		l.v1.Set(locallog.FaultsV1{Omit: map[uint64]bool{numbers[0]: true}})
 	case "deny":
 		l.v1.Set(locallog.FaultsV1{Alter: map[uint64][]byte{numbers[0]: []byte(`{"apiVersion":"0.0.1","kind":"denied"}`)}, Promise: true})
+	case "stranger":
+		l.v1.Set(locallog.FaultsV1{Stranger: true})
 	case "heal":
 		l.v1.Set(locallog.FaultsV1{})
 	default:

@@ -98,6 +98,26 @@ func (v *server) list(ctx context.Context, states map[string]monitor.State) ([]m
 	return out, errors.Join(bad...)
 }
 
+// listOrRemembered is list, and of a server that does not answer now, or that is
+// gone for good, the trees that are known: each of them says itself that it is
+// not served.
+func (v *server) listOrRemembered(ctx context.Context, states map[string]monitor.State) ([]monitor.LogConfig, error) {
+	logs, err := v.list(ctx, states)
+	if err == nil {
+		return logs, nil
+	}
+	known, knownErr := v.remembered(states)
+	if len(logs) == 0 && len(known) > 0 && !errors.Is(err, checkpoint.ErrSignature) && !errors.Is(err, checkpoint.ErrOrigin) {
+		return known, knownErr
+	}
+	for _, k := range known {
+		if !slices.ContainsFunc(logs, func(l monitor.LogConfig) bool { return l.ID == k.ID }) {
+			logs = append(logs, k)
+		}
+	}
+	return logs, errors.Join(err, knownErr)
+}
+
 // known returns the states of the server's trees.
 func (v *server) known(states map[string]monitor.State) []monitor.State {
 	var out []monitor.State

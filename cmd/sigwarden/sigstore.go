@@ -188,23 +188,12 @@ func (g *instance) follow(ctx context.Context, s shard, root *inForce, states ma
 	if m.server == nil {
 		return []monitor.LogConfig{*m.log}, nil
 	}
-	logs, err := m.server.list(ctx, states)
+	logs, err := m.server.listOrRemembered(ctx, states)
 	if s.isNew {
 		for i := range logs {
 			// A server that the first root did not name is read from its beginning.
 			logs[i].New = true
 		}
-	}
-	if err != nil {
-		// A server that does not answer now, or one that is gone for good, has trees
-		// that are followed all the same.
-		known, knownErr := m.server.remembered(states)
-		for _, k := range known {
-			if !slices.ContainsFunc(logs, func(l monitor.LogConfig) bool { return l.ID == k.ID }) {
-				logs = append(logs, k)
-			}
-		}
-		err = errors.Join(err, knownErr)
 	}
 	return logs, err
 }

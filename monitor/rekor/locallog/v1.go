@@ -25,6 +25,9 @@ import (
 type V1 struct {
 	key  *ecdsa.PrivateKey
 	spki []byte
+	// stranger is the key of FaultsV1.Stranger.
+	stranger     *ecdsa.PrivateKey
+	strangerSPKI []byte
 
 	mu       sync.Mutex
 	host     string
@@ -52,6 +55,8 @@ type FaultsV1 struct {
 	Size *uint64
 	// NoProofs answers 400 for every consistency proof.
 	NoProofs bool
+	// Stranger signs the head of the growing tree with a key that is told to nobody.
+	Stranger bool
 	// Latency is how long every answer takes, PerSecond the requests that are
 	// answered in a second; the others get 429.
 	Latency   time.Duration
@@ -68,15 +73,23 @@ type v1Tree struct {
 
 // NewV1 returns a server with one empty tree and a fresh key.
 func NewV1(host string, tree uint64) (*V1, error) {
+	v := &V1{host: host, trees: []*v1Tree{{id: tree}}, requests: map[int]int{}}
+	var err error
+	if v.key, v.spki, err = newKey(); err != nil {
+		return nil, err
+	}
+	v.stranger, v.strangerSPKI, err = newKey()
+	return v, err
+
+}
+
+func newKey() (*ecdsa.PrivateKey, []byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	spki, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
-	if err != nil {
-		return nil, err
-	}
-	return &V1{key: key, spki: spki, host: host, trees: []*v1Tree{{id: tree}}, requests: map[int]int{}}, nil
+	return key, spki, err
 }
 
 // PublicKeyPEM returns the server's key.
@@ -281,9 +294,9 @@ func (v *V1) size(t *v1Tree) uint64 {
 	return uint64(len(t.entries))
 }
 
-func (v *V1) sign(data []byte) []byte {
+func sign(key *ecdsa.PrivateKey, data []byte) []byte {
 	digest := sha256.Sum256(data)
-	sig, err := ecdsa.SignASN1(rand.Reader, v.key, digest[:])
+	sig, err := ecdsa.SignASN1(rand.Reader, key, digest[:])
 	if err != nil {
 		return nil
 	}
@@ -294,8 +307,12 @@ func (v *V1) note(t *v1Tree) string {
 	size := v.size(t)
 	root := t.root(0, size)
 	text := fmt.Sprintf("%s - %d\n%d\n%s\n", v.host, t.id, size, base64.StdEncoding.EncodeToString(root[:]))
-	id := sha256.Sum256(v.spki)
-	return text + "\n\u2014 " + v.host + " " + base64.StdEncoding.EncodeToString(append(id[:4:4], v.sign([]byte(text))...)) + "\n"
+	key, spki := v.key, v.spki
+	if v.faults.Stranger && t == v.trees[len(v.trees)-1] {
+		key, spki = v.stranger, v.strangerSPKI
+	}
+	id := sha256.Sum256(spki)
+	return text + "\n\u2014 " + v.host + " " + base64.StdEncoding.EncodeToString(append(id[:4:4], sign(key, []byte(text))...)) + "\n"
 }
 
 func (v *V1) info() any {
@@ -382,7 +399,7 @@ func (v *V1) entry(t *v1Tree, index, global uint64, active bool) any {
 	return map[string]any{fmt.Sprintf("%016x%x", t.id, hash): map[string]any{
 		"body": body, "integratedTime": t.times[index], "logID": hex.EncodeToString(logID[:]), "logIndex": global,
 		"verification": map[string]any{
-			"signedEntryTimestamp": v.sign([]byte(promise)),
+			"signedEntryTimestamp": sign(v.key, []byte(promise)),
 			"inclusionProof": map[string]any{
 				"logIndex": index, "treeSize": size, "rootHash": hex.EncodeToString(root[:]), "hashes": path, "checkpoint": note,
 			},
