@@ -329,6 +329,29 @@ func (c *recorder) take(ctx context.Context, res result) error {
 	return c.flush(ctx)
 }
 
+// compareGaps holds what could not be read against the gaps that are known. One
+// that was read in full is filled; the others stay as they are, with the polls
+// that they have seen, and only what lies outside of them is new.
+func (c *recorder) compareGaps(res result) (filled, fresh []Gap) {
+	missing := rangesOf(res.gaps)
+	var kept []Range
+	for _, g := range c.gaps {
+		read := len(without(g.Range, []Range{{res.job.from, res.job.to}})) == 0
+		if read && !slices.ContainsFunc(missing, func(m Range) bool { return m.From < g.To && g.From < m.To }) {
+			filled = append(filled, g)
+		} else {
+			kept = append(kept, g.Range)
+		}
+	}
+	for _, g := range res.gaps {
+		for _, part := range without(g.Range, kept) {
+			g.Range = part
+			fresh = append(fresh, g)
+		}
+	}
+	return filled, fresh
+}
+
 func (c *recorder) flush(ctx context.Context) error {
 	c.began = c.opts.Now()
 	if len(c.results) == 0 {
@@ -342,22 +365,10 @@ func (c *recorder) flush(ctx context.Context) error {
 		return fmt.Errorf("log %s was given a new baseline meanwhile: what was read is of its former tree", c.cfg.Name)
 	}
 	for _, res := range c.results {
-		// A gap that was read in full is filled; the others stay as they are,
-		// with the polls that they have seen.
-		var kept []Gap
-		for _, g := range c.gaps {
-			if g.From >= res.job.from && g.To <= res.job.to {
-				if len(res.gaps) == 0 {
-					t.batch.FilledGaps = append(t.batch.FilledGaps, g)
-				} else {
-					kept = append(kept, g)
-				}
-			}
-		}
-		if len(kept) > 0 {
-			res.gaps = nil
-			c.out.Missing = true
-		}
+		filled, gaps := c.compareGaps(res)
+		c.out.Missing = c.out.Missing || len(res.gaps) > 0
+		t.batch.FilledGaps = append(t.batch.FilledGaps, filled...)
+		res.gaps = gaps
 		t.book(res, c.head)
 	}
 	if c.quiet {

@@ -13,6 +13,7 @@ import (
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog/testca"
 	"github.com/sigwarden/sigwarden/monitor/store"
+	"github.com/sigwarden/sigwarden/watchlist"
 )
 
 const tree1, tree2 = 3904496407287907110, 1193050959916656506
@@ -477,5 +478,41 @@ func TestRekorV1FollowsRotation(t *testing.T) {
 	<-done
 	if len(r.findings()) != 2 {
 		t.Errorf("%d findings", len(r.findings()))
+	}
+}
+
+// TestScanMeetsKnownAndNewGaps: a scan of a range in which an entry is known to
+// be missing notices that another one is missing too.
+func TestScanMeetsKnownAndNewGaps(t *testing.T) {
+	r := newRigV1(t)
+	r.grow(19)
+	r.v1.Append(r.entry(unexpectedEvent(), 1)) // 19
+	r.grow(20)
+	r.v1.Set(locallog.FaultsV1{Omit: map[uint64]bool{17: true, 19: true}})
+	r.once()
+	if got := r.coverage(); got != "[0,40)-[17,18)entry-withheld-[19,20)entry-withheld" {
+		t.Fatal(got)
+	}
+	r.v1.Set(locallog.FaultsV1{Omit: map[uint64]bool{17: true}})
+	r.once()
+	// Whoever starts to watch now has read nothing of it yet.
+	list, err := watchlist.Compile(append(r.opts.Watches.Watches(), watchlist.Watch{Name: "beta", Match: []watchlist.Item{{Subject: []string{"*@beta.example"}}}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.opts.Watches = list
+	r.opts.WatchConfigs = append(r.opts.WatchConfigs, monitor.WatchConfig{Severity: "high"})
+	r.restart()
+	r.v1.Set(locallog.FaultsV1{Omit: map[uint64]bool{17: true, 19: true, 23: true}})
+	if out := r.engine.Scan(context.Background(), r.store, monitor.ScanOptions{Log: "acme", To: 40}); out.Err != nil || !out.Missing {
+		t.Fatalf("%+v", out)
+	}
+	if got := r.coverage(); got != "[0,40)-[17,18)entry-withheld-[19,20)entry-withheld-[23,24)entry-withheld" {
+		t.Error(got)
+	}
+	r.v1.Set(locallog.FaultsV1{})
+	r.mustPass()
+	if got := r.coverage(); got != "[0,40)" {
+		t.Error(got)
 	}
 }
