@@ -330,8 +330,11 @@ func (t *turn) retryGap(head checkpoint.Checkpoint, read func(at, to uint64) res
 			return nil, res.err
 		}
 		for k := range res.gaps {
-			// Wrong bytes that were served once are not undone by serving none.
-			res.gaps[k].Reason, res.gaps[k].Polls, res.gaps[k].Since = g.Reason, g.Polls+1, g.Since
+			if g.Reason == KindEntryMismatch {
+				// Wrong bytes that were served once are not undone by serving none.
+				res.gaps[k].Reason = g.Reason
+			}
+			res.gaps[k].Polls, res.gaps[k].Since = g.Polls+1, g.Since
 		}
 		rest = append(rest, res.gaps...)
 		results = append(results, res)

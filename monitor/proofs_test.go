@@ -516,3 +516,28 @@ func TestScanMeetsKnownAndNewGaps(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestWithheldThenAltered: wrong bytes for an entry that was left out before are
+// told of as such, and stay so when it is left out again.
+func TestWithheldThenAltered(t *testing.T) {
+	r := newRigV1(t)
+	r.grow(40)
+	for _, step := range []struct {
+		faults   locallog.FaultsV1
+		coverage string
+	}{
+		{locallog.FaultsV1{Omit: map[uint64]bool{17: true}}, "[0,40)-[17,18)entry-withheld"},
+		{locallog.FaultsV1{Alter: map[uint64][]byte{17: []byte("altered")}}, "[0,40)-[17,18)entry-mismatch"},
+		{locallog.FaultsV1{Omit: map[uint64]bool{17: true}}, "[0,40)-[17,18)entry-mismatch"},
+	} {
+		r.v1.Set(step.faults)
+		r.once()
+		if got := r.coverage(); got != step.coverage {
+			t.Errorf("%s, want %s", got, step.coverage)
+		}
+	}
+	r.wantIncidents("entry-mismatch:integrity:open")
+	r.v1.Set(locallog.FaultsV1{})
+	r.mustPass()
+	r.wantIncidents("entry-mismatch:integrity:resolved")
+}
