@@ -107,6 +107,11 @@ func (a *app) signersIn(name string, data []byte) ([]config.Signer, error) {
 			signers = append(signers, signer(name, &id))
 		}
 	}
+	for i := range signers {
+		if !signers[i].Writable() {
+			return nil, errors.New("a signer's name is not UTF-8, which no configuration can hold: watch for its repository, or for a part of the name, by hand")
+		}
+	}
 	if err := errors.Join(errs...); len(signers) == 0 || err != nil {
 		return nil, errors.Join(errors.New("no signer can be read in it"), err)
 	}

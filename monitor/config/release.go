@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Signer is one signer of a release, as its log entry or bundle shows it.
@@ -28,6 +29,19 @@ type Signer struct {
 type SignerSubject struct {
 	Value     string
 	Mail, URI bool
+}
+
+// Writable reports whether a configuration can hold the names of a signer: YAML
+// is text, and what a certificate calls text need not be.
+func (s *Signer) Writable() bool {
+	ok := utf8.ValidString(s.Issuer)
+	for _, subject := range s.Subjects {
+		ok = ok && utf8.ValidString(subject.Value)
+	}
+	for _, value := range s.Extensions {
+		ok = ok && utf8.ValidString(value)
+	}
+	return ok
 }
 
 // FromReleases returns a configuration whose watch finds whatever is signed in
@@ -133,7 +147,7 @@ func (s *Signer) expect() string {
 		names = append(names, "github-workflow-repository")
 	}
 	for _, name := range names {
-		if value, ok := s.Extensions[name]; ok {
+		if value := s.Extensions[name]; value != "" {
 			extensions = append(extensions, name+": "+quoteGlob(value))
 		}
 	}

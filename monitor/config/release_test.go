@@ -1,6 +1,7 @@
 package config
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -43,4 +44,30 @@ func TestFromReleases(t *testing.T) {
 	if text := string(FromReleases([]Signer{{From: "a", Fingerprint: "sha256:00"}}, true)); !strings.Contains(text, "sigstore: staging") {
 		t.Errorf("staging: %s", text)
 	}
+}
+
+// FuzzFromReleases: whatever signers are called, the configuration can be read,
+// and holds their names as they are.
+func FuzzFromReleases(f *testing.F) {
+	for _, value := range []string{"a", "a\"b\\c", "x\n  - y", "\x00\a\b\f\v\x1b\x7f", "\u0085\u2028\ufeff\U0001f600", "- {a: b} # &x *y !z", "bos\xff", "https://h/w@refs/tags/v1", "re:x", "none", "*?\\"} {
+		f.Add(value, value)
+	}
+	f.Fuzz(func(t *testing.T, subject, value string) {
+		s := Signer{From: "r.json", Subjects: []SignerSubject{{Value: subject}}, Issuer: "https://i.example", Extensions: map[string]string{"source-repository-uri": value}}
+		if !s.Writable() || subject == "" || value == "" {
+			return
+		}
+		cfg, err := Parse("c.yaml", FromReleases([]Signer{s}, false), env)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := cfg.Watches[0]
+		if got := w.Match[0].Extensions["source-repository-uri"]; len(w.Match) != 1 || len(got) != 1 || got[0] != plainGlob(value) {
+			t.Errorf("%q, want the pattern of %q", got, value)
+		}
+		want, _ := strconv.Unquote(s.Subjects[0].pattern())
+		if got := w.Expect[0].Subject; len(w.Expect) != 1 || len(got) != 1 || got[0] != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	})
 }
