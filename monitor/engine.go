@@ -298,6 +298,8 @@ type Outcome struct {
 	Missing bool
 	// Older: the log served an older checkpoint than the verified one.
 	Older bool
+	// ended: the log was listed as one that has ended before it was polled.
+	ended bool
 }
 
 // Once makes one full pass over every log, all at the same time, to the newest

@@ -163,6 +163,9 @@ func (r *runner) poll(ctx context.Context, out *Outcome) error {
 	if err != nil {
 		return err
 	}
+	// A log that ends while the pass is under way may have grown after what is
+	// fetched here.
+	out.ended = r.retired.Load()
 	raw, err := r.checkpoint(ctx)
 	if err != nil {
 		out.Head, out.Scanned, out.Halted = t.old.HeadSize, t.old.Scanned, t.old.Halted
@@ -487,7 +490,7 @@ func (r *runner) close(ctx context.Context, out *Outcome) error {
 // retire takes the head of a log that is listed as one that has ended for its
 // last: it must never change again.
 func (t *turn) retire(out *Outcome) {
-	if t.retired.Load() && out.Err == nil && !out.Older && t.next.Frozen == "" && t.next.Halted == "" && t.next.Head != "" {
+	if out.ended && out.Err == nil && !out.Older && t.next.Frozen == "" && t.next.Halted == "" && t.next.Head != "" {
 		t.next.Frozen = t.next.Head
 		t.settle(KindStale, "The log is retired: it is listed as one that has ended.")
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,6 +26,9 @@ type rigV1 struct {
 	v1      *locallog.V1
 	server1 *rekor.V1
 	filler  []byte
+	// wrap is put around the trees of family, listed counts its answers.
+	wrap   func(monitor.ProofLog) monitor.ProofLog
+	listed atomic.Int32
 }
 
 func newRigV1(t testing.TB) *rigV1 {
@@ -344,12 +348,16 @@ func (r *rigV1) family(start string) {
 			if openErr != nil {
 				return nil, openErr
 			}
+			if r.wrap != nil {
+				cfg.Proofs = r.wrap(cfg.Proofs)
+			}
 			cfg.New = known > 0 && st.Head == ""
 			if cfg.Log, openErr = checkpoint.ForOrigin(origin, r.v1.PublicKeyPEM()); openErr != nil {
 				return nil, openErr
 			}
 			out = append(out, cfg)
 		}
+		r.listed.Add(1)
 		return out, err
 	}
 	opts := r.opts
@@ -540,4 +548,76 @@ func TestWithheldThenAltered(t *testing.T) {
 	r.v1.Set(locallog.FaultsV1{})
 	r.mustPass()
 	r.wantIncidents("entry-mismatch:integrity:resolved")
+}
+
+// TestWithheldAroundPowerOfTwo: what is left out beside a size whose consistency
+// proof proves no frontier is a gap like any other.
+func TestWithheldAroundPowerOfTwo(t *testing.T) {
+	for _, omit := range []uint64{1022, 1023} {
+		r := newRigV1(t)
+		r.grow(1100)
+		r.v1.Append(r.entry(unexpectedEvent(), 2))
+		r.v1.Set(locallog.FaultsV1{Omit: map[uint64]bool{omit: true, omit + 1: true}})
+		r.once()
+		if got, want := r.coverage(), fmt.Sprintf("[0,1101)-[%d,%d)entry-withheld", omit, omit+2); got != want || r.verdicts() != "1100:unexpected" {
+			t.Errorf("coverage %s, want %s; findings %q", got, want, r.verdicts())
+		}
+	}
+}
+
+// gate holds up the first request for entries once it is armed.
+type gate struct {
+	monitor.ProofLog
+	armed         *atomic.Bool
+	reached, open chan struct{}
+}
+
+func (g gate) Entries(ctx context.Context, offset, from, to uint64) ([]monitor.ServedEntry, error) {
+	if g.armed.CompareAndSwap(true, false) {
+		close(g.reached)
+		<-g.open
+	}
+	return g.ProofLog.Entries(ctx, offset, from, to)
+}
+
+// TestEndsWhileItIsRead: a tree that grows and ends while a pass over it is under
+// way has not ended with the size that the pass began with.
+func TestEndsWhileItIsRead(t *testing.T) {
+	r := newRigV1(t)
+	r.grow(40)
+	var armed atomic.Bool
+	reached, open := make(chan struct{}), make(chan struct{})
+	r.wrap = func(p monitor.ProofLog) monitor.ProofLog { return gate{p, &armed, reached, open} }
+	r.cfg.Schedule = every(50 * time.Millisecond)
+	r.family("latest")
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.engine.Run(ctx) }()
+	wait := func(want string) {
+		t.Helper()
+		for range 1000 {
+			if r.trees() == want {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		t.Errorf("%s, want %s", r.trees(), want)
+	}
+	wait("3904:retired:33/33[] 1193:ok:40/40[] ")
+	armed.Store(true)
+	r.grow(5)
+	<-reached
+	r.v1.Append(r.entry(unexpectedEvent(), 1)) // 45
+	r.v1.Rotate(77770001)
+	r.v1.Append(r.entry(unexpectedEvent(), 2))
+	// The listing that notices waits for the pass, so that no other one follows it.
+	for seen := r.listed.Load(); r.listed.Load() == seen; {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(50 * time.Millisecond)
+	close(open)
+	wait("3904:retired:33/33[] 1193:retired:46/46[{40 46}] 7777:ok:1/1[{0 1}] ")
+	cancel()
+	<-done
+	r.wantIncidents("")
 }

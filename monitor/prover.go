@@ -69,6 +69,19 @@ func (r *runner) frontierAt(ctx context.Context, c checkpoint.Checkpoint, size u
 			return f, err
 		}
 	}
+	// The frontier of a power of two is the first peak of the next size, whose
+	// proof needs no entry: one that is withheld must not stand in the way.
+	if size > 1 && bits.OnesCount64(size) == 1 && size+1 < c.Size() {
+		proof, err := p.Consistency(size+1, c.Size())
+		if err != nil {
+			return checkpoint.Frontier{}, err
+		}
+		f, err := c.FrontierBefore(size+1, proof)
+		if err != nil {
+			return checkpoint.Frontier{}, err
+		}
+		return checkpoint.NewFrontier(size, f.Peaks()[:1])
+	}
 	// What is left needs the path of a leaf, which leads to the newest note.
 	index := min(size, c.Size()-1)
 	leaf, path, raw, err := p.Path(index)
