@@ -92,7 +92,7 @@ func (r *runner) readPart(ctx context.Context, head checkpoint.Checkpoint, tree 
 		return false, err
 	}
 	part := st.Backlog[len(st.Backlog)-1]
-	rec := &recorder{runner: r, head: head, epoch: st.Epoch, out: out, history: true, at: part.From, from: part.From, gaps: gaps, began: r.opts.Now()}
+	rec := &recorder{runner: r, head: head, epoch: st.Epoch, out: out, history: true, tree: tree, at: part.From, from: part.From, gaps: gaps, began: r.opts.Now()}
 	take := func(res result) error { return rec.take(ctx, res) }
 	forgive := int32(0)
 	if stuck := st.StuckBehind; stuck != nil && stuck.Scanned == part.From && stuck.Polls >= strikes-1 && out.Err == nil {
@@ -123,6 +123,21 @@ func (r *runner) readPart(ctx context.Context, head checkpoint.Checkpoint, tree 
 		return false, fmt.Errorf("reading history: %w", runErr)
 	}
 	return rec.at == part.To, nil
+}
+
+// fullTiles returns the full hash tiles above the leaves that cover a part of
+// what was read: a leap kept those at its edge alone, and a smaller fork is told
+// by hashes of our own. What the log does not serve is a gap already.
+func fullTiles(tree *checkpoint.Tree, part Range) []checkpoint.Tile {
+	var out []checkpoint.Tile
+	for level := uint(1); tree.Head().Size()>>(8*(level+1)) > 0; level++ {
+		for index := part.From >> (8 * (level + 1)); index <= (part.To-1)>>(8*(level+1)); index++ {
+			if hashes, err := tree.Tile(level, index); err == nil && len(hashes) == checkpoint.TileWidth {
+				out = append(out, checkpoint.Tile{Level: level, Index: index, Hashes: hashes})
+			}
+		}
+	}
+	return out
 }
 
 // stuckBehind counts the polls over which the backlog did not come on although

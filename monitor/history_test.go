@@ -224,3 +224,30 @@ func TestRekorV1NewEntriesComeFirst(t *testing.T) {
 	r.wantIncidents("")
 	r.auditFindings()
 }
+
+// TestSmallerForkAfterLeap: a fork below what was leapt over, and read since, is
+// told as one below what was read in order.
+func TestSmallerForkAfterLeap(t *testing.T) {
+	for _, after := range []uint64{100, 1 << 40} {
+		r := newRig(t)
+		r.fill(r.log, 140000)
+		r.cfg.Schedule, r.cfg.Parallel, r.opts.LeapAfter = every(5*time.Millisecond), 4, after
+		r.restart()
+		r.follow("read", r.allRead(140000))
+		for index, width := range []int{256, 256} {
+			tile, err := r.store.OwnTile(context.Background(), r.cfg.ID, 1, uint64(index))
+			if err != nil || len(tile) != width {
+				t.Errorf("leap after %d: own tile %d of level 1 has %d hashes, %v", after, index, len(tile), err)
+			}
+		}
+		fork, err := r.log.Fork(70000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.sign(fork, expectedEvent())
+		r.fill(fork, 2000)
+		r.server.Show(fork, nil)
+		r.once()
+		r.wantIncidents("fork:integrity:open")
+	}
+}

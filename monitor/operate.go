@@ -314,6 +314,7 @@ type recorder struct {
 	out      *Outcome
 	quiet    bool
 	history  bool
+	tree     *checkpoint.Tree // of history in a log with tiles
 	from, at uint64
 	gaps     []Gap
 	results  []result
@@ -392,6 +393,9 @@ func (c *recorder) flush(ctx context.Context) error {
 			left = append(left, without(part, []Range{{c.from, c.at}})...)
 		}
 		next.Backlog = left
+		if c.tree != nil {
+			t.batch.Tiles = fullTiles(c.tree, Range{c.from, c.at})
+		}
 		for _, res := range c.results {
 			t.tally(res.tally)
 		}
