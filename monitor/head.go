@@ -201,7 +201,7 @@ func (t *turn) entryMismatch(g Gap, res result, head checkpoint.Checkpoint) {
 	evidence = append(evidence, res.broken...)
 	promise := ""
 	if len(res.broken) > 0 {
-		promise = " The log has signed a promise that it holds these bytes there, and has broken it: what was kept shows that to anybody who has its key."
+		promise = " The log itself has signed a promise to hold these bytes. If the trees that were listed before this one are all, and had ended with the sizes listed (no signature says so: compare them with what is known of the log), it has broken that promise, and what was kept shows it to anybody who has its key."
 	}
 	if inc := t.find(KindEntryMismatch); inc != nil {
 		if t.batch.Collect == nil {

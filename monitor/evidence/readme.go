@@ -106,15 +106,16 @@ What is in this archive
   promise.sig          its signature
 
 What is proven, to anybody who has the log's public key
-  The log promised to hold one entry at an index, and signed a tree that holds
-  another one at an index.
+  The log promised to hold one entry at an index over all its trees, and signed
+  a tree that holds another one at an index of its own.
 
 What is only a statement of whoever made this file
   That both indexes name one place. Promises count over all trees of a server:
   the index in the promise is the one in the tree and the sizes of the trees
   before it. No signature says which trees these are, nor that those heads are
-  their last; the server lists them under /api/v1/log, and those who followed
-  the log know them. Without "before", the tree is said to be the first.
+  their last: with others, an honest log looks the same. The server lists them
+  under /api/v1/log, and those who followed the log know them. Without "before",
+  the tree is said to be the first.
   Everything below "statement" in evidence.json: when and where it was served.
 
 How to check it

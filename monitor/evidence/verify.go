@@ -254,12 +254,12 @@ func verifyPromise(res Result, l *checkpoint.Log, claim Claim, files map[string]
 	promised := checkpoint.LeafHash(b.Promised.Leaf)
 	res.Proven = append(res.Proven,
 		fmt.Sprintf("the key given signed the promise to hold the leaf with hash %x at index %d over all trees", promised[:], b.Promised.LogIndex),
-		fmt.Sprintf("the key given signed a tree of log %s that holds another leaf, with hash %x, at index %d", l.Origin(), b.Held.Hash[:], b.Index))
-	order := "that this tree is the first of its server, so that its indexes are those of promises"
+		fmt.Sprintf("the key given signed a tree of log %s that holds a leaf with hash %x at index %d", l.Origin(), b.Held.Hash[:], b.Index))
+	order := "that both name one place, so that the promise is broken: that this tree is the first of its server"
 	if len(b.Before) > 0 {
-		order = fmt.Sprintf("that the trees whose signed heads are in %s (%d of them) are all that come before this one, and had ended with %d entries in all", fileBroken, len(b.Before), b.Promised.LogIndex-b.Index)
+		order = fmt.Sprintf("that both name one place, so that the promise is broken: that the trees whose signed heads are in %s (%d of them) are all that come before this one, and had ended with %d entries in all", fileBroken, len(b.Before), b.Promised.LogIndex-b.Index)
 	}
-	res.Statements = append(res.Statements, order+" (no signature says so; the server lists its trees under /api/v1/log)", "when and where both were served")
+	res.Statements = append(res.Statements, order+" (no signature says so, and an honest log looks like this to whoever is told of other trees: compare with what those know who followed the log)", "when and where both were served")
 	return res, nil
 }
 
