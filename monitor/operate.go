@@ -318,13 +318,18 @@ type recorder struct {
 	from, at uint64
 	gaps     []Gap
 	results  []result
+	bytes    int  // of findings
+	failed   bool // a commit failed: what it held is read again
 	began    time.Time
 }
 
 func (c *recorder) take(ctx context.Context, res result) error {
 	c.results = append(c.results, res)
 	c.at = res.job.to
-	if c.at-c.from < uint64(c.opts.CommitEvery) && c.opts.Now().Sub(c.began) < commitAfter {
+	for _, f := range res.findings {
+		c.bytes += len(f.Leaf) + findingOverhead
+	}
+	if c.bytes < maxFindingBytes && c.at-c.from < uint64(c.opts.CommitEvery) && c.opts.Now().Sub(c.began) < commitAfter {
 		return nil
 	}
 	return c.flush(ctx)
@@ -355,9 +360,10 @@ func (c *recorder) compareGaps(res result) (filled, fresh []Gap) {
 
 func (c *recorder) flush(ctx context.Context) error {
 	c.began = c.opts.Now()
-	if len(c.results) == 0 {
+	if len(c.results) == 0 || c.failed {
 		return nil
 	}
+	c.failed = true // until it has succeeded
 	t, err := c.newTurn(ctx, c.out)
 	if err != nil {
 		return err
@@ -410,6 +416,6 @@ func (c *recorder) flush(ctx context.Context) error {
 	if c.opts.Wake != nil && t.batch.delivers() {
 		c.opts.Wake()
 	}
-	c.from, c.results = c.at, nil
+	c.from, c.results, c.bytes, c.failed = c.at, nil, 0, false
 	return nil
 }
