@@ -300,6 +300,9 @@ type Outcome struct {
 	Older bool
 	// ended: the log was listed as one that has ended before it was polled.
 	ended bool
+	// behindErr is why gaps or history could not be read: it says nothing about the
+	// head, and becomes Err once the poll is judged.
+	behindErr error
 }
 
 // Once makes one full pass over every log, all at the same time, to the newest

@@ -95,9 +95,10 @@ func (r *runner) scanHead(ctx context.Context, scanFor time.Duration, out *Outco
 		return runErr
 	}
 	if scanFor >= 0 && !out.Behind {
-		runErr = r.readHistory(ctx, known.Head, tree, deadline, out)
+		out.behindErr = r.readHistory(ctx, known.Head, tree, deadline, out)
 	}
-	return errors.Join(runErr, gapErr)
+	out.behindErr = errors.Join(out.behindErr, gapErr)
+	return nil
 }
 
 // stuck counts the polls over which the scan did not come on although the log

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
 	"github.com/sigwarden/sigwarden/monitor/store"
 )
 
@@ -249,5 +250,22 @@ func TestSmallerForkAfterLeap(t *testing.T) {
 		r.server.Show(fork, nil)
 		r.once()
 		r.wantIncidents("fork:integrity:open")
+	}
+}
+
+// TestHistoryUnanswered: a server that does not answer for a part of history
+// answers polls all the same; it is not unreachable, and the part becomes a gap.
+func TestHistoryUnanswered(t *testing.T) {
+	r := newRigV1(t)
+	r.grow(500)
+	r.v1.Set(locallog.FaultsV1{NoAnswer: map[uint64]bool{100: true}})
+	r.cfg.Schedule, r.opts.LeapAfter = every(5*time.Millisecond), 100
+	r.restart()
+	r.follow("history is read", func() bool {
+		r.clock.move(time.Minute)
+		return r.coverage() == "[0,500)-[100,110)entry-withheld"
+	})
+	if got := r.incidents(); strings.Contains(got, "unreachable") {
+		t.Error(got)
 	}
 }

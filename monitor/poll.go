@@ -154,6 +154,9 @@ func (r *runner) pass(ctx context.Context, scanFor time.Duration) (out Outcome) 
 	if err := r.close(last, &out); err != nil && out.Err == nil {
 		out.Err = err
 	}
+	if out.Err == nil {
+		out.Err = out.behindErr
+	}
 	return out
 }
 

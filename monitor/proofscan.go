@@ -66,9 +66,10 @@ func (t *turn) scanProven(ctx context.Context, known checkpoint.Known, scanFor t
 		return runErr
 	}
 	if scanFor >= 0 && !t.out.Behind {
-		runErr = r.readHistory(ctx, known.Head, nil, deadline, t.out)
+		t.out.behindErr = r.readHistory(ctx, known.Head, nil, deadline, t.out)
 	}
-	return errors.Join(runErr, gapErr)
+	t.out.behindErr = errors.Join(t.out.behindErr, gapErr)
+	return nil
 }
 
 // again reads entries of a gap, each by its own inclusion proof.
