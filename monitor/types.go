@@ -70,6 +70,9 @@ type ProofLog interface {
 	Offset(ctx context.Context) (offset uint64, before [][]byte, err error)
 	// Entries returns the entries [from, to), at most ten, each in its place.
 	Entries(ctx context.Context, offset, from, to uint64) ([]ServedEntry, error)
+	// Behind returns a context whose requests wait while others to the same server
+	// do, of whichever log.
+	Behind(ctx context.Context) context.Context
 }
 
 // ErrConflict is returned by Store.Commit when the state has moved on since it

@@ -184,6 +184,7 @@ type answer struct {
 
 // request is one question to a server.
 type request struct {
+	kind  string // answers of one kind take about as long
 	path  string // below base
 	body  []byte // JSON to post; nil: GET
 	limit int64  // of the inflated answer
@@ -198,8 +199,8 @@ func (r request) method() string {
 }
 
 // get fetches base/path with at most limit bytes of inflated body.
-func (c *client) get(ctx context.Context, path string, limit int64, etag string) (answer, error) {
-	return c.do(ctx, request{path: path, limit: limit, etag: etag})
+func (c *client) get(ctx context.Context, kind, path string, limit int64, etag string) (answer, error) {
+	return c.do(ctx, request{kind: kind, path: path, limit: limit, etag: etag})
 }
 
 // do asks, and tries again after 429, 499, 5xx and broken connections, not after
@@ -247,8 +248,11 @@ func (c *client) try(ctx context.Context, r request) (a answer, retryAfter time.
 		return answer{}, 0, err
 	}
 	// Until the answer begins: how long it goes on depends on what was asked for.
-	start, took, refused := time.Now(), time.Duration(0), false
-	defer func() { c.pace.done(took, refused, retryAfter) }()
+	start, out := time.Now(), outcome{kind: r.kind}
+	defer func() {
+		out.retryAfter = retryAfter
+		c.pace.done(out)
+	}()
 	ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, r.method(), c.base.String()+"/"+r.path, bytes.NewReader(r.body))
@@ -266,22 +270,24 @@ func (c *client) try(ctx context.Context, r request) (a answer, retryAfter time.
 	}
 	c.requests.Add(1)
 	resp, err := c.http.Do(req)
-	took = time.Since(start)
+	out.took = time.Since(start)
 	if err != nil {
 		return answer{}, 0, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusNotModified && r.etag != "" {
+		out.ok = true
 		return answer{notModified: true}, 0, nil
 	}
 	if resp.StatusCode != http.StatusOK {
 		head, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
-		refused = resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable
-		if refused {
+		out.refused = resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable
+		if out.refused {
 			c.refused.Add(1)
 		}
 		return answer{}, parseRetryAfter(resp.Header.Get("Retry-After"), time.Now()), &StatusError{resp.StatusCode, r.method(), r.path, strings.TrimSpace(string(head))}
 	}
+	out.ok = true
 	body, err := c.read(resp, r.path, r.limit)
 	if err != nil {
 		return answer{}, 0, err

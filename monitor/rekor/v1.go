@@ -61,7 +61,7 @@ type treeJSON struct {
 // last.
 func (v *V1) Trees(ctx context.Context) ([]Tree, error) {
 	const path = "api/v1/log"
-	a, err := v.client.get(ctx, path, maxLogInfo, "")
+	a, err := v.client.get(ctx, "log", path, maxLogInfo, "")
 	if err != nil {
 		return nil, err
 	}
@@ -107,6 +107,10 @@ type ServedEntry = struct {
 	SET             []byte // signed entry timestamp
 }
 
+// Behind marks requests that give way: they wait while others to the same server
+// do, of whichever tree.
+func (t *V1Tree) Behind(ctx context.Context) context.Context { return withGivingWay(ctx) }
+
 // find returns the tree, and those before it.
 func (t *V1Tree) find(ctx context.Context) (tree Tree, before []Tree, err error) {
 	trees, err := t.server.Trees(ctx)
@@ -135,7 +139,7 @@ func (t *V1Tree) ConsistencyProof(ctx context.Context, from, to uint64) ([][]byt
 		return nil, fmt.Errorf("consistency proof from %d to %d: there is none", from, to)
 	}
 	path := fmt.Sprintf("api/v1/log/proof?firstSize=%d&lastSize=%d&treeID=%s", from, to, t.id)
-	a, err := t.server.client.get(ctx, path, maxProof, "")
+	a, err := t.server.client.get(ctx, "proof", path, maxProof, "")
 	if err != nil {
 		return nil, err
 	}
@@ -216,7 +220,7 @@ func (t *V1Tree) Entries(ctx context.Context, offset, from, to uint64) ([]Served
 		return nil, err
 	}
 	const path = "api/v1/log/entries/retrieve"
-	a, err := t.server.client.do(ctx, request{path: path, body: body, limit: maxRetrieve})
+	a, err := t.server.client.do(ctx, request{kind: "entries", path: path, body: body, limit: maxRetrieve})
 	if err != nil {
 		return nil, err
 	}

@@ -9,15 +9,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/transparency-dev/merkle/proof"
 	"github.com/transparency-dev/merkle/rfc6962"
-	"golang.org/x/time/rate"
 
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
 )
@@ -195,95 +191,6 @@ func TestRetriesV1(t *testing.T) {
 			t.Errorf("status %d: asked %d times, want %d (%v)", status, calls, want, err)
 		}
 	}
-}
-
-// TestPace: against a server that takes two seconds for an answer and refuses
-// what is beyond 30 requests a second, nearly all of that is used, and hardly any
-// request is refused once the pace has settled; one that is busy is given room.
-// Time is simulated.
-func TestPace(t *testing.T) {
-	for name, tc := range map[string]struct {
-		latency time.Duration
-		limit   float64 // of the server
-		atLeast float64 // requests a second
-		atMost  float64 // of them refused
-	}{
-		"limit at the ceiling":     {2 * time.Second, 30, 28, 0.01},
-		"limit below the ceiling":  {2 * time.Second, 20, 17, 0.01},
-		"far below the ceiling":    {2 * time.Second, 5, 4, 0.05},
-		"quick, limit below":       {50 * time.Millisecond, 20, 17, 0.01},
-		"no limit but our ceiling": {200 * time.Millisecond, 1e6, 29, 0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				p := newPace(30, 64)
-				server := rate.NewLimiter(rate.Limit(tc.limit), max(1, int(tc.limit/4)))
-				ctx, cancel := context.WithCancel(t.Context())
-				var good, refused atomic.Int64
-				var wg sync.WaitGroup
-				for range 100 {
-					wg.Go(func() {
-						for p.begin(ctx) == nil {
-							start, ok := time.Now(), server.Allow()
-							time.Sleep(tc.latency)
-							if ok {
-								good.Add(1)
-							} else {
-								refused.Add(1)
-							}
-							p.done(time.Since(start), !ok, 0)
-						}
-					})
-				}
-				time.Sleep(2 * time.Minute) // settles
-				g, r := good.Load(), refused.Load()
-				time.Sleep(10 * time.Minute)
-				g, r = good.Load()-g, refused.Load()-r
-				cancel()
-				wg.Wait()
-				t.Logf("%.1f requests a second, %d of %d refused", float64(g)/600, r, g+r)
-				if float64(g)/600 < tc.atLeast || float64(r) > tc.atMost*float64(g) {
-					t.Errorf("%.1f requests a second, want %.1f; %d of %d refused", float64(g)/600, tc.atLeast, r, g+r)
-				}
-			})
-		})
-	}
-}
-
-// TestPaceYields: a server whose answers grow slow gets fewer requests at a time,
-// and one that names a time to wait is left alone for so long.
-func TestPaceYields(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newPace(1000, 64)
-		round := func(n int, took time.Duration) {
-			for range n {
-				if err := p.begin(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-				time.Sleep(took)
-				p.done(took, false, 0)
-			}
-		}
-		round(200, 50*time.Millisecond)
-		wide := p.window
-		round(20, time.Second)
-		if wide != 64 || p.window > wide/4 {
-			t.Errorf("window %.1f, after slow answers %.1f", wide, p.window)
-		}
-		round(2000, 50*time.Millisecond)
-		if p.window < 32 {
-			t.Errorf("window %.1f after quick answers again", p.window)
-		}
-		if err := p.begin(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		p.done(0, true, 30*time.Second)
-		start := time.Now()
-		if err := p.begin(t.Context()); err != nil || time.Since(start) < 30*time.Second {
-			t.Errorf("asked to wait 30 s, waited %s", time.Since(start))
-		}
-		p.done(0, false, 0)
-	})
 }
 
 // FuzzEntriesV1: no answer of a server makes the reader fail in another way than

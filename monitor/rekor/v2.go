@@ -66,7 +66,7 @@ func (v *V2) Checkpoint(ctx context.Context) ([]byte, error) {
 	v.mu.Lock()
 	etag, last := v.etag, v.checkpoint
 	v.mu.Unlock()
-	a, err := v.client.get(ctx, "api/v2/checkpoint", maxCheckpoint, etag)
+	a, err := v.client.get(ctx, "checkpoint", "api/v2/checkpoint", maxCheckpoint, etag)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +156,11 @@ func (v *V2) read(ctx context.Context, path string, limit int64) ([]byte, error)
 	if v.files != nil {
 		return v.files.read(ctx, path, limit)
 	}
-	a, err := v.client.get(ctx, "api/v2/"+path, limit, "")
+	kind := "tile"
+	if limit == maxBundle {
+		kind = "bundle"
+	}
+	a, err := v.client.get(ctx, kind, "api/v2/"+path, limit, "")
 	return a.body, err
 }
 
