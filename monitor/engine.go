@@ -119,7 +119,19 @@ type runner struct {
 	removed  atomic.Bool  // no longer in the trusted root
 	quiet    atomic.Bool  // it has ended, and everything was read
 	trust    atomic.Pointer[trust]
+	access   atomic.Pointer[access]
 }
+
+// access is where a log is read, and with which keys. Like trust, it may change.
+type access struct {
+	Log    *checkpoint.Log
+	Source TileLog
+	Proofs ProofLog
+	URL    string
+	Keys   [][]byte
+}
+
+func (r *runner) way() *access { return r.access.Load() }
 
 // trust is who is trusted for entries of a log. It may change while the log is
 // followed.
@@ -185,6 +197,10 @@ func (e *Engine) add(cfg LogConfig) (*runner, error) {
 func (r *runner) update(cfg LogConfig) error {
 	r.retired.Store(cfg.Retired)
 	r.removed.Store(cfg.Removed)
+	way := &access{cfg.Log, cfg.Source, cfg.Proofs, cfg.URL, cfg.Keys}
+	if old := r.access.Swap(way); old != nil && (old.URL != way.URL || !slices.EqualFunc(old.Keys, way.Keys, bytes.Equal)) {
+		r.log.Info("the log is read from another place, or has other keys", "url", way.URL, "keys", len(way.Keys))
+	}
 	authorities := cfg.Authorities
 	if authorities == nil {
 		authorities = &entry.Authorities{}
@@ -377,17 +393,17 @@ func (e *Engine) Ready() bool {
 func (r *runner) checkpoint(ctx context.Context) ([]byte, error) {
 	var raw []byte
 	var err error
-	if r.cfg.Proofs != nil {
-		raw, err = r.cfg.Proofs.Checkpoint(ctx)
+	if r.way().Proofs != nil {
+		raw, err = r.way().Proofs.Checkpoint(ctx)
 	} else {
-		raw, err = r.cfg.Source.Checkpoint(ctx)
+		raw, err = r.way().Source.Checkpoint(ctx)
 	}
 	r.moved(err)
 	return raw, err
 }
 
 func (r *runner) leaves(ctx context.Context, from, to uint64) ([][]byte, error) {
-	leaves, err := r.cfg.Source.Leaves(ctx, from, to)
+	leaves, err := r.way().Source.Leaves(ctx, from, to)
 	r.moved(err)
 	return leaves, err
 }
@@ -395,7 +411,7 @@ func (r *runner) leaves(ctx context.Context, from, to uint64) ([][]byte, error) 
 // served reads tiles for the pure code in checkpoint.
 func (r *runner) served(ctx context.Context) checkpoint.TileReader {
 	return func(level uint, index uint64, width int) ([]byte, error) {
-		raw, err := r.cfg.Source.Tile(ctx, level, index, width)
+		raw, err := r.way().Source.Tile(ctx, level, index, width)
 		r.moved(err)
 		if isMalformed(err) {
 			// An answer that is no tile proves nothing, like a tile that does not fit.

@@ -116,6 +116,6 @@ func (t *turn) missed() {
 		t.settle(KindLogRemoved, "The trusted root names the log again.")
 		return
 	}
-	t.raise(KindLogRemoved, fmt.Sprintf("Log %s (%s) has disappeared from the trusted root, in which logs stay even when nothing is written to them any more: without it old signatures could not be verified.", t.cfg.Name, t.cfg.Log.Origin()),
-		map[string]any{"origin": t.cfg.Log.Origin(), "url": t.cfg.URL})
+	t.raise(KindLogRemoved, fmt.Sprintf("Log %s (%s), or a key of it that was known, has disappeared from the trusted root, in which both stay even when nothing is written to the log any more: without them old signatures could not be verified. It is followed with what is known.", t.cfg.Name, t.way().Log.Origin()),
+		map[string]any{"origin": t.way().Log.Origin(), "url": t.way().URL})
 }

@@ -10,8 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/mod/sumdb/note"
+
 	"github.com/sigwarden/sigwarden/checkpoint"
 	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
 	"github.com/sigwarden/sigwarden/monitor/store"
 	"github.com/sigwarden/sigwarden/notify"
 )
@@ -147,4 +150,49 @@ func TestGroupStops(t *testing.T) {
 	if at, _, _, err := r.store.LastPoll(context.Background(), "group/server"); err != nil || !at.IsZero() {
 		t.Errorf("polled at %v, %v", at, err)
 	}
+}
+
+// TestKeyAppears: a log signs with a key that its group has learned of since it
+// is followed.
+func TestKeyAppears(t *testing.T) {
+	r := newRig(t)
+	r.fill(r.log, 5)
+	renewed, err := locallog.New(r.log.Origin())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys []note.Verifier
+	know := func(l *locallog.Log) {
+		key, err := checkpoint.ParseKey(l.Origin(), l.PublicKeyPEM())
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, key)
+		if r.cfg.Log, err = checkpoint.NewLog(l.Origin(), keys...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	know(r.log)
+	r.opts.Families = []monitor.Family{{Name: "root", List: func(context.Context) ([]monitor.LogConfig, error) { return []monitor.LogConfig{r.cfg}, nil }}}
+	r.restart()
+	r.mustPass()
+	for i := range r.log.Size() {
+		leaf, err := r.log.Entry(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := renewed.Append(leaf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.fill(renewed, 3)
+	r.server.Show(renewed, nil)
+	if out := r.once(); out.Err == nil {
+		t.Error("a checkpoint with a key that nobody knows was taken")
+	}
+	know(renewed)
+	if out := r.mustPass(); out.Head != 8 || out.Scanned != 8 {
+		t.Errorf("%+v", out)
+	}
+	r.wantIncidents("")
 }

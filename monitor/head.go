@@ -43,7 +43,7 @@ func (r *runner) scanHead(ctx context.Context, scanFor time.Duration, out *Outco
 	if err != nil {
 		return err
 	}
-	if r.cfg.Proofs != nil {
+	if r.way().Proofs != nil {
 		return t.scanProven(ctx, known, scanFor)
 	}
 	tree, err := known.Tree(r.served(ctx))

@@ -38,7 +38,7 @@ func (t *turn) far() bool {
 	leap := t.opts.LeapAfter
 	if leap == 0 {
 		leap = leapTiles
-		if t.cfg.Proofs != nil {
+		if t.way().Proofs != nil {
 			leap = leapProofs
 		}
 	}
@@ -99,7 +99,7 @@ func (r *runner) readPart(ctx context.Context, head checkpoint.Checkpoint, tree 
 		forgive = maxForgiven
 	}
 	var runErr error
-	if r.cfg.Proofs != nil {
+	if r.way().Proofs != nil {
 		runErr = r.readProven(ctx, head, st.Epoch, part, deadline, forgive, take)
 	} else {
 		s := r.newSpan(tree, st.Epoch)

@@ -101,7 +101,7 @@ func (r *runner) read(decoder *entry.Decoder, index uint64, leaf []byte, hash ch
 		worst = entry.SCTUnchecked // bare keys have none to check
 	}
 	base := Finding{
-		Log: r.cfg.Name, LogID: r.cfg.ID, Origin: r.cfg.Log.Origin(), Index: index, LeafHash: checkpoint.HexHash(hash),
+		Log: r.cfg.Name, LogID: r.cfg.ID, Origin: r.way().Log.Origin(), Index: index, LeafHash: checkpoint.HexHash(hash),
 		Kind: facts.Kind, APIVersion: facts.APIVersion, Identities: reports, Digests: facts.Digests,
 		SCT: string(worst), SeenAt: r.opts.Now().UTC(), Leaf: slices.Clone(leaf),
 		Authorities: trust.document, TrustRoot: trust.root,

@@ -67,7 +67,7 @@ func (r *runner) resume(ctx context.Context, incident string, rebaseline bool) e
 		if err != nil {
 			return fmt.Errorf("fetching the checkpoint: %w", err)
 		}
-		c, err := r.cfg.Log.Open(raw)
+		c, err := r.way().Log.Open(raw)
 		if err != nil {
 			return err
 		}
@@ -256,7 +256,7 @@ func (r *runner) scanRange(ctx context.Context, store CoverageStore, opts ScanOp
 		return fmt.Errorf("log %s: range [%d, %d) is empty, or goes beyond the verified size %d", r.cfg.Name, opts.From, opts.To, st.HeadSize)
 	}
 	var tree *checkpoint.Tree
-	if r.cfg.Proofs == nil {
+	if r.way().Proofs == nil {
 		if tree, err = known.Tree(r.served(ctx)); err != nil {
 			return err
 		}
@@ -289,7 +289,7 @@ func (r *runner) scanRange(ctx context.Context, store CoverageStore, opts ScanOp
 			return rec.take(ctx, res)
 		}
 		var runErr error
-		if r.cfg.Proofs != nil {
+		if r.way().Proofs != nil {
 			runErr = r.readProven(ctx, known.Head, st.Epoch, part, time.Time{}, 0, take)
 		} else {
 			_, runErr = s.run(ctx, part.From, part.To, take)

@@ -54,8 +54,8 @@ func (r *runner) newTurn(ctx context.Context, out *Outcome) (*turn, error) {
 	}
 	t := &turn{old: old, next: old, out: out}
 	t.desk = desk{runner: r, now: r.opts.Now(), open: open, batch: &t.batch}
-	t.next.Origin, t.next.Name, t.next.Family = r.cfg.Log.Origin(), r.cfg.Name, r.cfg.Family
-	t.next.Type, t.next.URL, t.next.Keys = r.cfg.Type, r.cfg.URL, r.cfg.Keys
+	t.next.Origin, t.next.Name, t.next.Family = r.way().Log.Origin(), r.cfg.Name, r.cfg.Family
+	t.next.Type, t.next.URL, t.next.Keys = r.cfg.Type, r.way().URL, r.way().Keys
 	t.next.Streaks = maps.Clone(old.Streaks)
 	if t.next.Streaks == nil {
 		t.next.Streaks = map[string]Streak{}
@@ -174,7 +174,7 @@ func (r *runner) poll(ctx context.Context, out *Outcome) error {
 		out.Head, out.Scanned, out.Halted = t.old.HeadSize, t.old.Scanned, t.old.Halted
 		return fmt.Errorf("fetching the checkpoint: %w", err)
 	}
-	c, openErr := r.cfg.Log.Open(raw)
+	c, openErr := r.way().Log.Open(raw)
 	switch {
 	case errors.Is(openErr, checkpoint.ErrSignature), errors.Is(openErr, checkpoint.ErrOrigin):
 		t.badSignature(raw, openErr)
@@ -278,7 +278,7 @@ func (t *turn) judge(ctx context.Context, c checkpoint.Checkpoint) error {
 		return nil
 	}
 	if t.old.Frozen != "" {
-		frozen, err := t.cfg.Log.Open([]byte(t.old.Frozen))
+		frozen, err := t.way().Log.Open([]byte(t.old.Frozen))
 		if err != nil {
 			return err
 		}
@@ -290,7 +290,7 @@ func (t *turn) judge(ctx context.Context, c checkpoint.Checkpoint) error {
 
 // head opens the stored head.
 func (r *runner) head(s State) (checkpoint.Checkpoint, error) {
-	c, err := r.cfg.Log.Open([]byte(s.Head))
+	c, err := r.way().Log.Open([]byte(s.Head))
 	if err != nil {
 		return c, fmt.Errorf("the stored head of log %s does not verify with its configured key and origin; was one of them changed? %w", r.cfg.Name, err)
 	}
@@ -361,8 +361,8 @@ func (t *turn) begin(ctx context.Context, c checkpoint.Checkpoint) error {
 
 // compare judges a checkpoint; archived are the tiles that were kept with it.
 func (r *runner) compare(ctx context.Context, known checkpoint.Known, c checkpoint.Checkpoint, kept checkpoint.TileReader) (checkpoint.Step, []checkpoint.Tile, error) {
-	if r.cfg.Proofs != nil {
-		return checkpoint.Step{}, nil, known.CompareProven(c, prover{ctx, r}, r.cfg.Log.Open)
+	if r.way().Proofs != nil {
+		return checkpoint.Step{}, nil, known.CompareProven(c, prover{ctx, r}, r.way().Log.Open)
 	}
 	return known.Compare(c, r.served(ctx), kept)
 }
@@ -372,7 +372,7 @@ func (t *turn) rebase(ctx context.Context, c checkpoint.Checkpoint, start uint64
 	var frontier checkpoint.Frontier
 	var err error
 	t.next.HeadPeaks, t.next.Link = nil, nil
-	if t.cfg.Proofs != nil {
+	if t.way().Proofs != nil {
 		frontier, err = t.frontierAt(ctx, c, start)
 	} else {
 		frontier, err = t.openTree(ctx, c, start)
@@ -442,7 +442,7 @@ func (t *turn) advance(ctx context.Context, c checkpoint.Checkpoint, step checkp
 	// Entries are not read: the scanned size follows the head on proofs alone. A
 	// backlog of earlier days is nobody's task any more; the coverage says so.
 	t.next.Backlog, t.next.StuckBehind = nil, nil
-	if t.cfg.Proofs != nil {
+	if t.way().Proofs != nil {
 		frontier, err := t.frontierAt(ctx, c, c.Size())
 		if err != nil {
 			return err

@@ -48,7 +48,7 @@ type provenReader struct {
 }
 
 func (r *runner) newProvenReader(ctx context.Context, head checkpoint.Checkpoint, epoch string) (*provenReader, error) {
-	offset, before, err := r.cfg.Proofs.Offset(ctx)
+	offset, before, err := r.way().Proofs.Offset(ctx)
 	r.moved(err)
 	return &provenReader{runner: r, head: head, epoch: epoch, offset: offset, before: before, related: map[TreeHead]error{}}, err
 }
@@ -151,7 +151,7 @@ func (p *provenReader) forgiven() bool { return p.forgive.Add(-1) >= 0 }
 // none leaves out everything.
 func (p *provenReader) fetch(ctx context.Context, from, to uint64) ([]ServedEntry, error) {
 	for try := 0; ; try++ {
-		list, err := p.cfg.Proofs.Entries(ctx, p.offset, from, to)
+		list, err := p.way().Proofs.Entries(ctx, p.offset, from, to)
 		p.moved(err)
 		if err != nil && (ctx.Err() != nil || !withheld(err) && !p.forgiven()) {
 			return nil, err
@@ -301,7 +301,7 @@ func (p *provenReader) brokenPromise(e *ServedEntry) *Evidence {
 		return nil
 	}
 	promise := checkpoint.Promise{Leaf: e.Leaf, Integrated: e.Integrated, LogIndex: e.LogIndex, SET: e.SET}
-	b, err := checkpoint.NewBrokenPromise(p.cfg.Log, promise, checkpoint.Hash(e.Hash), path, e.Index, e.Note, p.before)
+	b, err := checkpoint.NewBrokenPromise(p.way().Log, promise, checkpoint.Hash(e.Hash), path, e.Index, e.Note, p.before)
 	if err != nil {
 		return nil
 	}
@@ -328,7 +328,7 @@ func (p *provenReader) authentic(ctx context.Context, e *ServedEntry) (checkpoin
 // included opens the note of an entry and verifies that it commits to the hash
 // which the entry's id names.
 func (p *provenReader) included(e *ServedEntry) (checkpoint.Checkpoint, []checkpoint.Hash, error) {
-	note, err := p.cfg.Log.Open(e.Note)
+	note, err := p.way().Log.Open(e.Note)
 	if err != nil {
 		return note, nil, err
 	}
@@ -366,7 +366,7 @@ func (p *provenReader) readAll(ctx context.Context, res *result, entries []Serve
 	for i := range entries {
 		e := &entries[i]
 		integrated := func() time.Time {
-			if p.cfg.Log.VerifyPromise(e.Leaf, e.Integrated, e.LogIndex, e.SET) != nil {
+			if p.way().Log.VerifyPromise(e.Leaf, e.Integrated, e.LogIndex, e.SET) != nil {
 				return time.Time{}
 			}
 			return time.Unix(e.Integrated, 0).UTC()

@@ -101,7 +101,7 @@ func (p *provenReader) again(ctx context.Context, at, to uint64) result {
 
 // readProven reads a range of the verified tree, beside the state of the log.
 func (r *runner) readProven(ctx context.Context, head checkpoint.Checkpoint, epoch string, part Range, deadline time.Time, forgive int32, take func(result) error) error {
-	ctx = r.cfg.Proofs.Behind(ctx)
+	ctx = r.way().Proofs.Behind(ctx)
 	p, err := r.newProvenReader(ctx, head, epoch)
 	if err != nil {
 		return err

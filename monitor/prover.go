@@ -20,18 +20,18 @@ func (p prover) Consistency(from, to uint64) ([][]byte, error) {
 	if from == to {
 		return nil, nil
 	}
-	proof, err := p.r.cfg.Proofs.ConsistencyProof(p.ctx, from, to)
+	proof, err := p.r.way().Proofs.ConsistencyProof(p.ctx, from, to)
 	p.r.moved(err)
 	return proof, provesNothing(err)
 }
 
 // Path implements checkpoint.Prover.
 func (p prover) Path(index uint64) (checkpoint.Hash, [][]byte, []byte, error) {
-	offset, _, err := p.r.cfg.Proofs.Offset(p.ctx)
+	offset, _, err := p.r.way().Proofs.Offset(p.ctx)
 	if err != nil {
 		return checkpoint.Hash{}, nil, nil, err
 	}
-	list, err := p.r.cfg.Proofs.Entries(p.ctx, offset, index, index+1)
+	list, err := p.r.way().Proofs.Entries(p.ctx, offset, index, index+1)
 	p.r.moved(err)
 	switch {
 	case err != nil:
@@ -88,7 +88,7 @@ func (r *runner) frontierAt(ctx context.Context, c checkpoint.Checkpoint, size u
 	if err != nil {
 		return checkpoint.Frontier{}, err
 	}
-	newest, err := r.cfg.Log.Open(raw)
+	newest, err := r.way().Log.Open(raw)
 	if err != nil {
 		return checkpoint.Frontier{}, err
 	}

@@ -133,7 +133,7 @@ func (e *Engine) Status(ctx context.Context, store StatusStore, channels []strin
 }
 
 func (r *runner) status(ctx context.Context, store StatusStore) (LogStatus, error) {
-	l := LogStatus{Name: r.cfg.Name, Type: r.cfg.Type, Origin: r.cfg.Log.Origin(), State: "new", Backlog: []Range{}, Coverage: []Range{}, Gaps: []Gap{}}
+	l := LogStatus{Name: r.cfg.Name, Type: r.cfg.Type, Origin: r.way().Log.Origin(), State: "new", Backlog: []Range{}, Coverage: []Range{}, Gaps: []Gap{}}
 	st, err := store.State(ctx, r.cfg.ID)
 	if err != nil {
 		return l, err

@@ -32,8 +32,9 @@ func (t *TrustRoot) Hash() string {
 // TrustSource is what is stored of where trusted roots come from.
 type TrustSource struct {
 	// Root is the one in force, First the first one that was ever seen: the logs
-	// in it were there before us.
+	// in it that were in use then, at FirstAt, were there before us.
 	Root, First *TrustRoot
+	FirstAt     time.Time
 	Signing     [][]byte // signing configurations that came with Root
 	// Refreshed is when Root was last known to be the newest; Failures counts the
 	// refreshes that failed since then, from FailingSince on, the last with Error.

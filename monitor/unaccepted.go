@@ -18,15 +18,15 @@ import (
 // not convince ourselves is no evidence: then what we kept is damaged.
 func (t *turn) fork(d *checkpoint.DivergenceError) error {
 	e := d.Evidence
-	if err := e.Verify(t.cfg.Log); err != nil {
+	if err := e.Verify(t.way().Log); err != nil {
 		return fmt.Errorf("what was kept of log %s does not fold to what the log signed, so that the state file is damaged: restore it from a backup (%w)", t.cfg.Name, err)
 	}
 	proof, err := json.Marshal(e)
 	if err != nil {
 		proof = []byte(err.Error())
 	}
-	smaller, errS := t.cfg.Log.Open([]byte(e.Smaller))
-	larger, errL := t.cfg.Log.Open([]byte(e.Larger))
+	smaller, errS := t.way().Log.Open([]byte(e.Smaller))
+	larger, errL := t.way().Log.Open([]byte(e.Larger))
 	summary := fmt.Sprintf("Log %s has signed two checkpoints that cannot both be true.", t.cfg.Name)
 	details := map[string]any{"shape": e.Shape}
 	if errS == nil && errL == nil {
@@ -91,7 +91,7 @@ func (t *turn) contradictsArchive(c checkpoint.Checkpoint) error {
 		if p.Size != c.Size() || p.Root == checkpoint.HexHash(c.Root()) {
 			continue
 		}
-		other, err := t.cfg.Log.Open([]byte(p.Note))
+		other, err := t.way().Log.Open([]byte(p.Note))
 		if err != nil {
 			return fmt.Errorf("archived checkpoint of size %d: %w", p.Size, err)
 		}
@@ -121,7 +121,7 @@ func (t *turn) judgePending(ctx context.Context, known checkpoint.Known) error {
 		if p.Size > known.Head.Size() {
 			continue // its turn comes when the head has reached it
 		}
-		c, err := t.cfg.Log.Open([]byte(p.Note))
+		c, err := t.way().Log.Open([]byte(p.Note))
 		if err != nil {
 			return fmt.Errorf("archived checkpoint of size %d: %w", p.Size, err)
 		}

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog/testca"
@@ -43,7 +44,8 @@ notify:
 //	new            a TUF repository; tuf.yaml is a configuration that follows it
 //	publish NAME…  its trusted root names these logs: those of `log new`, v1 for that
 //	               of `logv1 new`, future for one that is not in use yet, unknown for
-//	               one whose key is of a kind that nobody knows
+//	               one whose key is of a kind that nobody knows, as NAME? makes it of
+//	               any; NAME! has another key
 //	newca          whoever signs from now on is certified by another authority
 //	rotate         the root of the repository gets new keys
 //	down, heal     it does not answer, and does again
@@ -86,21 +88,17 @@ func (l *logs) createTUF() error {
 func (l *logs) publish(names []string) error {
 	var list []trusttest.Log
 	for _, name := range names {
+		unknown, other := strings.HasSuffix(name, "?"), strings.HasSuffix(name, "!")
+		name = strings.TrimRight(name, "?!")
 		entry := trusttest.Log{URL: "https://" + name + ".acme.example"}
 		var text string
 		switch name {
 		case "v1":
 			entry.URL, entry.Details, text = "https://rekor.acme.example", "PKIX_ECDSA_P256_SHA_256", l.v1.PublicKeyPEM()
 		case "unknown":
-			entry.SPKI, entry.Details = []byte("no key that anybody knows"), "ML_DSA_87"
+			unknown = true
 		case "future":
-			key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-			if err != nil {
-				return err
-			}
-			if entry.SPKI, err = x509.MarshalPKIXPublicKey(&key.PublicKey); err != nil {
-				return err
-			}
+			other = true
 			entry.Since = time.Now().Add(time.Hour)
 		default:
 			if l.logs[name] == nil {
@@ -111,6 +109,18 @@ func (l *logs) publish(names []string) error {
 		if text != "" {
 			block, _ := pem.Decode([]byte(text))
 			entry.SPKI = block.Bytes
+		}
+		if other {
+			key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+			if err != nil {
+				return err
+			}
+			if entry.SPKI, err = x509.MarshalPKIXPublicKey(&key.PublicKey); err != nil {
+				return err
+			}
+		}
+		if unknown {
+			entry.SPKI, entry.Details = []byte("no key that anybody knows"), "ML_DSA_87"
 		}
 		list = append(list, entry)
 	}

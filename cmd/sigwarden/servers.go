@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -20,6 +21,7 @@ type server struct {
 	family string
 	rekor  *rekor.V1
 	keys   [][]byte // as DER
+	lost   [][]byte // those of them that the trusted root does not name any more
 	// derived: nobody has given the server a name; its trees are called host/id.
 	derived bool
 	// template is what all trees have in common.
@@ -43,6 +45,7 @@ func (v *server) tree(origin, name string, key []byte) (monitor.LogConfig, error
 	var err error
 	cfg.Log, err = checkpoint.NewTree(origin, key)
 	cfg.ID, cfg.Name, cfg.Proofs, cfg.Keys = v.id(number, key), name, v.rekor.Tree(number), [][]byte{key}
+	cfg.Removed = slices.ContainsFunc(v.lost, func(k []byte) bool { return bytes.Equal(k, key) })
 	return cfg, err
 }
 

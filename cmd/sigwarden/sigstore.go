@@ -46,7 +46,7 @@ type shard struct {
 	keys        [][]byte
 	version     int
 	isNew       bool
-	removed     bool
+	lost        [][]byte // keys that the root does not name any more
 }
 
 // shards returns the logs that the root names, in its order, and those that it
@@ -76,7 +76,7 @@ func (g *instance) shards(root *inForce, states map[string]monitor.State, now ti
 			continue
 		}
 		s := add(l.Origin, l.URL, l.Version, l.SPKI)
-		s.isNew = !slices.ContainsFunc(root.first.Logs, func(f trust.LogKey) bool { return f.Origin == l.Origin })
+		s.isNew = !root.old(l.Origin)
 	}
 	for _, st := range sorted(states) {
 		origin, ours := strings.CutPrefix(st.Family, g.prefix())
@@ -87,9 +87,11 @@ func (g *instance) shards(root *inForce, states map[string]monitor.State, now ti
 		if st.Type == rekorV1 {
 			version = 1
 		}
-		named := slices.ContainsFunc(root.Logs, func(l trust.LogKey) bool { return l.Origin == origin })
 		s := add(origin, st.URL, version, st.Keys...)
-		s.version, s.removed = version, !named
+		s.version = version
+		if root.lost(origin, st) {
+			s.lost = append(s.lost, st.Keys...)
+		}
 	}
 	for i := range out {
 		s := &out[i]
@@ -142,10 +144,9 @@ func (g *instance) make(s shard, root *inForce) (*made, error) {
 	family := g.family(s.origin)
 	if m.server != nil {
 		m.server.derived, m.server.family = true, family
-		m.server.template.Family = family
-		m.server.template.Removed = s.removed
+		m.server.template.Family, m.server.lost = family, s.lost
 	} else {
-		m.log.Family, m.log.New, m.log.Removed = family, s.isNew, s.removed
+		m.log.Family, m.log.New, m.log.Removed = family, s.isNew, len(s.lost) > 0
 	}
 	return m, nil
 }

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/sigwarden/sigwarden/checkpoint"
 	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/monitor/config"
 	"github.com/sigwarden/sigwarden/monitor/store"
@@ -31,11 +33,35 @@ var errNoRoot = errors.New("no trusted root is known yet")
 type inForce struct {
 	*trust.Root
 	kept *monitor.TrustRoot
-	// first is the first one that was ever seen of its source: the logs in it were
-	// there before us.
-	first *trust.Root
+	// first is the first one that was ever seen of its source, at firstAt: the logs
+	// in it that were in use then were there before us.
+	first   *trust.Root
+	firstAt time.Time
 	// services name the generation of logs whose key does not tell it.
 	services []trust.Service
+}
+
+// old reports whether a log was there before us.
+func (r *inForce) old(origin string) bool {
+	return slices.ContainsFunc(r.first.Logs, func(l trust.LogKey) bool { return l.Origin == origin && !l.ValidFrom.After(r.firstAt) })
+}
+
+// lost reports whether the root, which may have named it once, does not name a
+// log, or not the key that has signed the head in hand. Of one that it names with
+// something that cannot be used nothing is known.
+func (r *inForce) lost(origin string, st monitor.State) bool {
+	if slices.Contains(r.Unusable, origin) {
+		return false
+	}
+	if st.Type == rekorV1 {
+		return !slices.ContainsFunc(st.Keys, func(key []byte) bool { return r.Has(origin, key) })
+	}
+	log, err := checkpoint.NewLog(origin, r.Key(origin)...)
+	if err != nil {
+		return true
+	}
+	_, err = log.Open([]byte(st.Head))
+	return err != nil
 }
 
 // problems are the parts of the root that cannot be used.
@@ -84,7 +110,7 @@ func (s *setup) makeRoots(agent string) *config.Issue {
 			return &issue
 		}
 		r.name = monitor.FileSource
-		r.pinned = &inForce{Root: root, kept: &monitor.TrustRoot{Source: r.name, Document: root.Document}, first: root}
+		r.pinned = &inForce{Root: root, kept: &monitor.TrustRoot{Source: r.name, Document: root.Document}, first: root, firstAt: time.Now()}
 		for _, p := range r.pinned.problems() {
 			s.warnings = append(s.warnings, fmt.Sprintf("%s: a part of the trusted root cannot be used: %s", t.TrustedRoot, p))
 		}
@@ -118,7 +144,7 @@ func (r *roots) open(src monitor.TrustSource) (*inForce, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the stored trusted root: %w", err)
 	}
-	out := &inForce{Root: root, kept: src.Root}
+	out := &inForce{Root: root, kept: src.Root, firstAt: src.FirstAt}
 	if out.first, err = trust.ParseRoot(src.First.Document); err != nil {
 		return nil, fmt.Errorf("the first stored trusted root: %w", err)
 	}
@@ -225,6 +251,7 @@ func (r *roots) keepPinned(ctx context.Context, st *store.Store) error {
 	if r.pinned.first, err = trust.ParseRoot(src.First.Document); err != nil {
 		return fmt.Errorf("the first stored trusted root: %w", err)
 	}
+	r.pinned.firstAt = src.FirstAt
 	if err := r.judge(ctx, st, src); err != nil {
 		return err
 	}
@@ -249,7 +276,7 @@ func (r *roots) peek(ctx context.Context) (*inForce, error) {
 		return nil, err
 	}
 	kept := &monitor.TrustRoot{Source: r.name, Document: got.Root}
-	return r.open(monitor.TrustSource{Root: kept, First: kept, Signing: got.Signing})
+	return r.open(monitor.TrustSource{Root: kept, First: kept, FirstAt: time.Now(), Signing: got.Signing})
 }
 
 // judge opens and resolves the incidents of the source.

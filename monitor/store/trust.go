@@ -32,17 +32,19 @@ func (s *Store) TrustSource(ctx context.Context, source string) (monitor.TrustSo
 	if hash == "" {
 		return out, nil // no refresh has succeeded yet
 	}
-	if out.Root, err = s.trustRoot(ctx, hash, source); err != nil {
+	if out.Root, _, err = s.trustRoot(ctx, hash, source); err != nil {
 		return out, err
 	}
-	out.First, err = s.trustRoot(ctx, first, source)
+	out.First, out.FirstAt, err = s.trustRoot(ctx, first, source)
 	return out, err
 }
 
-func (s *Store) trustRoot(ctx context.Context, hash, source string) (*monitor.TrustRoot, error) {
+// trustRoot returns a stored root, and when it was seen first.
+func (s *Store) trustRoot(ctx context.Context, hash, source string) (*monitor.TrustRoot, time.Time, error) {
 	t := &monitor.TrustRoot{Source: source}
-	err := s.db.QueryRowContext(ctx, "SELECT document, provenance FROM trust_roots WHERE hash = $1 AND source = $2", hash, source).Scan(&t.Document, &t.Provenance)
-	return t, s.explain("reading", err)
+	var seen sql.NullInt64
+	err := s.db.QueryRowContext(ctx, "SELECT document, provenance, first_seen FROM trust_roots WHERE hash = $1 AND source = $2", hash, source).Scan(&t.Document, &t.Provenance, &seen)
+	return t, timeOrZero(seen), s.explain("reading", err)
 }
 
 // KeepTrustRoot makes a root the one in force: it was the newest at a time.
@@ -89,7 +91,8 @@ func (s *Store) referredRoot(ctx context.Context, ref string) (*monitor.TrustRoo
 	if !ok {
 		return nil, nil
 	}
-	return s.trustRoot(ctx, hash, source)
+	root, _, err := s.trustRoot(ctx, hash, source)
+	return root, err
 }
 
 // Record opens and resolves incidents that belong to no log.

@@ -65,6 +65,9 @@ type Root struct {
 	// Problems are parts that could not be used, each of which blinds us to
 	// nothing else.
 	Problems []error
+	// Unusable are the origins of logs that are named with something that cannot be
+	// used, like a key of an unknown kind.
+	Unusable []string
 }
 
 // Key returns the keys of a log by its origin.
@@ -171,7 +174,8 @@ func ParseRoot(data []byte) (*Root, error) {
 	}
 	r := &Root{Document: data}
 	for i, raw := range doc.Tlogs {
-		if err := r.addLog(raw); err != nil {
+		if origin, err := r.addLog(raw); err != nil {
+			r.Unusable = append(r.Unusable, origin)
 			r.Problems = append(r.Problems, fmt.Errorf("log %d of the trusted root, %w", i+1, err))
 		}
 	}
@@ -195,21 +199,20 @@ func ParseRoot(data []byte) (*Root, error) {
 
 // addLog adds one log. Its base URL without scheme and trailing slash is origin
 // and key name; its id must be that of the table of note keys (wire-formats 3.6).
-func (r *Root) addLog(raw json.RawMessage) error {
+func (r *Root) addLog(raw json.RawMessage) (origin string, err error) {
 	var t logJSON
 	if err := json.Unmarshal(raw, &t); err != nil {
-		return fmt.Errorf("%.100q: %w", t.BaseURL, err)
+		return originOf(t.BaseURL), fmt.Errorf("%.100q: %w", t.BaseURL, err)
 	}
 	l := LogKey{URL: t.BaseURL, Origin: originOf(t.BaseURL), SPKI: t.PublicKey.RawBytes, ValidFrom: t.PublicKey.ValidFor.Start}
-	var err error
 	if l.Key, err = checkpoint.NewVerifier(l.Origin, l.SPKI); err != nil {
-		return fmt.Errorf("%.100q: its key, of kind %.40q, cannot be used: %.80s", t.BaseURL, t.PublicKey.Details, err)
+		return l.Origin, fmt.Errorf("%.100q: its key, of kind %.40q, cannot be used: %.80s", t.BaseURL, t.PublicKey.Details, err)
 	}
 	if len(t.LogID.KeyID) < 4 || fmt.Sprintf("%x", t.LogID.KeyID[:4]) != fmt.Sprintf("%08x", l.Key.KeyHash()) {
-		return fmt.Errorf("%.100q: its log id begins with %.4x, its key gives %08x", t.BaseURL, t.LogID.KeyID, l.Key.KeyHash())
+		return l.Origin, fmt.Errorf("%.100q: its log id begins with %.4x, its key gives %08x", t.BaseURL, t.LogID.KeyID, l.Key.KeyHash())
 	}
 	if r.Has(l.Origin, l.SPKI) {
-		return nil // one key may be listed for several times of validity
+		return l.Origin, nil // one key may be listed for several times of validity
 	}
 	if pub, err := x509.ParsePKIXPublicKey(l.SPKI); err == nil {
 		if _, ok := pub.(ed25519.PublicKey); ok {
@@ -217,7 +220,7 @@ func (r *Root) addLog(raw json.RawMessage) error {
 		}
 	}
 	r.Logs = append(r.Logs, l)
-	return nil
+	return l.Origin, nil
 }
 
 func (r *Root) addAuthority(raw json.RawMessage) error {
