@@ -89,10 +89,19 @@ func (r *runner) read(decoder *entry.Decoder, index uint64, leaf []byte, hash ch
 	vouched := make([]error, len(facts.Identities))
 	reports := []entry.Report{}
 	worst := entry.SCT("")
+	untimely := ""
 	for i := range facts.Identities {
-		worst = entry.WorstSCT(worst, trust.authorities.SCT(&facts.Identities[i], when))
-		vouched[i] = trust.authorities.VerifyAt(&facts.Identities[i], when)
-		reports = append(reports, facts.Identities[i].Report(vouched[i]))
+		id, at := &facts.Identities[i], when
+		vouched[i] = trust.authorities.VerifyAt(id, at)
+		if vouched[i] != nil && !at.IsZero() && trust.authorities.Verify(id) == nil {
+			// A trusted authority issued it all the same: whoever has stolen an identity
+			// is not to hide by waiting before the upload.
+			untimely = fmt.Sprintf("; it was logged at %s, when its certificate (%s to %s) was not valid",
+				when.Format(time.RFC3339), id.NotBefore.Format(time.RFC3339), id.NotAfter.Format(time.RFC3339))
+			at, vouched[i] = time.Time{}, nil
+		}
+		worst = entry.WorstSCT(worst, trust.authorities.SCT(id, at))
+		reports = append(reports, id.Report(vouched[i]))
 	}
 	if facts.Digests == nil {
 		facts.Digests = []string{}
@@ -123,7 +132,7 @@ func (r *runner) read(decoder *entry.Decoder, index uint64, leaf []byte, hash ch
 	for _, h := range hits {
 		if !malformed[h.Watch] {
 			verdict, reason := r.verdict(h, &facts, vouched)
-			add(h.Watch, verdict, reason)
+			add(h.Watch, verdict, reason+untimely)
 		}
 	}
 	return findings

@@ -233,7 +233,7 @@ func (it *item) usesClaims() bool {
 // Expected reports whether an identity that is a watch's fits one of its
 // expect items, and if not, why. index is as in Ours. vouched says whether a
 // trusted authority issued its certificate: what an untrusted certificate says
-// never makes anything expected.
+// never makes anything expected, nor does the name that a bare key gives itself.
 func (l *List) Expected(watch int, f *entry.Facts, index int, vouched bool) (ok bool, reason string) {
 	v := view{facts: f}
 	if index >= 0 {
@@ -246,8 +246,12 @@ func (l *List) Expected(watch int, f *entry.Facts, index int, vouched bool) (ok 
 	var best []string
 	for _, it := range w.expect {
 		bad := it.misfits(&v, false)
-		if v.id != nil && v.id.Certificate != nil && it.usesClaims() && !vouched {
+		switch {
+		case v.id == nil || !it.usesClaims():
+		case v.id.Certificate != nil && !vouched:
 			bad = append(bad, "the certificate is not trusted")
+		case v.id.Certificate == nil && len(it.fingerprint)+len(it.digest) == 0:
+			bad = append(bad, "the key names its holder itself, as anybody's can: only with its fingerprint can it be expected")
 		}
 		if len(bad) == 0 {
 			return true, fmt.Sprintf("expect item %d fits", it.index+1)

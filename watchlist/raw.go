@@ -14,9 +14,12 @@ const minLiteral = 4
 
 // Bounds of the search in undecodable bytes.
 const (
-	rawDepth  = 3       // how often base64 in base64 is undone
-	rawBudget = 4 << 20 // bytes that are looked at for one entry
-	minRun    = 8       // characters of base64 that are worth undoing
+	rawDepth = 3 // how often base64 in base64 is undone
+	// rawBudget bounds the bytes that are looked at for one entry; of a long one,
+	// rawTimes what it has: itself and what is wrapped in it once or twice.
+	rawBudget = 4 << 20
+	rawTimes  = 4
+	minRun    = 8 // characters of base64 that are worth undoing
 )
 
 // rawSearch looks for what watches name in bytes that nobody understands. It
@@ -76,7 +79,7 @@ type RawHit struct {
 // hashes. It returns at most one hit a watch, in the order of the list.
 func (l *List) MatchRaw(leaf []byte) []RawHit {
 	found := make(map[int]string)
-	budget := rawBudget
+	budget := max(rawBudget, rawTimes*len(leaf))
 	l.raw.search(leaf, 0, &budget, found)
 	var hits []RawHit
 	for i := range l.watches {

@@ -196,6 +196,36 @@ func TestExpected(t *testing.T) {
 	if ok, _ := l.Expected(1, at("github-hosted"), 0, true); ok {
 		t.Error("a watch without expect expects something")
 	}
+	// Anybody can make a key that has a name.
+	l, err = Compile([]Watch{{Name: "w", Match: []Item{{Subject: []string{"*@acme.example"}}}, Expect: []Item{{Subject: []string{"release@acme.example"}, Issuer: []string{"none"}}}},
+		{Name: "pinned", Match: []Item{{Subject: []string{"*@acme.example"}}}, Expect: []Item{{Subject: []string{"release@acme.example"}, Issuer: []string{"none"}, Fingerprint: []string{strings.Repeat("ab", 20)}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := identity(entry.Email, "release@acme.example", "")
+	key.Identities[0].Certificate, key.Identities[0].Issuers, key.Identities[0].Format = nil, nil, "pgp"
+	key.Identities[0].Prints = []string{strings.Repeat("ab", 20)}
+	if ok, why := l.Expected(0, key, 0, true); ok || !strings.Contains(why, "fingerprint") {
+		t.Errorf("whoever calls himself so is expected: %s", why)
+	}
+	if ok, why := l.Expected(1, key, 0, true); !ok {
+		t.Errorf("a known key is not expected: %s", why)
+	}
+}
+
+// TestMatchRawOfLongEntries: however long an entry is, it is searched, and what
+// is wrapped in it too.
+func TestMatchRawOfLongEntries(t *testing.T) {
+	l := compile(t, Item{Subject: []string{"https://github.com/acme/*"}})
+	text := strings.Repeat(".", 5<<20) + "https://github.com/acme/widget"
+	for name, leaf := range map[string]string{
+		"plain": "{broken" + text, "base64": "{broken" + base64.StdEncoding.EncodeToString([]byte(text)),
+		"twice": "{broken" + base64.StdEncoding.EncodeToString([]byte("["+base64.StdEncoding.EncodeToString([]byte(text))+"]")),
+	} {
+		if len(l.MatchRaw([]byte(leaf))) != 1 {
+			t.Errorf("%s: not found", name)
+		}
+	}
 }
 
 func TestCompileErrors(t *testing.T) {

@@ -222,6 +222,11 @@ func watchWarnings(cfg *config.Config) []string {
 				warn(path, "this item can never match: %s", why)
 			}
 		}
+		for j, it := range w.Expect {
+			if slices.Contains(it.Issuer, "none") && len(it.Fingerprint)+len(it.Digest) == 0 {
+				warn(fmt.Sprintf("%s.expect[%d]", w.Path, j), "no key fits this item, since anybody can make one with this name: name its fingerprint (certificates of a trusted authority that name no issuer do fit)")
+			}
+		}
 	}
 	return out
 }

@@ -30,7 +30,7 @@ type Authority struct {
 // Authorities verifies certificates of entries. The zero value trusts nobody.
 type Authorities struct {
 	list   []authority
-	ctlogs map[[sha256.Size]byte]CTLog // by id
+	ctlogs map[[sha256.Size]byte][]CTLog // by id
 }
 
 type authority struct {

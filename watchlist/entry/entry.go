@@ -55,6 +55,8 @@ type Identity struct {
 	NotBefore, NotAfter time.Time
 	// HasSCT says that the certificate carries an SCT list.
 	HasSCT bool
+	// name is the DER of the certificate's subject.
+	name []byte
 }
 
 // Extension is one extension of a certificate.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -78,6 +79,7 @@ var (
 	oidUsername = []byte{0x2b, 0x06, 0x01, 0x04, 0x01, 0x83, 0xbf, 0x30, 0x01, 0x07} // 1.3.6.1.4.1.57264.1.7
 	oidSAN      = []byte{0x55, 0x1d, 0x11}                                           // 2.5.29.17
 	oidCE       = []byte{0x55, 0x1d}                                                 // 2.5.29
+	oidMail     = []byte{0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x01}       // 1.2.840.113549.1.9.1
 	oidSCTList  = []byte{0x2b, 0x06, 0x01, 0x04, 0x01, 0xd6, 0x79, 0x02, 0x04, 0x02} // 1.3.6.1.4.1.11129.2.4.2
 )
 
@@ -103,7 +105,7 @@ func (id *Identity) parseCertificate(der []byte) error {
 	if len(der) > maxCertificate {
 		return fmt.Errorf("%w: %d bytes, more than %d", errCertificate, len(der), maxCertificate)
 	}
-	var cert, tbs, serial, validity, spki cryptobyte.String
+	var cert, tbs, serial, validity, name, spki cryptobyte.String
 	input := cryptobyte.String(der)
 	if !input.ReadASN1(&cert, asn1.SEQUENCE) || !input.Empty() || !cert.ReadASN1(&tbs, asn1.SEQUENCE) {
 		return fmt.Errorf("%w: not one DER sequence", errCertificate)
@@ -111,10 +113,10 @@ func (id *Identity) parseCertificate(der []byte) error {
 	if !tbs.SkipOptionalASN1(asn1.Tag(0).Constructed().ContextSpecific()) ||
 		!tbs.ReadASN1(&serial, asn1.INTEGER) || !tbs.SkipASN1(asn1.SEQUENCE) || // signature algorithm
 		!tbs.SkipASN1(asn1.SEQUENCE) || !tbs.ReadASN1(&validity, asn1.SEQUENCE) ||
-		!tbs.SkipASN1(asn1.SEQUENCE) || !tbs.ReadASN1Element(&spki, asn1.SEQUENCE) {
+		!tbs.ReadASN1(&name, asn1.SEQUENCE) || !tbs.ReadASN1Element(&spki, asn1.SEQUENCE) {
 		return fmt.Errorf("%w: its fields are not those of X.509", errCertificate)
 	}
-	id.Certificate, id.SPKI = der, spki
+	id.Certificate, id.SPKI, id.name = der, spki, name
 	var errs []error
 	var ok1, ok2 bool
 	id.NotBefore, ok1 = readTime(&validity)
@@ -207,9 +209,42 @@ func (id *Identity) addExtension(oid, value cryptobyte.String) error {
 	}
 	text, ok := derString(value)
 	if !ok {
+		text, ok = asciiString(value)
+	}
+	if !ok {
 		text = hex.EncodeToString(value)
 	}
 	id.Extensions = append(id.Extensions, Extension{name, text})
+	return nil
+}
+
+// addNamedMail adds the emailAddress of the certificate's subject, which signers
+// of archives have in place of an alternative name (PKCS #9, RFC 2985, 5.2.1).
+func (id *Identity) addNamedMail() error {
+	bad := fmt.Errorf("%w: bad subject name", errCertificate)
+	for name := cryptobyte.String(id.name); !name.Empty(); {
+		var set cryptobyte.String
+		if !name.ReadASN1(&set, asn1.SET) {
+			return bad
+		}
+		for !set.Empty() {
+			var attribute, oid, text cryptobyte.String
+			var tag asn1.Tag
+			if !set.ReadASN1(&attribute, asn1.SEQUENCE) || !attribute.ReadASN1(&oid, asn1.OBJECT_IDENTIFIER) || !attribute.ReadAnyASN1(&text, &tag) {
+				return bad
+			}
+			mail := Subject{Email, textOf(text)}
+			switch {
+			case !bytes.Equal(oid, oidMail) || slices.Contains(id.Subjects, mail):
+			case tag != asn1.IA5String && tag != asn1.UTF8String && tag != asn1.PrintableString:
+				return bad
+			case len(id.Subjects) == maxSubjects:
+				return fmt.Errorf("%w: more than %d subjects", errCertificate, maxSubjects)
+			default:
+				id.Subjects = append(id.Subjects, mail)
+			}
+		}
+	}
 	return nil
 }
 
@@ -273,6 +308,17 @@ func readShort(s, out *cryptobyte.String, tag asn1.Tag) bool {
 func derString(value cryptobyte.String) (string, bool) {
 	var text cryptobyte.String
 	if !readShort(&value, &text, asn1.UTF8String) || !value.Empty() || !plainASCII(text) && !utf8.Valid(text) {
+		return "", false
+	}
+	return textOf(text), true
+}
+
+// asciiString reads the other forms that libraries give to plain text: a DER
+// PrintableString or IA5String that is the whole of value.
+func asciiString(value cryptobyte.String) (string, bool) {
+	var text cryptobyte.String
+	var tag asn1.Tag
+	if !value.ReadAnyASN1(&text, &tag) || !value.Empty() || tag != asn1.PrintableString && tag != asn1.IA5String || !plainASCII(text) {
 		return "", false
 	}
 	return textOf(text), true

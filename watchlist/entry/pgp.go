@@ -8,6 +8,7 @@ import (
 	"io"
 
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
+	pgperrors "github.com/ProtonMail/go-crypto/openpgp/errors"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 )
 
@@ -57,50 +58,79 @@ func (d *Decoder) addPGP(where place, v value) error {
 }
 
 // addPackets reads keys and user ids; what they are compressed into is not
-// undone.
+// undone. A packet that cannot be read hides none of the others.
 func (d *Decoder) addPackets(r io.Reader) error {
-	packets := packet.NewReader(r)
+	packets := packet.NewOpaqueReader(r)
 	var id *Identity
+	var errs error
 	for n := 0; ; n++ {
-		p, err := packets.Next()
+		raw, err := packets.Next()
 		if err == io.EOF {
-			return nil
+			return errs
 		}
 		if err != nil {
-			return err
+			return join(errs, err)
 		}
 		if n == 10*maxKeys {
-			return fmt.Errorf("more than %d packets", n)
+			return join(errs, fmt.Errorf("more than %d packets", n))
 		}
-		var key *packet.PublicKey
-		switch p := p.(type) {
-		case *packet.PublicKey:
-			key = p
-		case *packet.PrivateKey:
-			key = &p.PublicKey
-		case *packet.UserId:
-			if id != nil && isMail(p.Email) && len(id.Subjects) < maxSubjects {
-				id.Subjects = append(id.Subjects, Subject{Email, p.Email})
-			}
-			continue
-		default:
+		primary := raw.Tag == pgpPublicKey || raw.Tag == pgpSecretKey
+		if !primary && raw.Tag != pgpPublicSubkey && raw.Tag != pgpSecretSubkey && raw.Tag != pgpUserID {
 			continue
 		}
-		if !key.IsSubkey {
+		if primary {
 			if len(d.facts.Identities) >= maxKeys {
-				return fmt.Errorf("more than %d keys", maxKeys)
+				return join(errs, fmt.Errorf("more than %d keys", maxKeys))
 			}
+			// Also for a key of a kind that is not understood: its user ids are its
+			// own, and not those of the key before it.
 			id = d.identity()
 			id.Format = "pgp"
 		}
 		if id == nil {
-			return errors.New("a subkey without its key")
+			errs = join(errs, errors.New("a subkey or user id without its key"))
+			continue
 		}
-		switch key.PubKeyAlgo {
-		case packet.PubKeyAlgoRSA, packet.PubKeyAlgoRSASignOnly, packet.PubKeyAlgoRSAEncryptOnly, packet.PubKeyAlgoECDSA, packet.PubKeyAlgoEdDSA, packet.PubKeyAlgoEd25519:
-			if len(id.Prints) < maxKeys {
-				id.Prints = append(id.Prints, hex.EncodeToString(key.Fingerprint))
+		p, err := raw.Parse()
+		var unsupported pgperrors.UnsupportedError
+		if err != nil && !errors.As(err, &unsupported) {
+			errs = join(errs, err)
+		}
+		switch p := p.(type) {
+		case *packet.PublicKey:
+			err = id.addPGPKey(p)
+		case *packet.PrivateKey:
+			err = id.addPGPKey(&p.PublicKey)
+		case *packet.UserId:
+			switch {
+			case !isMail(p.Email):
+			case len(id.Subjects) == maxSubjects:
+				err = fmt.Errorf("more than %d user ids", maxSubjects)
+			default:
+				id.Subjects = append(id.Subjects, Subject{Email, p.Email})
 			}
+		default:
+			err = nil // booked above
 		}
+		errs = join(errs, err)
 	}
+}
+
+// Tags of packets (RFC 9580, 5).
+const (
+	pgpSecretKey, pgpPublicKey, pgpSecretSubkey, pgpUserID, pgpPublicSubkey = 5, 6, 7, 13, 14
+)
+
+// addPGPKey adds the fingerprint of a key, where Rekor gives one.
+func (id *Identity) addPGPKey(key *packet.PublicKey) error {
+	switch key.PubKeyAlgo {
+	case packet.PubKeyAlgoRSA, packet.PubKeyAlgoRSASignOnly, packet.PubKeyAlgoRSAEncryptOnly, packet.PubKeyAlgoECDSA, packet.PubKeyAlgoEdDSA, packet.PubKeyAlgoEd25519:
+	default:
+		return nil
+	}
+	if len(id.Prints) == maxKeys {
+		return fmt.Errorf("more than %d subkeys", maxKeys)
+	}
+	id.Prints = append(id.Prints, hex.EncodeToString(key.Fingerprint))
+	return nil
 }

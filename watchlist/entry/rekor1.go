@@ -177,7 +177,11 @@ func decodeJAR001(d *Decoder, spec value) error {
 		return join(errs, err)
 	}
 	errs = join(errs, err, d.addWrapped(at("spec.signature.publicKey"), signature[0], d.addPEM))
-	return join(errs, d.addPKCS7(at("spec.signature.content"), signature[1]))
+	errs = join(errs, d.addPKCS7(at("spec.signature.content"), signature[1]))
+	for i := range d.facts.Identities {
+		errs = join(errs, d.facts.Identities[i].addNamedMail())
+	}
+	return errs
 }
 
 func decodeTUF001(d *Decoder, spec value) error {

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
@@ -202,6 +203,121 @@ func TestKindsV1(t *testing.T) {
 				t.Errorf("key only: %v", f.KeyOnly())
 			}
 		})
+	}
+}
+
+// pgpOf makes an armored ring of packets, each given by its tag.
+func pgpOf(t testing.TB, packets ...[]byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w, err := armor.Encode(&b, openpgp.PublicKeyType, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range packets {
+		head := []byte{0xc0 | p[0], 0xff, 0, 0, byte((len(p) - 1) >> 8), byte(len(p) - 1)}
+		if _, err := w.Write(append(head, p[1:]...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.Close()
+	return b.Bytes()
+}
+
+// TestPGPRings: a key of a kind that is not understood keeps its names, a broken
+// packet hides no other, and what is beyond a bound is told of.
+func TestPGPRings(t *testing.T) {
+	e, err := openpgp.NewEntity("x", "", "x@acme.example", &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var raw bytes.Buffer
+	if err := e.PrimaryKey.Serialize(&raw); err != nil {
+		t.Fatal(err)
+	}
+	opaque, err := packet.NewOpaqueReader(&raw).Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := append([]byte{6}, opaque.Contents...)
+	subkey := append([]byte{14}, opaque.Contents...)
+	odd := append([]byte{6, 4, 0, 0, 0, 0, 99}, make([]byte, 40)...) // algorithm 99
+	user := func(name string) []byte { return append([]byte{13}, name...) }
+	many := [][]byte{key}
+	for i := range 257 {
+		many = append(many, user(fmt.Sprintf("%d <u%d@acme.example>", i, i)))
+	}
+	print := hex.EncodeToString(e.PrimaryKey.Fingerprint)
+	for name, tc := range map[string]struct {
+		packets    [][]byte
+		identities string
+		bad        bool
+	}{
+		"one":                    {[][]byte{key, user("A <a@acme.example>"), user("b@acme.example")}, "[a@acme.example b@acme.example] " + print, false},
+		"unknown key first":      {[][]byte{odd, user("A <a@acme.example>"), key, user("b@acme.example")}, "[a@acme.example] , [b@acme.example] " + print, false},
+		"unknown key last":       {[][]byte{key, user("A <a@acme.example>"), odd, user("b@acme.example")}, "[a@acme.example] " + print + ", [b@acme.example] ", false},
+		"broken key":             {[][]byte{{6, 4}, user("A <a@acme.example>"), key, user("b@acme.example")}, "[a@acme.example] , [b@acme.example] " + print, true},
+		"unknown packet":         {[][]byte{key, {60, 1, 2}, user("A <a@acme.example>")}, "[a@acme.example] " + print, false},
+		"subkey":                 {[][]byte{key, subkey, user("A <a@acme.example>")}, "[a@acme.example] " + print + " " + print, false},
+		"name without a key":     {[][]byte{user("A <a@acme.example>"), key}, "[] " + print, true},
+		"more names than bounds": {many, "", true},
+		"more keys than bounds":  {append([][]byte{key}, slices.Repeat([][]byte{subkey}, 100)...), "", true},
+		"more rings than bounds": {slices.Repeat([][]byte{key}, 101), "", true},
+	} {
+		f, err := entry.Decode(v1("rpm", "0.0.1", `{"package":{"hash":$HASH},"publicKey":{"content":"$KEY"}}`, pgpOf(t, tc.packets...)))
+		var got []string
+		for i := range f.Identities {
+			var subjects []string
+			for _, s := range f.Identities[i].Subjects {
+				subjects = append(subjects, s.Value)
+			}
+			got = append(got, fmt.Sprintf("%v %s", subjects, strings.Join(f.Identities[i].Prints, " ")))
+		}
+		if (err != nil) != tc.bad || tc.identities != "" && strings.Join(got, ", ") != tc.identities {
+			t.Errorf("%s: %s, %v", name, strings.Join(got, ", "), err)
+		}
+	}
+}
+
+// TestNamedMail: the signer of an archive is known by the e-mail address of the
+// certificate's subject too.
+func TestNamedMail(t *testing.T) {
+	named := func(value any) []byte {
+		s := issue(t, newCA(t), testca.Identity{Email: "a@b.example", Mangle: func(c *x509.Certificate) {
+			c.Subject = pkix.Name{CommonName: "ACME", ExtraNames: []pkix.AttributeTypeAndValue{{Type: []int{1, 2, 840, 113549, 1, 9, 1}, Value: value}}}
+		}})
+		return s.Cert
+	}
+	for value, want := range map[any]string{"release@acme.example": "[a@b.example release@acme.example]", "a@b.example": "[a@b.example]", 7: "bad"} {
+		der := named(value)
+		f, err := entry.Decode(v1("jar", "0.0.1", `{"archive":{"hash":$HASH},"signature":{"content":"`+b64(pkcs7(t, der))+`","publicKey":{"content":"$KEY"}}}`, pemOf("CERTIFICATE", der)))
+		var got []string
+		for _, s := range f.Identities[0].Subjects {
+			got = append(got, s.Value)
+		}
+		if want == "bad" {
+			if err == nil {
+				t.Error("an address that is a number is taken")
+			}
+		} else if err != nil || fmt.Sprint(got) != want {
+			t.Errorf("%v: %v, %v", value, got, err)
+		}
+	}
+}
+
+// TestTextExtensions: plain text is text in whichever form a library gave it.
+func TestTextExtensions(t *testing.T) {
+	for want, value := range map[string][]byte{
+		"acme": {19, 4, 'a', 'c', 'm', 'e'}, "ia5": {22, 3, 'i', 'a', '5'}, "utf8": {12, 4, 'u', 't', 'f', '8'},
+		"020107": {2, 1, 7}, "130561636d65": {19, 5, 'a', 'c', 'm', 'e'},
+	} {
+		s := issue(t, newCA(t), testca.Identity{Email: "a@b.example", Mangle: func(c *x509.Certificate) {
+			c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: []int{1, 3, 6, 1, 4, 1, 99999, 1}, Value: value})
+		}})
+		id, err := entry.ParseCertificate(s.Cert)
+		if got, _ := id.Extension("1.3.6.1.4.1.99999.1"); err != nil || got != want {
+			t.Errorf("%q, want %q, %v", got, want, err)
+		}
 	}
 }
 

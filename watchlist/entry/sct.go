@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -65,9 +66,10 @@ func NewCTLog(spki []byte, from, until time.Time) (CTLog, error) {
 // WithCTLogs returns the authorities with logs that SCTs are verified with.
 func (a *Authorities) WithCTLogs(logs ...CTLog) *Authorities {
 	with := *a
-	with.ctlogs = map[[sha256.Size]byte]CTLog{}
+	with.ctlogs = map[[sha256.Size]byte][]CTLog{}
 	for _, l := range logs {
-		with.ctlogs[sha256.Sum256(l.SPKI)] = l
+		id := sha256.Sum256(l.SPKI)
+		with.ctlogs[id] = append(with.ctlogs[id], l) // one key may be listed for several times
 	}
 	return &with
 }
@@ -115,9 +117,12 @@ func (a *Authorities) signed(sct cryptobyte.String, issuerKey [sha256.Size]byte,
 		!sct.ReadUint16LengthPrefixed(&signature) || !sct.Empty() || timestamp > 1<<52 {
 		return false
 	}
-	l, ok := a.ctlogs[[sha256.Size]byte(logID)]
 	at := time.UnixMilli(int64(timestamp))
-	if !ok || !l.ValidFrom.IsZero() && at.Before(l.ValidFrom) || !l.ValidUntil.IsZero() && at.After(l.ValidUntil) {
+	known := a.ctlogs[[sha256.Size]byte(logID)]
+	used := slices.IndexFunc(known, func(l CTLog) bool {
+		return (l.ValidFrom.IsZero() || !at.Before(l.ValidFrom)) && (l.ValidUntil.IsZero() || !at.After(l.ValidUntil))
+	})
+	if used < 0 {
 		return false
 	}
 	var b cryptobyte.Builder
@@ -134,7 +139,7 @@ func (a *Authorities) signed(sct cryptobyte.String, issuerKey [sha256.Size]byte,
 	}
 	const sha256Hash, rsaSignature, ecdsaSignature, ed25519Signature, noHash = 4, 1, 3, 7, 8
 	digest := sha256.Sum256(message)
-	switch key := l.Key.(type) {
+	switch key := known[used].Key.(type) {
 	case *ecdsa.PublicKey:
 		return hash == sha256Hash && algorithm == ecdsaSignature && ecdsa.VerifyASN1(key, digest[:], signature)
 	case *rsa.PublicKey:

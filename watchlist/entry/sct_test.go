@@ -51,6 +51,8 @@ func TestSCT(t *testing.T) {
 		{"verified", trusted.WithCTLogs(logOf(ct, time.Time{}, time.Time{})), identity(ca, ct), entry.SCTVerified},
 		{"within its time", trusted.WithCTLogs(logOf(ct, now.Add(-time.Hour), now.Add(time.Hour))), identity(ca, ct), entry.SCTVerified},
 		{"one of two logs", trusted.WithCTLogs(logOf(other, time.Time{}, time.Time{}), logOf(ct, time.Time{}, time.Time{})), identity(ca, ct), entry.SCTVerified},
+		{"the log's first time", trusted.WithCTLogs(logOf(ct, now.Add(-time.Hour), now.Add(time.Hour)), logOf(ct, now.Add(time.Hour), time.Time{})), identity(ca, ct), entry.SCTVerified},
+		{"the log's second time", trusted.WithCTLogs(logOf(ct, time.Time{}, now.Add(-time.Hour)), logOf(ct, now.Add(-time.Hour), time.Time{})), identity(ca, ct), entry.SCTVerified},
 		{"before the log's time", trusted.WithCTLogs(logOf(ct, now.Add(time.Hour), time.Time{})), identity(ca, ct), entry.SCTInvalid},
 		{"after the log's time", trusted.WithCTLogs(logOf(ct, time.Time{}, now.Add(-time.Hour))), identity(ca, ct), entry.SCTInvalid},
 		{"another log", trusted.WithCTLogs(logOf(ct, time.Time{}, time.Time{})), identity(ca, other), entry.SCTInvalid},
