@@ -2,10 +2,12 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sigwarden/sigwarden/monitor/config"
+	"github.com/sigwarden/sigwarden/watchlist/entry"
 )
 
 // configCommand is about configurations as files.
@@ -20,7 +22,7 @@ fits them to any part of a value. "-" is standard input.`,
 			if err != nil {
 				return err
 			}
-			text, warnings, err := config.Import(data)
+			text, warnings, err := config.Import(data, extensionNamed)
 			if err != nil {
 				return usage(fmt.Errorf("%s: %w", args[0], err))
 			}
@@ -34,4 +36,18 @@ fits them to any part of a value. "-" is standard input.`,
 	group := &cobra.Command{Use: "config", Short: "Configurations as files"}
 	group.AddCommand(imports)
 	return group
+}
+
+// extensionNamed finds the name that an extension has in rules, for one that
+// other programs write like BuildSignerURI.
+func extensionNamed(text string) (string, bool) {
+	if name, ok := entry.ExtensionName(text); ok {
+		return name, true
+	}
+	for _, name := range entry.ExtensionNames() {
+		if strings.EqualFold(strings.ReplaceAll(name, "-", ""), strings.ReplaceAll(text, "-", "")) {
+			return name, true
+		}
+	}
+	return "", false
 }

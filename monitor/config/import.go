@@ -6,27 +6,33 @@ import (
 	"fmt"
 	"regexp"
 	"regexp/syntax"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
 
 	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
 )
 
 // Import converts the configuration of rekor-monitor to a watchlist of ours, and
 // says what a reader of it should know. What it looks for is what that program
-// looks for: its regular expressions fit any part of a value.
+// looks for: its regular expressions fit any part of a value. extension returns
+// the name that our rules have for an extension, given by its name in any form or
+// by dotted OID; false if there is none.
 //
 // Source: rekor-monitor, README and pkg/identity, pkg/fulcio/extensions.
-func Import(data []byte) (text []byte, warnings []string, err error) {
-	var doc importDoc
-	if err := unmarshal(lowerKeys(data), &doc); err != nil {
+func Import(data []byte, extension func(string) (string, bool)) (text []byte, warnings []string, err error) {
+	im := &importer{resolve: extension}
+	doc, err := im.parse(data)
+	if err != nil {
 		return nil, nil, fmt.Errorf("not a configuration of rekor-monitor: %s", yaml.FormatError(err, false, false))
 	}
-	im := &importer{}
 	im.all(doc.Values)
 	if len(im.items) == 0 {
-		return nil, nil, errors.New("no monitoredValues found: want certIdentities, subjects, fingerprints, or matchers of extensions")
+		problem := "no monitoredValues found that can be watched: want certIdentities, subjects, fingerprints, or matchers of extensions"
+		return nil, nil, errors.New(strings.Join(append([]string{problem}, im.warnings...), "; "))
 	}
 	var b bytes.Buffer
 	fmt.Fprint(&b, "# Converted from a configuration of rekor-monitor. Nothing is expected yet:\n# whatever matches is told. Say under `expect` what is normal.\nwatchlist:\n  - name: imported\n    match:\n")
@@ -53,12 +59,75 @@ func unmarshal(data []byte, into any) (err error) {
 	return yaml.Unmarshal(data, into)
 }
 
-// keyLine is a key at the beginning of a line. rekor-monitor's own names are in
-// several cases, depending on how it was given them.
-var keyLine = regexp.MustCompile(`(?m)^(\s*(?:- )?)([A-Za-z]+)(\s*:)`)
+// parse reads a document whose keys may be in any case: rekor-monitor's own names
+// are in several, depending on how it was given them.
+func (im *importer) parse(data []byte) (doc importDoc, err error) {
+	defer func() {
+		if recover() != nil {
+			err = errors.New("a value has a tag, or a form, that the YAML library cannot read; write it without")
+		}
+	}()
+	file, err := parser.ParseBytes(data, 0)
+	if err != nil || len(file.Docs) == 0 || file.Docs[0].Body == nil {
+		return doc, err
+	}
+	root := file.Docs[0].Body
+	im.leftOut(root, "the configuration", "monitoredvalues")
+	for _, m := range members(root) {
+		if strings.EqualFold(keyOf(m), "monitoredvalues") {
+			im.leftOut(m.Value, "monitoredValues", "certidentities", "subjects", "fingerprints", "oidextensions", "fulcioextensions", "customextensions", "oidmatchers")
+		}
+	}
+	ast.Walk(lowerKeys{}, root)
+	return doc, yaml.NodeToValue(root, &doc)
+}
 
-func lowerKeys(data []byte) []byte {
-	return keyLine.ReplaceAllFunc(data, bytes.ToLower)
+// leftOut tells of keys of a mapping that are not converted.
+func (im *importer) leftOut(node ast.Node, where string, known ...string) {
+	var names []string
+	for _, m := range members(node) {
+		if name := keyOf(m); !slices.Contains(known, strings.ToLower(name)) {
+			names = append(names, strconv.Quote(name))
+		}
+	}
+	if len(names) > 0 {
+		im.warn("what %s says under %s is not about what is watched, and was left out", where, strings.Join(names, ", "))
+	}
+}
+
+func members(node ast.Node) []*ast.MappingValueNode {
+	switch n := node.(type) {
+	case *ast.MappingNode:
+		return n.Values
+	case *ast.MappingValueNode:
+		return []*ast.MappingValueNode{n}
+	case *ast.AnchorNode:
+		return members(n.Value)
+	case *ast.TagNode:
+		return members(n.Value)
+	}
+	return nil
+}
+
+func keyOf(m *ast.MappingValueNode) string {
+	if key, ok := m.Key.(*ast.StringNode); ok {
+		return key.Value
+	}
+	return m.Key.String()
+}
+
+type lowerKeys struct{}
+
+// Visit implements ast.Visitor.
+func (v lowerKeys) Visit(node ast.Node) ast.Visitor {
+	if m, ok := node.(*ast.MappingValueNode); ok {
+		if key, ok := m.Key.(*ast.StringNode); ok {
+			key.Value = strings.ToLower(key.Value)
+			key.Token.Value = key.Value
+			key.Token.Origin = strings.ToLower(key.Token.Origin)
+		}
+	}
+	return v
 }
 
 type importDoc struct {
@@ -131,6 +200,7 @@ func (o *objectID) UnmarshalYAML(data []byte) error {
 }
 
 type importer struct {
+	resolve  func(string) (string, bool)
 	items    [][]string // lines of an item each
 	warnings []string
 }
@@ -140,7 +210,11 @@ func (im *importer) warn(format string, args ...any) {
 }
 
 func (im *importer) all(v importValues) {
-	for _, id := range v.Identities {
+	for i, id := range v.Identities {
+		if id.Subject == "" {
+			im.warn("certIdentities[%d] names no certSubject, and was left out", i)
+			continue
+		}
 		subject, ok := im.expression("certSubject", id.Subject)
 		if !ok {
 			continue
@@ -156,9 +230,9 @@ func (im *importer) all(v importValues) {
 		im.items = append(im.items, item)
 	}
 	for _, s := range v.Subjects {
-		// Those of keys without a certificate.
+		// Meant for keys, and compared with the names in certificates too.
 		if subject, ok := im.expression("subjects", s); ok {
-			im.items = append(im.items, []string{"subject: " + subject, "issuer: none"})
+			im.items = append(im.items, []string{"subject: " + subject})
 		}
 	}
 	for _, f := range v.Fingerprints {
@@ -194,7 +268,12 @@ func (im *importer) extension(name string, values []string) {
 		im.items = append(im.items, []string{"issuer: [" + strings.Join(quoted, ", ") + "]"})
 		return
 	}
-	im.items = append(im.items, []string{fmt.Sprintf("extensions: {%s: [%s]}", strconv.Quote(name), strings.Join(quoted, ", "))})
+	ours, ok := im.resolve(name)
+	if !ok {
+		im.warn("extension %q is none that a rule can name, and was left out", name)
+		return
+	}
+	im.items = append(im.items, []string{fmt.Sprintf("extensions: {%s: [%s]}", strconv.Quote(ours), strings.Join(quoted, ", "))})
 }
 
 // plainGlob is the glob that fits a text and nothing else.
@@ -238,6 +317,12 @@ func (im *importer) expressions(what string, list []string) string {
 // that fits the whole. Where it has no anchors it is wider than it looks.
 func (im *importer) expression(what, text string) (string, bool) {
 	parsed, err := syntax.Parse(text, syntax.Perl)
+	if err == nil {
+		// An expression may end within a quotation, which would swallow what follows.
+		if _, err := syntax.Parse("(?:"+text+")", syntax.Perl); err != nil {
+			text = parsed.String()
+		}
+	}
 	if err != nil || text == "" {
 		im.warn("%s %q is no regular expression, and was left out", what, text)
 		return "", false
@@ -253,7 +338,22 @@ func (im *importer) expression(what, text string) (string, bool) {
 	if !begins || !ends {
 		im.warn("%s %q fits any value that holds it anywhere, as it did in rekor-monitor (%q, say); to fit the whole value write re:%s", what, text, "x"+example(parsed)+"x", text)
 	}
+	if dotted(parsed) {
+		im.warn("%s %q has a dot that fits any character; write \\. for a dot", what, text)
+	}
 	return strconv.Quote("re:" + out), true
+}
+
+// dotted reports whether a dot in an expression stands for one character: it was
+// hardly meant to.
+func dotted(re *syntax.Regexp) bool {
+	switch re.Op {
+	case syntax.OpAnyChar, syntax.OpAnyCharNotNL:
+		return true
+	case syntax.OpConcat, syntax.OpAlternate, syntax.OpCapture:
+		return slices.ContainsFunc(re.Sub, dotted)
+	}
+	return false
 }
 
 // anchors reports whether an expression holds on to the beginning and the end of

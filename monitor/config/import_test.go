@@ -6,6 +6,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/sigwarden/sigwarden/watchlist"
+	"github.com/sigwarden/sigwarden/watchlist/entry"
 )
 
 const foreign = `startIndex: 1000
@@ -44,16 +47,41 @@ monitoredValues:
 outputIdentities: identities.txt
 `
 
-func TestImport(t *testing.T) {
-	text, warnings, err := Import([]byte(foreign))
-	if err != nil {
-		t.Fatal(err)
+// named is what the command gives Import, without names in other forms.
+func named(text string) (string, bool) {
+	if strings.EqualFold(text, "BuildTrigger") {
+		return "build-trigger", true
 	}
-	c, err := Parse(filepath.Join(folder(t), "c.yaml"), append(text, "logs:\n  - {type: rekor-v2, url: 'https://r.example', public_key: '"+vkey+"', ca: ca.pem}\n"...), env)
+	return entry.ExtensionName(text)
+}
+
+// watches compiles what Import returned, as the program does when it starts.
+func watches(t testing.TB, dir string, text []byte) []Watch {
+	t.Helper()
+	c, err := Parse(filepath.Join(dir, "c.yaml"), append(text, "logs:\n  - {type: rekor-v2, url: 'https://r.example', public_key: '"+vkey+"', ca: ca.pem}\n"...), env)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
-	items := c.Watches[0].Match
+	var list []watchlist.Watch
+	for _, w := range c.Watches {
+		out := watchlist.Watch{Name: w.Name}
+		for _, it := range w.Match {
+			out.Match = append(out.Match, watchlist.Item{Subject: it.Subject, Issuer: it.Issuer, Fingerprint: it.Fingerprint, Extensions: it.Extensions})
+		}
+		list = append(list, out)
+	}
+	if _, err := watchlist.Compile(list); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	return c.Watches
+}
+
+func TestImport(t *testing.T) {
+	text, warnings, err := Import([]byte(foreign), named)
+	if err != nil {
+		t.Fatal(err)
+	}
+	items := watches(t, folder(t), text)[0].Match
 	if len(items) != 12 {
 		t.Fatalf("%d items:\n%s", len(items), text)
 	}
@@ -75,18 +103,18 @@ func TestImport(t *testing.T) {
 			t.Errorf("%d: %s fits %q: want %v", i, items[tc.item].Subject, tc.subject, tc.want)
 		}
 	}
-	if len(items[1].Issuer) != 2 || len(items[0].Issuer) != 0 || !slices.Equal(items[3].Issuer, []string{"none"}) || items[4].Fingerprint[0][:4] != "A0B1" || len(items[5].Fingerprint[0]) != 40 {
+	if len(items[1].Issuer) != 2 || len(items[0].Issuer) != 0 || len(items[3].Issuer) != 0 || items[4].Fingerprint[0][:4] != "A0B1" || len(items[5].Fingerprint[0]) != 40 {
 		t.Errorf("%+v", items[:6])
 	}
 	if e := items[6].Extensions["build-config-uri"]; !slices.Equal(e, []string{"https://example.com/owner/repository/build-config.yml"}) || items[7].Issuer[0] != "https://issuer.example" {
 		t.Errorf("%+v", items[6:8])
 	}
-	for i, name := range map[int]string{8: "1.3.6.1.4.1.57264.1.9", 9: "runner-environment", 10: "1.3.6.1.4.1.57264.1.11", 11: "1.2.3.4"} {
+	for i, name := range map[int]string{8: "build-signer-uri", 9: "runner-environment", 10: "runner-environment", 11: "1.2.3.4"} {
 		if len(items[i].Extensions[name]) != 1 {
 			t.Errorf("item %d: %+v, want %s", i, items[i], name)
 		}
 	}
-	if e := items[8].Extensions["1.3.6.1.4.1.57264.1.9"][0]; e != `https://github.com/slsa/\*@v1` {
+	if e := items[8].Extensions["build-signer-uri"][0]; e != `https://github.com/slsa/\*@v1` {
 		t.Errorf("a value that is no glob became %q", e)
 	}
 	// One for each that is wider than it looks, none for those with anchors, and
@@ -99,9 +127,56 @@ func TestImport(t *testing.T) {
 	}
 }
 
+// TestImportForms: the same in every form of YAML, and what cannot be converted is
+// told of and leaves the rest as it is.
+func TestImportForms(t *testing.T) {
+	for name, tc := range map[string]struct {
+		text, want string
+		warnings   []string
+	}{
+		"flow":          {"monitoredValues: {certIdentities: [{certSubject: ^a$, issuers: [^i$]}]}", "subject re:(?:^a$) issuer re:(?:^i$)", nil},
+		"JSON":          {`{"monitoredValues": {"certIdentities": [{"certSubject": "^a$"}], "fulcioExtensions": {"BuildTrigger": ["push"]}}}`, "subject re:(?:^a$), build-trigger push", nil},
+		"wide list":     {"monitoredValues:\n  certIdentities:\n    -   certSubject: ^a$\n", "subject re:(?:^a$)", nil},
+		"lower case":    {"monitoredvalues:\n  certidentities:\n  - certsubject: ^a$\n", "subject re:(?:^a$)", nil},
+		"quotation":     {`monitoredValues: {subjects: ['^\Qa.b']}`, `subject re:(?:\Aa\.b)(?s:.*)`, []string{"anywhere"}},
+		"dot":           {"monitoredValues: {subjects: ['^.*@acme.example$']}", "subject re:(?:^.*@acme.example$)", []string{"fits any character"}},
+		"no subject":    {"monitoredValues: {subjects: [^a$], certIdentities: [{certSubjct: x}]}", "subject re:(?:^a$)", []string{"certIdentities[0] names no certSubject"}},
+		"bad extension": {"monitoredValues: {subjects: [^a$], fulcioExtensions: {nosuch: [x]}, customExtensions: [{objectIdentifier: 2.5.29.17, extensionValues: [x]}]}", "subject re:(?:^a$)", []string{`"nosuch" is none`, `"2.5.29.17" is none`}},
+		"other keys":    {"serverURL: x\nmonitoredValues: {subjects: [^a$], subjcts: [b]}\noutputIdentities: y", "subject re:(?:^a$)", []string{`"serverURL", "outputIdentities"`, `"subjcts"`}},
+	} {
+		text, warnings, err := Import([]byte(tc.text), named)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		var got []string
+		for _, it := range watches(t, folder(t), text)[0].Match {
+			item := ""
+			for _, s := range it.Subject {
+				item += " subject " + s
+			}
+			for _, s := range it.Issuer {
+				item += " issuer " + s
+			}
+			for name, values := range it.Extensions {
+				item += " " + name + " " + strings.Join(values, " ")
+			}
+			got = append(got, strings.TrimSpace(item))
+		}
+		all := strings.Join(warnings, "\n")
+		ok := strings.Join(got, ", ") == tc.want && len(warnings) == len(tc.warnings)
+		for _, w := range tc.warnings {
+			ok = ok && strings.Contains(all, w)
+		}
+		if !ok {
+			t.Errorf("%s: %s\n%s", name, strings.Join(got, ", "), all)
+		}
+	}
+}
+
 func TestImportRefuses(t *testing.T) {
 	for _, text := range []string{"", "monitoredValues: {}", "state: x", "- a", "monitoredValues: [", "monitoredValues: {certIdentities: 7}"} {
-		if out, _, err := Import([]byte(text)); err == nil {
+		if out, _, err := Import([]byte(text), named); err == nil {
 			t.Errorf("%q: %s", text, out)
 		}
 	}
@@ -113,12 +188,10 @@ func FuzzImport(f *testing.F) {
 	f.Add([]byte("monitoredValues:\n  subjects:\n   !- s")) // the library panics
 	dir := folder(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		text, _, err := Import(data)
+		text, _, err := Import(data, named)
 		if err != nil {
 			return
 		}
-		if _, err := Parse(filepath.Join(dir, "c.yaml"), append(text, "logs:\n  - {type: rekor-v2, url: 'https://r.example', public_key: '"+vkey+"', ca: ca.pem}\n"...), env); err != nil {
-			t.Fatalf("%v\n%s", err, text)
-		}
+		watches(t, dir, text)
 	})
 }
