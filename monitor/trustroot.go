@@ -36,6 +36,9 @@ type TrustSource struct {
 	Root, First *TrustRoot
 	FirstAt     time.Time
 	Signing     [][]byte // signing configurations that came with Root
+	// Newest is the provenance of the last refresh: that of Root is of the first one
+	// that brought it.
+	Newest []byte
 	// Refreshed is when Root was last known to be the newest; Failures counts the
 	// refreshes that failed since then, from FailingSince on, the last with Error.
 	Refreshed    time.Time

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -121,7 +121,7 @@ func (s *setup) makeRoots(agent string) *config.Issue {
 	} else {
 		r.repo, _ = trust.Instance(t.Sigstore)
 	}
-	r.name, r.repo.Cache, r.repo.UserAgent = r.repo.Name, s.cfg.State+".tuf", agent
+	r.name, r.repo.Scratch, r.repo.UserAgent = r.repo.Name, filepath.Dir(s.cfg.State), agent
 	return nil
 }
 
@@ -197,7 +197,18 @@ func (r *roots) current(ctx context.Context, st *store.Store) (*inForce, error) 
 
 // refresh asks the repository. That it does not answer is no error: it is booked.
 func (r *roots) refresh(ctx context.Context, st *store.Store, now time.Time) error {
-	got, err := r.repo.Fetch(ctx)
+	before, err := st.TrustSource(ctx, r.name)
+	if err != nil {
+		return err
+	}
+	repo := r.repo
+	if len(before.Newest) > 0 {
+		repo.Known = &trust.Provenance{}
+		if err := json.Unmarshal(before.Newest, repo.Known); err != nil {
+			return fmt.Errorf("the stored TUF metadata: %w", err)
+		}
+	}
+	got, err := repo.Fetch(ctx)
 	if err == nil {
 		// What cannot be read at all does not replace what could.
 		_, err = trust.ParseRoot(got.Root)
@@ -225,10 +236,6 @@ func (r *roots) refresh(ctx context.Context, st *store.Store, now time.Time) err
 		return err
 	}
 	root := &monitor.TrustRoot{Source: r.name, Document: got.Root, Provenance: provenance}
-	before, err := st.TrustSource(last, r.name)
-	if err != nil {
-		return err
-	}
 	if before.Root == nil || before.Root.Hash() != root.Hash() {
 		r.log.Info("a trusted root was fetched", "repository", r.repo.URL, "sha256", root.Hash(), "versions", got.Provenance.Versions, "first_root_metadata_sha256", got.Provenance.Anchor)
 	}
@@ -264,14 +271,7 @@ func (r *roots) peek(ctx context.Context) (*inForce, error) {
 	if r.pinned != nil {
 		return r.pinned, nil
 	}
-	dir, err := os.MkdirTemp("", "sigwarden-tuf")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	repo := r.repo
-	repo.Cache = dir
-	got, err := repo.Fetch(ctx)
+	got, err := r.repo.Fetch(ctx)
 	if err != nil {
 		return nil, err
 	}

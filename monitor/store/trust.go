@@ -17,8 +17,8 @@ func (s *Store) TrustSource(ctx context.Context, source string) (monitor.TrustSo
 	var out monitor.TrustSource
 	var hash, first, signing string
 	var refreshed, failing sql.NullInt64
-	err := s.db.QueryRowContext(ctx, "SELECT hash, first_hash, signing, refreshed_at, failures, failing_since, error FROM trust_sources WHERE source = $1", source).
-		Scan(&hash, &first, &signing, &refreshed, &out.Failures, &failing, &out.Error)
+	err := s.db.QueryRowContext(ctx, "SELECT hash, first_hash, signing, provenance, refreshed_at, failures, failing_since, error FROM trust_sources WHERE source = $1", source).
+		Scan(&hash, &first, &signing, &out.Newest, &refreshed, &out.Failures, &failing, &out.Error)
 	if errors.Is(err, sql.ErrNoRows) {
 		return out, nil
 	}
@@ -58,10 +58,10 @@ func (s *Store) KeepTrustRoot(ctx context.Context, root *monitor.TrustRoot, sign
 		if _, err := w.trustRoot(root); err != nil {
 			return err
 		}
-		return w.exec("INSERT INTO trust_sources (source, hash, first_hash, signing, refreshed_at, failures, error) VALUES ($1, $2, $2, $3, $4, 0, '') "+
+		return w.exec("INSERT INTO trust_sources (source, hash, first_hash, signing, refreshed_at, provenance, failures, error) VALUES ($1, $2, $2, $3, $4, $5, 0, '') "+
 			"ON CONFLICT (source) DO UPDATE SET hash = excluded.hash, first_hash = CASE WHEN trust_sources.first_hash = '' THEN excluded.hash ELSE trust_sources.first_hash END, "+
-			"signing = excluded.signing, refreshed_at = excluded.refreshed_at, failures = 0, failing_since = NULL, error = ''",
-			root.Source, root.Hash(), string(list), micros(at))
+			"signing = excluded.signing, provenance = excluded.provenance, refreshed_at = excluded.refreshed_at, failures = 0, failing_since = NULL, error = ''",
+			root.Source, root.Hash(), string(list), micros(at), append([]byte{}, root.Provenance...))
 	})
 }
 

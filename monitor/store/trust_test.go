@@ -74,6 +74,12 @@ func TestTrustSource(t *testing.T) {
 	if src.Root.Hash() != one.Hash() || src.First.Hash() != one.Hash() || string(src.Root.Provenance) != "{}" || len(src.Signing) != 1 || src.Failures != 0 || !src.FailingSince.IsZero() || now.Sub(src.Refreshed) > time.Minute {
 		t.Errorf("%+v", src)
 	}
+	again := *one
+	again.Provenance = []byte(`{"later":1}`)
+	must(st.KeepTrustRoot(ctx, &again, [][]byte{[]byte("signing")}, now))
+	if src := read(); string(src.Newest) != `{"later":1}` || string(src.Root.Provenance) != "{}" || src.FirstAt.IsZero() {
+		t.Errorf("%+v", src)
+	}
 	// A refresh that fails leaves everything as it is.
 	for range 2 {
 		must(st.TrustFailed(ctx, name, now, "no route"))

@@ -42,9 +42,11 @@ type Repository struct {
 	// Root is the first root metadata, with which all trust in the repository
 	// begins.
 	Root []byte
-	// Cache is a directory for metadata, so that a repository cannot go back to an
-	// older state.
-	Cache     string
+	// Known is what the last refresh brought, if there was one: the repository cannot
+	// go back to an older state.
+	Known *Provenance
+	// Scratch is a directory for temporary files, where the system has none.
+	Scratch   string
 	UserAgent string
 }
 
@@ -90,8 +92,20 @@ type Provenance struct {
 // Fetch refreshes the metadata as TUF says (specification 1.0, section 5), and
 // returns the trusted root that it authenticates. ctx bounds it.
 func (r Repository) Fetch(ctx context.Context) (Fetched, error) {
+	dir, err := os.MkdirTemp("", "sigwarden-tuf-")
+	if err != nil && r.Scratch != "" {
+		dir, err = os.MkdirTemp(r.Scratch, ".sigwarden-tuf-")
+	}
+	if err != nil {
+		return Fetched{}, fmt.Errorf("a place for TUF metadata: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	local := filepath.Join(dir, tuf.URLToPath(r.URL))
+	if err := r.lay(local); err != nil {
+		return Fetched{}, fmt.Errorf("known TUF metadata: %w", err)
+	}
 	get := &fetcher{ctx: ctx, agent: r.UserAgent, roots: map[string][]byte{}, client: &http.Client{Timeout: fetchTimeout, CheckRedirect: sameHost}}
-	client, err := tuf.New(&tuf.Options{Root: r.Root, RepositoryBaseURL: r.URL, CachePath: r.Cache, Fetcher: get})
+	client, err := tuf.New(&tuf.Options{Root: r.Root, RepositoryBaseURL: r.URL, CachePath: dir, Fetcher: get})
 	if err != nil {
 		return Fetched{}, fmt.Errorf("TUF repository %s: %w", r.URL, err)
 	}
@@ -112,7 +126,7 @@ func (r Repository) Fetch(ctx context.Context) (Fetched, error) {
 		}
 	}
 	for _, role := range []string{metadata.ROOT, metadata.TIMESTAMP, metadata.SNAPSHOT, metadata.TARGETS} {
-		data, err := os.ReadFile(filepath.Join(r.Cache, tuf.URLToPath(r.URL), role+".json"))
+		data, err := os.ReadFile(filepath.Join(local, role+".json"))
 		if err != nil {
 			return Fetched{}, fmt.Errorf("TUF metadata: %w", err)
 		}
@@ -130,6 +144,34 @@ func (r Repository) Fetch(ctx context.Context) (Fetched, error) {
 		}
 	}
 	return out, nil
+}
+
+// lay puts the metadata that is known where the TUF client looks for it. It is
+// trusted no more than what is fetched: the client verifies all of it.
+func (r Repository) lay(dir string) error {
+	if r.Known == nil {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for role, parse := range map[string]func([]byte) error{
+		metadata.TIMESTAMP: parses[metadata.TimestampType], metadata.SNAPSHOT: parses[metadata.SnapshotType], metadata.TARGETS: parses[metadata.TargetsType],
+	} {
+		data := r.Known.Metadata[role+".json"]
+		if parse(data) != nil {
+			continue // the client would give up on it for good
+		}
+		if err := os.WriteFile(filepath.Join(dir, role+".json"), data, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func parses[T metadata.Roles](data []byte) error {
+	_, err := new(metadata.Metadata[T]).FromBytes(data)
+	return err
 }
 
 // fetcher gets files for the TUF client: bounded, and from one host only.

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -52,7 +53,7 @@ func newTUF(t *testing.T) *tufRig {
 	}
 	server := httptest.NewServer(repo)
 	t.Cleanup(server.Close)
-	return &tufRig{t, repo, Repository{Name: "acme", URL: server.URL, Root: repo.Root(), Cache: filepath.Join(t.TempDir(), "s.db.tuf"), UserAgent: "sigwarden/test"}}
+	return &tufRig{t, repo, Repository{Name: "acme", URL: server.URL, Root: repo.Root(), Scratch: t.TempDir(), UserAgent: "sigwarden/test"}}
 }
 
 func (r *tufRig) publish(targets map[string][]byte) {
@@ -71,6 +72,9 @@ func (r *tufRig) want(doc []byte) Fetched {
 	}
 	if doc != nil && (err != nil || !bytes.Equal(got.Root, doc)) {
 		r.Fatalf("%s, %v", got.Root, err)
+	}
+	if err == nil {
+		r.client.Known = &got.Provenance
 	}
 	return got
 }
@@ -128,10 +132,23 @@ func TestFetch(t *testing.T) {
 		bad[name] = data
 	}
 	r.repo.Restore(bad)
-	r.client.Cache = filepath.Join(t.TempDir(), "another") // the target is not in the cache
 	r.want(nil)
 	r.repo.Restore(files)
 	r.want(one)
+	// What is known is damaged: it is fetched anew.
+	for _, data := range [][]byte{nil, {}, []byte("{"), []byte(`{"signed":{}}`)} {
+		damaged := Provenance{Metadata: map[string][]byte{"timestamp.json": data, "snapshot.json": data, "targets.json": data}}
+		r.client.Known = &damaged
+		r.want(one)
+	}
+	// No place for temporary files but the one that is named.
+	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "nosuch"))
+	r.want(one)
+	if left, err := os.ReadDir(r.client.Scratch); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	r.client.Scratch = ""
+	r.want(nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if _, err := r.client.Fetch(ctx); err == nil {
@@ -185,7 +202,7 @@ func TestFetchHostile(t *testing.T) {
 	}))
 	defer redirect.Close()
 	client := r.client
-	client.URL, client.Cache = redirect.URL, t.TempDir()
+	client.URL = redirect.URL
 	if _, err := client.Fetch(context.Background()); err == nil || r.repo.Requests() != asked {
 		t.Errorf("a redirect was followed: %v", err)
 	}
@@ -201,7 +218,7 @@ func TestFetchHostile(t *testing.T) {
 		}
 	}))
 	defer endless.Close()
-	client.URL, client.Cache = endless.URL, t.TempDir()
+	client.URL = endless.URL
 	if _, err := client.Fetch(context.Background()); err == nil || !strings.Contains(err.Error(), "more than the") {
 		t.Errorf("%v", err)
 	}
@@ -214,7 +231,7 @@ func TestFetchHostile(t *testing.T) {
 		r.repo.ServeHTTP(w, req)
 	}))
 	defer forbidden.Close()
-	client.URL, client.Cache = forbidden.URL, t.TempDir()
+	client.URL = forbidden.URL
 	if _, err := client.Fetch(context.Background()); err != nil {
 		t.Error(err)
 	}
