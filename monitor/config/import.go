@@ -2,6 +2,8 @@ package config
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"regexp"
@@ -255,8 +257,9 @@ func (im *importer) all(v importValues) {
 
 // extension adds an item for an extension, whose values are compared as a whole.
 func (im *importer) extension(name string, values []string) {
+	values = slices.DeleteFunc(slices.Clone(values), func(v string) bool { return v == "" })
 	if len(values) == 0 {
-		im.warn("extension %s names no value, and was left out", name)
+		im.warn("extension %q names no value, and was left out", name)
 		return
 	}
 	var quoted []string
@@ -288,11 +291,12 @@ func plainGlob(text string) string {
 var hexDigits = regexp.MustCompile(`^[0-9A-Fa-f]+$`)
 
 func (im *importer) fingerprint(text string) {
+	ssh := strings.TrimPrefix(text, "SHA256:") // which ssh-keygen prints, and others leave out
+	sum, err := base64.RawStdEncoding.Strict().DecodeString(ssh)
 	switch {
 	case hexDigits.MatchString(text) && (len(text) == 64 || len(text) == 40):
-	case strings.HasPrefix(text, "SHA256:"):
-	case len(text) == 43: // what ssh-keygen prints behind SHA256:
-		text = "SHA256:" + text
+	case err == nil && len(sum) == sha256.Size && len(ssh) == 43: // no line ends in it
+		text = "SHA256:" + ssh
 	default:
 		im.warn("fingerprint %q can never match, and was left out: it is neither 64 hex digits of a key or certificate, 40 of a PGP key, nor that of an SSH key", text)
 		return

@@ -186,6 +186,7 @@ func TestImportRefuses(t *testing.T) {
 func FuzzImport(f *testing.F) {
 	f.Add([]byte(foreign))
 	f.Add([]byte("monitoredValues:\n  subjects:\n   !- s")) // the library panics
+	f.Add([]byte("monitoredValues: {fulcioExtensions: {build-config-uri: ['']}}"))
 	dir := folder(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		text, _, err := Import(data, named)
