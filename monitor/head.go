@@ -36,12 +36,19 @@ func (r *runner) scanHead(ctx context.Context, scanFor time.Duration, out *Outco
 	if err != nil {
 		return err
 	}
-	if t.old.Head == "" || t.old.Halted != "" || r.cfg.ConsistencyOnly {
+	if t.old.Head == "" || t.old.Halted != "" || r.cfg.ConsistencyOnly && t.old.unread() == 0 {
 		return nil
 	}
 	known, err := r.known(ctx, t.old)
 	if err != nil {
 		return err
+	}
+	if r.cfg.ConsistencyOnly {
+		// Entries were read until the configuration changed.
+		if err := t.skip(ctx, known.Head); err != nil {
+			return err
+		}
+		return t.commit(ctx)
 	}
 	if r.way().Proofs != nil {
 		return t.scanProven(ctx, known, scanFor)
@@ -388,22 +395,29 @@ func (t *turn) lagging() {
 		t.settle(KindLagging, "The scan has caught up with the log.")
 		return
 	}
-	if t.next.CatchUp == nil {
-		t.next.CatchUp = &CatchUp{Since: t.now.UTC(), Scanned: t.next.HeadSize - t.next.unread(), Head: t.next.HeadSize}
+	c := CatchUp{Since: t.now.UTC()}
+	mark := Mark{At: t.now.UTC(), Read: t.next.HeadSize - t.next.unread(), Head: t.next.HeadSize}
+	if t.next.CatchUp != nil {
+		c = *t.next.CatchUp
+	}
+	switch {
+	case t.next.CatchUp == nil, !t.first.Load(): // nobody was reading before this process did
+		c.From, c.Next = mark, mark
+	case mark.At.Sub(c.Next.At) >= unreachableAfter:
+		c.From, c.Next = c.Next, mark
+	}
+	c.Last = mark
+	t.next.CatchUp = &c
+	if mark.At.Sub(c.From.At) < unreachableAfter {
 		return
 	}
-	c := *t.next.CatchUp
-	elapsed := t.now.Sub(c.Since)
-	if elapsed < unreachableAfter {
-		return
-	}
-	how := t.next.catchUp(t.now)
+	how := t.next.catchUp()
 	if t.next.HeadSize == t.next.Scanned && how.Seconds != nil {
 		t.settle(KindLagging, "The scan keeps up with what the log adds; older entries are read behind that.")
 		return
 	}
 	behind := t.next.unread()
-	summary := fmt.Sprintf("The scan of log %s has been behind for %s, now by %d entries: %s.", t.cfg.Name, elapsed.Round(time.Minute), behind, how)
+	summary := fmt.Sprintf("The scan of log %s has been behind for %s, now by %d entries: %s.", t.cfg.Name, t.now.Sub(c.Since).Round(time.Minute), behind, how)
 	details := map[string]any{"behind": behind, "entries_per_second": how.EntriesPerSecond, "growth_per_second": how.GrowthPerSecond, "since": c.Since}
 	if t.find(KindLagging) != nil {
 		t.refresh(KindLagging, summary, details)

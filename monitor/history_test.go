@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
 	"github.com/sigwarden/sigwarden/monitor/store"
 )
@@ -25,6 +27,14 @@ func (r *rig) follow(what string, ok func() bool) {
 			r.t.Fatalf("%s: not so; %+v, coverage %s", what, r.state(), r.coverage())
 		}
 	}
+}
+
+// left is how many entries of history are still to be read.
+func left(s monitor.State) (n uint64) {
+	for _, part := range s.Backlog {
+		n += part.To - part.From
+	}
+	return n
 }
 
 func (r *rig) allRead(size uint64) func() bool {
@@ -199,6 +209,62 @@ func TestHistoryThatOnlyGrows(t *testing.T) {
 			t.Errorf("%+v, %v", list, err)
 		}
 	}
+}
+
+// TestStalledHistory: history that does not come on any more is told of within the
+// hour, however well it went before; and the time in which nobody was reading says
+// nothing.
+func TestStalledHistory(t *testing.T) {
+	r := newRig(t)
+	const history, quick = 200 * 256, 150 * 256
+	r.fill(r.log, history)
+	r.cfg.Schedule, r.cfg.Parallel, r.opts.LeapAfter, r.opts.CommitEvery = every(5*time.Millisecond), 1, 200, 256
+	var fast atomic.Bool // the log
+	r.through(&source{
+		checkpoint: func() {
+			r.clock.move(time.Minute)
+			if fast.Load() {
+				r.fill(r.log, 1000)
+			}
+		},
+		leaves: func(from uint64) error { r.clock.move(10 * time.Second); return nil },
+	})
+	r.follow("most is read", func() bool { return left(r.state()) < history-quick })
+	r.wantIncidents("")
+	r.clock.move(30 * 24 * time.Hour)
+	r.restart()
+	fast.Store(true)
+	began := r.clock.now()
+	r.follow("it is told", func() bool { return strings.Contains(r.incidents(), "lagging:operational:open") })
+	list, err := r.store.Incidents(context.Background(), store.Filter{Kind: "lagging"})
+	if err != nil || len(list) != 1 || list[0].OpenedAt.Sub(began) < 15*time.Minute || list[0].OpenedAt.Sub(began) > time.Hour {
+		t.Errorf("%+v, %v", list, err)
+	}
+	fast.Store(false)
+	r.follow("all is read", func() bool { return len(r.state().Backlog) == 0 })
+	r.follow("it is over", func() bool { return !strings.Contains(r.incidents(), "open") })
+}
+
+// TestConsistencyOnlyForgetsHistory: a log that is not to be read any more is not
+// behind, even if it does not grow.
+func TestConsistencyOnlyForgetsHistory(t *testing.T) {
+	r := newRig(t)
+	r.fill(r.log, 2000)
+	r.cfg.Schedule, r.cfg.Parallel, r.opts.LeapAfter, r.opts.CommitEvery = every(5*time.Millisecond), 1, 200, 256
+	r.through(&source{leaves: func(from uint64) error {
+		if from >= 512 {
+			return errors.New("500")
+		}
+		return nil
+	}})
+	r.follow("a part is read", func() bool { return r.coverage() == "[0,512)" })
+	r.cfg.ConsistencyOnly = true
+	r.restart()
+	r.mustPass()
+	if s := r.state(); s.Scanned != 2000 || len(s.Backlog) != 0 || s.CatchUp != nil || r.coverage() != "[0,512)" {
+		t.Errorf("scanned %d, backlog %v, %+v, coverage %s", s.Scanned, s.Backlog, s.CatchUp, r.coverage())
+	}
+	r.audit()
 }
 
 // TestRekorV1NewEntriesComeFirst is the same with proofs in place of tiles.

@@ -439,8 +439,13 @@ func (t *turn) advance(ctx context.Context, c checkpoint.Checkpoint, step checkp
 	if !t.cfg.ConsistencyOnly {
 		return nil
 	}
-	// Entries are not read: the scanned size follows the head on proofs alone. A
-	// backlog of earlier days is nobody's task any more; the coverage says so.
+	return t.skip(ctx, c)
+}
+
+// skip takes the scanned size to a head on proofs alone, for a log whose entries
+// are not read. A backlog of earlier days is nobody's task any more; the coverage
+// says so.
+func (t *turn) skip(ctx context.Context, c checkpoint.Checkpoint) error {
 	t.next.Backlog, t.next.StuckBehind = nil, nil
 	if t.way().Proofs != nil {
 		frontier, err := t.frontierAt(ctx, c, c.Size())

@@ -52,6 +52,8 @@ type LogStatus struct {
 
 // CatchUpStatus is how a scan that is behind comes on.
 type CatchUpStatus struct {
+	// Since when it is behind. The rates are those of the last quarter to half of an
+	// hour.
 	Since            time.Time `json:"since"`
 	EntriesPerSecond float64   `json:"entries_per_second"`
 	GrowthPerSecond  float64   `json:"growth_per_second"`
@@ -61,21 +63,19 @@ type CatchUpStatus struct {
 
 // catchUp measures a scan that is behind; nil where it is not, or where nothing
 // can be said yet.
-func (st *State) catchUp(now time.Time) *CatchUpStatus {
-	if st.CatchUp == nil || st.unread() == 0 || now.Sub(st.CatchUp.Since) <= 0 {
+func (st *State) catchUp() *CatchUpStatus {
+	c := st.CatchUp
+	if c == nil || st.unread() == 0 || !c.Last.At.After(c.From.At) {
 		return nil
 	}
-	elapsed := now.Sub(st.CatchUp.Since).Seconds()
-	c := &CatchUpStatus{
-		Since:            st.CatchUp.Since,
-		EntriesPerSecond: float64(st.HeadSize-st.unread()-st.CatchUp.Scanned) / elapsed,
-		GrowthPerSecond:  float64(st.HeadSize-st.CatchUp.Head) / elapsed,
-	}
-	if gain := c.EntriesPerSecond - c.GrowthPerSecond; gain > 0 {
+	elapsed := c.Last.At.Sub(c.From.At).Seconds()
+	rate := func(from, to uint64) float64 { return (float64(to) - float64(from)) / elapsed }
+	out := &CatchUpStatus{Since: c.Since, EntriesPerSecond: rate(c.From.Read, c.Last.Read), GrowthPerSecond: rate(c.From.Head, c.Last.Head)}
+	if gain := out.EntriesPerSecond - out.GrowthPerSecond; gain > 0 {
 		seconds := float64(st.unread()) / gain
-		c.Seconds = &seconds
+		out.Seconds = &seconds
 	}
-	return c
+	return out
 }
 
 // String says it for people.
@@ -163,7 +163,7 @@ func (r *runner) status(ctx context.Context, store StatusStore) (LogStatus, erro
 	}
 	l.Scanned, l.Lag = st.Scanned, st.unread()
 	l.Backlog = append(l.Backlog, st.Backlog...)
-	l.CatchUp = st.catchUp(r.opts.Now())
+	l.CatchUp = st.catchUp()
 	l.KeyOnly, l.Undecodable, l.Entries, l.Incident, l.Signed = st.KeyOnly, st.Undecodable, st.Entries, st.Halted, st.Signed
 	have, err := r.covered(ctx, store)
 	if err != nil {

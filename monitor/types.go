@@ -178,12 +178,22 @@ type Stuck struct {
 	Polls   int    `json:"polls"`
 }
 
-// CatchUp is where a scan stood when it was first seen to be behind: Scanned is
-// the size of the tree without what was to be read of it.
+// CatchUp is how a scan that is behind comes on. What is measured is what
+// happened since From, which is moved on to Next every now and then: neither the
+// good days before, nor the time when nobody was reading, say anything of now.
 type CatchUp struct {
-	Since   time.Time `json:"since"`
-	Scanned uint64    `json:"scanned"`
-	Head    uint64    `json:"head"`
+	Since time.Time `json:"since"` // it is behind
+	From  Mark      `json:"from"`
+	Next  Mark      `json:"next"`
+	Last  Mark      `json:"last"`
+}
+
+// Mark is where a scan stood at a time: Read counts all entries up to the head of
+// size Head but those that are still to be read.
+type Mark struct {
+	At   time.Time `json:"at"`
+	Read uint64    `json:"read"`
+	Head uint64    `json:"head"`
 }
 
 // Failures is a run of failed polls.
