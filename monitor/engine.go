@@ -113,6 +113,7 @@ type runner struct {
 	cfg      LogConfig
 	log      *slog.Logger
 	busy     sync.Mutex
+	waiting  atomic.Int32 // passes that wait for busy
 	progress atomic.Int64 // moves with everything that the log answers
 	first    atomic.Bool  // a first pass was tried
 	retired  atomic.Bool  // listed as a log that has ended

@@ -26,9 +26,7 @@ const listTimeout = time.Minute
 // and starts those that are new.
 func (e *Engine) followFamily(ctx context.Context, f Family, start func(*runner)) {
 	for ctx.Err() == nil {
-		asking, cancel := context.WithTimeout(ctx, listTimeout)
-		err := e.refresh(asking, f, start, func(r *runner, out Outcome) { r.report(out) })
-		cancel()
+		err := e.refresh(ctx, f, listTimeout, start, func(r *runner, out Outcome) { r.report(out) })
 		if err != nil && ctx.Err() == nil {
 			e.opts.Logger.Warn("not all logs of a group could be listed; the next poll tries again", "group", f.Name, "error", err)
 		}
@@ -52,12 +50,10 @@ func (e *Engine) listFamilies(ctx context.Context, idle time.Duration) []Outcome
 		idle = listTimeout
 	}
 	for _, f := range e.opts.Families {
-		asking, cancel := context.WithTimeout(ctx, idle)
-		err := e.refresh(asking, f, func(*runner) {}, func(r *runner, out Outcome) {
+		err := e.refresh(ctx, f, idle, func(*runner) {}, func(r *runner, out Outcome) {
 			r.report(out)
 			outcomes = append(outcomes, out)
 		})
-		cancel()
 		if err != nil {
 			outcomes = append(outcomes, Outcome{Log: f.Name, Err: fmt.Errorf("listing the logs of the group: %w", err)})
 			e.opts.Logger.Warn("not all logs of a group could be listed", "group", f.Name, "error", err)
@@ -70,14 +66,14 @@ func (e *Engine) listFamilies(ctx context.Context, idle time.Duration) []Outcome
 // is new is read from its first entry; one of Rekor v1 once the trees before it
 // were read to their end. Of those that are there at first sight the one that
 // grows begins where its `start` says, and the others, unless all history is
-// wanted, at their end.
-func (e *Engine) refresh(ctx context.Context, f Family, start func(*runner), drained func(*runner, Outcome)) error {
-	logs, err := f.List(ctx)
-	if !errors.Is(ctx.Err(), context.Canceled) { // else the program stops, and it says nothing
-		// The time to ask may be over: that must not keep it from being told.
-		last, cancel := grace(ctx, lastWrite)
-		err = errors.Join(err, e.judgeGroup(last, f, err))
-		cancel()
+// wanted, at their end. It gives up on a family, or on a tree that is read to its
+// end, after idle without an answer.
+func (e *Engine) refresh(ctx context.Context, f Family, idle time.Duration, start func(*runner), drained func(*runner, Outcome)) error {
+	asking, cancel := context.WithTimeout(ctx, idle)
+	logs, err := f.List(asking)
+	cancel()
+	if ctx.Err() == nil { // else the program stops, and it says nothing
+		err = errors.Join(err, e.judgeGroup(ctx, f, err))
 	}
 	for i, cfg := range logs {
 		if r := e.byID(cfg.ID); r != nil {
@@ -90,7 +86,7 @@ func (e *Engine) refresh(ctx context.Context, f Family, start func(*runner), dra
 			e.opts.Logger.Warn("a log appeared; it is read from its first entry", "log", cfg.Name, "origin", cfg.Log.Origin())
 			for _, before := range logs[:i] {
 				if r := e.byID(before.ID); r != nil && cfg.Proofs != nil && before.Family == cfg.Family {
-					drained(r, r.pass(ctx, headOnly))
+					drained(r, r.drain(ctx, idle))
 				}
 			}
 		case cfg.Retired && cfg.Start != "first":
@@ -108,6 +104,14 @@ func (e *Engine) refresh(ctx context.Context, f Family, start func(*runner), dra
 	e.asked[f.Name] = true
 	e.mu.Unlock()
 	return err
+}
+
+// drain reads a tree to its end, history aside, before the next one begins.
+func (r *runner) drain(ctx context.Context, idle time.Duration) Outcome {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer r.watchProgress(cancel, idle)()
+	return r.pass(ctx, headOnly)
 }
 
 // missed opens and settles the incident of a log that its trusted root has lost.

@@ -71,10 +71,14 @@ func (t *turn) leap(ctx context.Context, head checkpoint.Checkpoint, tree *check
 // readHistory reads the backlog until the deadline, at least a little of it; to
 // its end where there is no deadline.
 func (r *runner) readHistory(ctx context.Context, head checkpoint.Checkpoint, tree *checkpoint.Tree, deadline time.Time, out *Outcome) error {
-	for {
+	for first := true; ; first = false {
 		st, err := r.opts.Store.State(ctx, r.cfg.ID)
 		if err != nil || len(st.Backlog) == 0 {
 			return err
+		}
+		if !first && r.over(deadline) {
+			out.Behind = true
+			return nil
 		}
 		done, err := r.readPart(ctx, head, tree, deadline, st, out)
 		if err != nil || !done {
@@ -82,6 +86,12 @@ func (r *runner) readHistory(ctx context.Context, head checkpoint.Checkpoint, tr
 			return err
 		}
 	}
+}
+
+// over reports whether a scan that has a deadline is to make room, since it has
+// passed or since another pass waits.
+func (r *runner) over(deadline time.Time) bool {
+	return !deadline.IsZero() && (r.waiting.Load() > 0 || !r.opts.Now().Before(deadline))
 }
 
 // readPart reads the newest part of the backlog, and reports whether it came to

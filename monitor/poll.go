@@ -122,7 +122,9 @@ const headOnly = time.Duration(-1)
 
 // pass polls a log once and scans it, for as long as scanHead says.
 func (r *runner) pass(ctx context.Context, scanFor time.Duration) (out Outcome) {
+	r.waiting.Add(1)
 	r.busy.Lock()
+	r.waiting.Add(-1)
 	defer r.busy.Unlock()
 	defer r.first.Store(true)
 	if r.opts.Wake != nil {

@@ -103,7 +103,7 @@ func (p *provenReader) fetchAll(ctx context.Context, from, to uint64, deadline t
 		defer close(work)
 		defer close(queue)
 		for at := from; at < to; at += provenChunk {
-			if at > from && !deadline.IsZero() && !p.opts.Now().Before(deadline) {
+			if at > from && p.over(deadline) {
 				return nil
 			}
 			c := &chunk{from: at, to: min(at+provenChunk, to), done: make(chan struct{})}

@@ -136,7 +136,7 @@ func (s *span) run(ctx context.Context, from, to uint64, take func(result) error
 // sends the bundles off: at least one, and no further ones after the deadline.
 func (s *span) produce(ctx context.Context, from, to uint64, slots chan<- struct{}, jobs chan<- job) error {
 	for at := from; at < to; {
-		if at > from && !s.deadline.IsZero() && !s.opts.Now().Before(s.deadline) {
+		if at > from && s.over(s.deadline) {
 			return nil
 		}
 		j := s.job(at, to)
