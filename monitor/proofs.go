@@ -260,7 +260,7 @@ func (p *provenReader) proveOne(ctx context.Context, res *result, e *ServedEntry
 			return p.readAll(ctx, res, []ServedEntry{*e})
 		}
 		p.miss(res, e, KindEntryMismatch)
-		if promise := p.brokenPromise(e); promise != nil && len(res.broken) < maxServed {
+		if promise := p.brokenPromise(ctx, e); promise != nil && len(res.broken) < maxServed {
 			res.broken = append(res.broken, *promise)
 		}
 		return nil
@@ -293,11 +293,11 @@ func (p *provenReader) miss(res *result, e *ServedEntry, reason string) {
 
 // brokenPromise returns evidence that the log has signed a promise for bytes
 // which its tree does not hold at their index. Nil if it has signed none, or if
-// the sizes of the trees before this one are not signed: without them, the index
-// that was promised may be another one.
-func (p *provenReader) brokenPromise(e *ServedEntry) *Evidence {
+// the sizes of the trees before this one are not signed, or not those that are
+// known: without them, the index that was promised may be another one.
+func (p *provenReader) brokenPromise(ctx context.Context, e *ServedEntry) *Evidence {
 	_, path, err := p.included(e)
-	if err != nil {
+	if err != nil || !p.knownBefore(ctx) {
 		return nil
 	}
 	promise := checkpoint.Promise{Leaf: e.Leaf, Integrated: e.Integrated, LogIndex: e.LogIndex, SET: e.SET}
@@ -310,6 +310,36 @@ func (p *provenReader) brokenPromise(e *ServedEntry) *Evidence {
 		return nil
 	}
 	return &Evidence{fmt.Sprintf("%s%d.json", brokenPromisePrefix, e.Index), doc}
+}
+
+// knownBefore reports whether the trees that were listed before this one go with
+// those of the server that were verified: somebody in between may leave out a
+// tree, or show an earlier head of it.
+func (p *provenReader) knownBefore(ctx context.Context) bool {
+	for _, other := range p.all() {
+		if other == p.runner || p.cfg.Family == "" || other.cfg.Family != p.cfg.Family {
+			continue
+		}
+		st, err := p.opts.Store.State(ctx, other.cfg.ID)
+		if err != nil {
+			return false
+		}
+		if st.Head == "" {
+			continue
+		}
+		listed := false
+		for _, raw := range p.before {
+			if c, err := other.way().Log.Open(raw); err == nil {
+				listed = c.Size() >= st.HeadSize
+				break
+			}
+		}
+		// One that is not listed comes after this tree, if this one has ended.
+		if !listed && !p.retired.Load() {
+			return false
+		}
+	}
+	return true
 }
 
 // authentic returns the leaf hash that an entry's inclusion proof proves, under a

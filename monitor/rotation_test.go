@@ -9,6 +9,7 @@ import (
 
 	"github.com/sigwarden/sigwarden/checkpoint"
 	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/monitor/store"
 )
 
 // family makes the rig follow the server with all of its trees.
@@ -230,4 +231,130 @@ func TestEndsWhileItIsRead(t *testing.T) {
 	cancel()
 	<-done
 	r.wantIncidents("")
+}
+
+// slowHistory takes its time for the first entries of a tree.
+type slowHistory struct {
+	monitor.ProofLog
+	below uint64
+}
+
+func (s slowHistory) Entries(ctx context.Context, offset, from, to uint64) ([]monitor.ServedEntry, error) {
+	if from < s.below {
+		time.Sleep(20 * time.Millisecond)
+	}
+	return s.ProofLog.Entries(ctx, offset, from, to)
+}
+
+// TestRotationDoesNotWaitForHistory: a tree ends while its history is being read,
+// for which there is plenty of time. What it has added since is read before the
+// next tree begins, and both without waiting for history; which is read in the
+// end, also by the process after.
+func TestRotationDoesNotWaitForHistory(t *testing.T) {
+	r := newRigV1(t)
+	const history = 3000
+	r.v1.Append(r.entry(unexpectedEvent(), 1))
+	r.grow(history - 1)
+	r.wrap = func(p monitor.ProofLog) monitor.ProofLog { return slowHistory{p, history - 20} }
+	r.opts.LeapAfter, r.opts.Now = 100, nil
+	r.cfg.Schedule, r.cfg.Parallel, r.cfg.Start = every(time.Hour), 1, "first"
+	r.family("first")
+	old := fmt.Sprint(tree2)
+	state := func(id string) monitor.State {
+		s, err := r.store.State(context.Background(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.engine.Run(ctx) }()
+	until := func(what string, ok func() bool) {
+		t.Helper()
+		for stop := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(stop) {
+				t.Fatalf("%s: %s", what, r.trees())
+			}
+		}
+	}
+	until("history is being read", func() bool { return left(state(old)) > 0 })
+	r.v1.Append(r.entry(unexpectedEvent(), 2))
+	r.v1.Rotate(77770001)
+	r.v1.Append(r.entry(unexpectedEvent(), 3))
+	until("the next tree is read", func() bool { return state("77770001").Scanned == 1 })
+	if s := state(old); left(s) == 0 || s.HeadSize != history+1 || s.Scanned != history+1 || s.Frozen == "" {
+		t.Errorf("the old tree: head %d, scanned %d, frozen %v, %d of history left", s.HeadSize, s.Scanned, s.Frozen != "", left(s))
+	}
+	cancel()
+	<-done
+	if left(state(old)) == 0 {
+		t.Error("no history is left for the next process")
+	}
+	r.wrap = nil
+	r.family("first")
+	r.pass()
+	if got := r.trees(); got != "3904:retired:33/33[{0 33}] 1193:retired:3001/3001[{0 3001}] 7777:ok:1/1[{0 1}] " || len(r.findings()) != 3 {
+		t.Errorf("%s, %d findings", got, len(r.findings()))
+	}
+	r.wantIncidents("undecodable:operational:open") // the first tree holds no real entries
+}
+
+// between is somebody between us and the server who hides the first tree, and
+// passes its entries, with the promises for them, off as those of the second.
+type between struct {
+	monitor.ProofLog
+	first monitor.ProofLog
+}
+
+func (b between) Offset(context.Context) (uint64, [][]byte, error) { return 0, nil, nil }
+
+func (b between) Entries(ctx context.Context, _, from, to uint64) ([]monitor.ServedEntry, error) {
+	list, err := b.ProofLog.Entries(ctx, 33, from, to)
+	if err != nil {
+		return nil, err
+	}
+	others, err := b.first.Entries(ctx, 0, from, to)
+	for i := range list {
+		list[i].Leaf, list[i].Integrated, list[i].LogIndex, list[i].SET = others[i].Leaf, others[i].Integrated, others[i].LogIndex, others[i].SET
+	}
+	return list, err
+}
+
+// TestFalsePromise: whoever hides a tree that is known makes no promise broken.
+func TestFalsePromise(t *testing.T) {
+	for _, known := range []bool{false, true} {
+		r := newRigV1(t)
+		r.grow(20)
+		if known {
+			r.family("latest")
+			r.pass()
+		}
+		r.grow(10)
+		r.wrap = func(p monitor.ProofLog) monitor.ProofLog {
+			if _, before, err := p.Offset(context.Background()); err != nil || len(before) == 0 {
+				return p
+			}
+			return between{p, r.server1.Tree(fmt.Sprint(tree1))}
+		}
+		if known {
+			r.family("latest")
+		} else {
+			r.cfg.Proofs = r.wrap(r.cfg.Proofs)
+			r.restart()
+		}
+		r.engine.Once(context.Background(), 20*time.Second)
+		list, err := r.store.Incidents(context.Background(), store.Filter{Kind: monitor.KindEntryMismatch})
+		if err != nil || len(list) != 1 {
+			t.Fatalf("known %v: %+v, %v", known, list, err)
+		}
+		inc, err := r.store.Incident(context.Background(), list[0].ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Without knowledge of the tree the claim is conditional, and says so.
+		if _, ok := inc.Transferable(); ok == known {
+			t.Errorf("known %v: evidence %v", known, ok)
+		}
+	}
 }
