@@ -83,6 +83,9 @@ func (r *runner) resume(ctx context.Context, incident string, rebaseline bool) e
 		t.settle(KindEntryMismatch, "The log was given a new baseline.")
 		t.settle(KindEntryWithheld, "The log was given a new baseline.")
 		note = fmt.Sprintf("Given a new baseline at size %d by an operator; coverage of the former tree ended at %d.", c.Size(), t.old.Scanned)
+		if n := t.old.unread() - (t.old.HeadSize - t.old.Scanned); n > 0 {
+			note += fmt.Sprintf(" %d entries before that were still to be read.", n)
+		}
 	} else if inc := t.find(KindRetiredChanged); inc != nil && inc.ID == incident {
 		t.next.Frozen = "" // a person has decided that the log goes on
 	}

@@ -179,6 +179,10 @@ func (s SignerSubject) pattern() string {
 		return strconv.Quote("re:" + regexp.QuoteMeta(s.Value))
 	}
 	if place := versionTag.FindStringSubmatchIndex(s.Value); uri && place != nil {
+		if place[2] == place[3] {
+			// Nothing but the digit tells this tag from any other.
+			return strconv.Quote("re:" + regexp.QuoteMeta(s.Value[:place[3]]) + "[0-9][^/]*")
+		}
 		return strconv.Quote(plainGlob(s.Value[:place[3]]) + "*")
 	}
 	return quoteGlob(s.Value)

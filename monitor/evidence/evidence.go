@@ -255,7 +255,9 @@ func writeArchive(w io.Writer, files []member) error {
 
 // Bounds of an archive that is read.
 const (
-	maxArchive = 16 << 20
+	// A server of Rekor v1 may answer with 32 MiB, and a leaf may be in the archive
+	// three times in base64.
+	maxArchive = 128 << 20
 	maxFiles   = 10
 )
 
