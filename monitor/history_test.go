@@ -13,6 +13,7 @@ import (
 	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
 	"github.com/sigwarden/sigwarden/monitor/store"
+	"github.com/sigwarden/sigwarden/watchlist"
 )
 
 // follow runs the engine until something is so.
@@ -290,6 +291,67 @@ func TestRekorV1NewEntriesComeFirst(t *testing.T) {
 	}
 	r.wantIncidents("")
 	r.auditFindings()
+}
+
+// TestRekorV1LeapFaults is TestLeapFaults with proofs in place of tiles.
+func TestRekorV1LeapFaults(t *testing.T) {
+	for _, persisted := range []bool{false, true} {
+		for nth := 1; nth <= 4; nth++ {
+			r := newRigV1(t)
+			r.v1.Append(r.entry(unexpectedEvent(), 1))
+			r.grow(2400) // more than one batch
+			r.v1.Append(r.entry(unexpectedEvent(), 2))
+			r.grow(20)
+			faulty := &faultyStore{Store: r.store, nth: nth, persisted: persisted}
+			r.opts.Store, r.opts.LeapAfter, r.opts.CommitEvery = faulty, 100, 256
+			r.cfg.Schedule = every(5 * time.Millisecond)
+			r.restart()
+			r.follow("all is read", r.allRead(2422))
+			if faulty.count < nth {
+				t.Errorf("only %d commits", faulty.count)
+			}
+			if got := r.verdicts(); got != "0:unexpected 2401:unexpected" || r.state().Entries != 2422 {
+				t.Errorf("fault at commit %d (persisted %v): %s, %d entries counted", nth, persisted, got, r.state().Entries)
+			}
+			pending, err := r.store.Channels(context.Background(), []string{"chat", "mail"})
+			if err != nil || pending[0].Pending != 2 || pending[1].Pending != 2 {
+				t.Errorf("fault at commit %d (persisted %v): %+v deliveries, %v", nth, persisted, pending, err)
+			}
+			r.wantIncidents("")
+			r.auditFindings()
+		}
+	}
+}
+
+// TestNewWatchAmidHistory: a watch that begins while history is being read has
+// covered what was read since, and the rest is told to be scanned.
+func TestNewWatchAmidHistory(t *testing.T) {
+	r := newRig(t)
+	r.fill(r.log, 2000)
+	r.cfg.Schedule, r.cfg.Parallel, r.opts.LeapAfter, r.opts.CommitEvery = every(5*time.Millisecond), 1, 100, 256
+	blocked := true
+	s := r.through(&source{leaves: func(from uint64) error {
+		if from >= 1024 && blocked {
+			return errors.New("500")
+		}
+		return nil
+	}})
+	r.follow("a part is read", func() bool { return r.coverage() == "[0,1024)" })
+	list, err := watchlist.Compile(append(r.opts.Watches.Watches(), watchlist.Watch{Name: "new", Match: []watchlist.Item{{Subject: []string{"*@new.example"}}}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.opts.Watches, r.opts.WatchConfigs = list, append(r.opts.WatchConfigs, monitor.WatchConfig{})
+	s.leaves = nil
+	r.restart()
+	r.mustPass()
+	if got := r.coverage(); got != "[1024,2000)" { // what every watch has covered
+		t.Errorf("coverage %s", got)
+	}
+	missing, err := r.engine.Uncovered(context.Background(), r.store)
+	if err != nil || len(missing) != 1 || missing[0].From != 0 || missing[0].To != 1024 {
+		t.Errorf("%+v, %v", missing, err)
+	}
 }
 
 // TestSmallerForkAfterLeap: a fork below what was leapt over, and read since, is
