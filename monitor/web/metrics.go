@@ -11,7 +11,7 @@ import (
 // collector reads what the store and the engine know when it is scraped.
 type collector struct {
 	opts                          Options
-	verified, scanned, head       *prometheus.Desc
+	verified, scanned, head, lag  *prometheus.Desc
 	success, state                *prometheus.Desc
 	entries, undecodable, keyOnly *prometheus.Desc
 	bytes, findings, incidents    *prometheus.Desc
@@ -28,7 +28,8 @@ func newCollector(opts Options) *collector {
 	return &collector{
 		opts:              opts,
 		verified:          d("log_verified_size", "Size of the newest checkpoint that was proven to extend all before it.", "log"),
-		scanned:           d("log_scanned_size", "Number of leaves that were read and proven.", "log"),
+		scanned:           d("log_scanned_size", "Size up to which leaves were read in order; older ones may be read behind that, see the lag.", "log"),
+		lag:               d("log_lag_entries", "Entries of the verified tree that are still to be read.", "log"),
 		head:              d("log_head_size", "Size of the validly signed checkpoint that the last poll saw, accepted or not.", "log"),
 		success:           d("log_last_poll_success_timestamp_seconds", "When the last poll succeeded.", "log"),
 		state:             d("log_state", "1 for the state that the log is in, 0 for the others.", "log", "state"),
@@ -64,6 +65,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for _, l := range status.Logs {
 		gauge(c.verified, float64(l.Verified.Size), l.Name)
 		gauge(c.scanned, float64(l.Scanned), l.Name)
+		gauge(c.lag, float64(l.Lag), l.Name)
 		gauge(c.head, float64(l.Signed), l.Name)
 		if !l.LastSuccess.IsZero() {
 			gauge(c.success, float64(l.LastSuccess.UnixMilli())/1000, l.Name)

@@ -30,7 +30,7 @@ func options(e *engine, storeErr *error) Options {
 		Engine: e,
 		Status: func(context.Context) (monitor.Status, error) {
 			return monitor.Status{
-				Logs: []monitor.LogStatus{{Name: "acme", State: "catching-up", Verified: monitor.VerifiedHead{Size: 200}, Scanned: 150, Lag: 50, Signed: 200, Entries: 150,
+				Logs: []monitor.LogStatus{{Name: "acme", State: "catching-up", Verified: monitor.VerifiedHead{Size: 200}, Scanned: 150, Lag: 60, Signed: 200, Entries: 150,
 					KeyOnly: 4, Undecodable: 2, LastSuccess: time.Unix(1700000000, 0)}},
 				Channels: []monitor.ChannelStatus{{Name: "chat", Pending: 7}},
 			}, *storeErr
@@ -80,7 +80,7 @@ func TestServe(t *testing.T) {
 	}
 	code, body := get(t, base+"/metrics")
 	for _, want := range []string{
-		`sigwarden_log_verified_size{log="acme"} 200`, `sigwarden_log_scanned_size{log="acme"} 150`, `sigwarden_log_head_size{log="acme"} 200`,
+		`sigwarden_log_verified_size{log="acme"} 200`, `sigwarden_log_scanned_size{log="acme"} 150`, `sigwarden_log_head_size{log="acme"} 200`, `sigwarden_log_lag_entries{log="acme"} 60`,
 		`sigwarden_log_last_poll_success_timestamp_seconds{log="acme"} 1.7e+09`, `sigwarden_log_state{log="acme",state="catching-up"} 1`, `sigwarden_log_state{log="acme",state="ok"} 0`,
 		`sigwarden_entries_scanned_total{log="acme"} 150`, `sigwarden_entries_undecodable_total{log="acme"} 2`, `sigwarden_entries_key_only_total{log="acme"} 4`,
 		`sigwarden_bytes_fetched_total{log="acme"} 12345`, `sigwarden_findings_total{verdict="unexpected",watch="releases"} 3`,
