@@ -81,6 +81,8 @@ type Options struct {
 	// IncidentChannels hear of integrity incidents, HealthChannels of
 	// operational ones.
 	IncidentChannels, HealthChannels []string
+	// TrustSource names the source of trusted roots, for Status.
+	TrustSource string
 	// Wake, if not nil, is called after deliveries were put into the outbox, and
 	// after every pass.
 	Wake func()

@@ -14,6 +14,20 @@ type Status struct {
 	Channels  []ChannelStatus `json:"channels"`
 	Findings  OpenCount       `json:"findings"`
 	Incidents OpenCount       `json:"incidents"`
+	// Trust is the source of trusted roots; null where none was asked yet.
+	Trust *TrustStatus `json:"trust"`
+}
+
+// TrustStatus is how a source of trusted roots is.
+type TrustStatus struct {
+	Source string `json:"source"`
+	// SHA256 is that of the root in force, empty while there is none; Refreshed when
+	// it was last known to be the newest.
+	SHA256    string     `json:"sha256"`
+	Refreshed *time.Time `json:"refreshed_at"`
+	// Failures are the tries to refresh it since then, the last with Error.
+	Failures int     `json:"failures"`
+	Error    *string `json:"error"`
 }
 
 // OpenCount counts what is open.
@@ -110,6 +124,8 @@ type StatusStore interface {
 	LastPoll(ctx context.Context, logID string) (at, success time.Time, failure string, err error)
 	// Channels returns how the deliveries of channels are.
 	Channels(ctx context.Context, names []string) ([]ChannelStatus, error)
+	// TrustSource returns what is known of a source of trusted roots.
+	TrustSource(ctx context.Context, source string) (TrustSource, error)
 	// CountOpen returns how many findings and incidents are open.
 	CountOpen(ctx context.Context) (findings, incidents int, err error)
 }
@@ -128,8 +144,26 @@ func (e *Engine) Status(ctx context.Context, store StatusStore, channels []strin
 	if s.Channels, err = store.Channels(ctx, channels); err != nil {
 		return s, err
 	}
+	if s.Trust, err = trustStatus(ctx, store, e.opts.TrustSource); err != nil {
+		return s, err
+	}
 	s.Findings.Open, s.Incidents.Open, err = store.CountOpen(ctx)
 	return s, err
+}
+
+func trustStatus(ctx context.Context, store StatusStore, source string) (*TrustStatus, error) {
+	src, err := store.TrustSource(ctx, source)
+	if err != nil || src.Root == nil && src.Failures == 0 {
+		return nil, err
+	}
+	t := &TrustStatus{Source: source, Failures: src.Failures}
+	if src.Root != nil {
+		t.SHA256, t.Refreshed = src.Root.Hash(), &src.Refreshed
+	}
+	if src.Failures > 0 {
+		t.Error = &src.Error
+	}
+	return t, nil
 }
 
 func (r *runner) status(ctx context.Context, store StatusStore) (LogStatus, error) {

@@ -138,7 +138,7 @@ func (s *setup) engine(ctx context.Context, st *store.Store, log *slog.Logger, w
 	}
 	s.current, err = monitor.New(monitor.Options{
 		Store: st, Logs: logs, Families: families, Watches: s.list, WatchConfigs: s.watches,
-		IncidentChannels: incidents, HealthChannels: health, Wake: wake, Logger: log,
+		IncidentChannels: incidents, HealthChannels: health, TrustSource: s.roots.name, Wake: wake, Logger: log,
 	})
 	return s.current, err
 }

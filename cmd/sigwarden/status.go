@@ -81,6 +81,16 @@ func (a *app) printStatus(s monitor.Status) {
 		}
 		t.end()
 	}
+	if t := s.Trust; t != nil {
+		text := "none yet"
+		if t.Refreshed != nil {
+			text = "newest at " + stamp(*t.Refreshed)
+		}
+		if t.Error != nil {
+			text += fmt.Sprintf("; tries that have failed since: %d, the last one with: %s", t.Failures, safe(*t.Error))
+		}
+		fmt.Fprintf(a.stdout, "\nTrusted root of %s: %s\n", safe(t.Source), text)
+	}
 	fmt.Fprintf(a.stdout, "\nOpen: %d findings, %d incidents\n", s.Findings.Open, s.Incidents.Open)
 }
 
