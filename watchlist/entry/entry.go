@@ -236,5 +236,8 @@ func (d *Decoder) base64(where place, v value) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s is not canonical base64: %w", where, err)
 	}
+	if n == 0 {
+		return []byte{}, nil // nil stands for what could not be decoded
+	}
 	return out[:n], nil
 }

@@ -406,7 +406,8 @@ func TestDecoderForgets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	leaves := [][]byte{hashedRekord(t, rich), hashedRekord(t, poor), hashedRekord(t, key), envelope, []byte("junk"), []byte(`{"kind":"x","apiVersion":"1"}`), {}}
+	leaves := [][]byte{hashedRekord(t, rich), hashedRekord(t, poor), hashedRekord(t, key), envelope, []byte("junk"), []byte(`{"kind":"x","apiVersion":"1"}`), {},
+		[]byte(`{"apiVersion":"0.0.2","kind":"dsse","spec":{"dsseV002":{"signatures":[{"verifier":{"x509Certificate":{"rawBytes":""}}}]}}}`)}
 	var d entry.Decoder
 	for i := range 200 {
 		leaf := leaves[(i*i+i/3)%len(leaves)]
