@@ -17,6 +17,7 @@ import (
 	"github.com/sigwarden/sigwarden/checkpoint"
 	"github.com/sigwarden/sigwarden/watchlist"
 	"github.com/sigwarden/sigwarden/watchlist/entry"
+	"github.com/sigwarden/sigwarden/watchlist/policy"
 )
 
 // Schedule says when a log is polled next (robfig/cron's schedules do).
@@ -66,6 +67,12 @@ type LogConfig struct {
 type WatchConfig struct {
 	Severity string   // of findings that notify; default high
 	Channels []string // that hear of them
+	// Terms are what the items of expect ask for beside their patterns, in the same
+	// order; nil for nothing.
+	Terms []*policy.Terms
+	// Silence is how long no expected event may come before that is told; 0: for
+	// ever.
+	Silence time.Duration
 }
 
 // Options configure an Engine.
@@ -78,9 +85,17 @@ type Options struct {
 	// Watches is the compiled list, WatchConfigs in the same order.
 	Watches      *watchlist.List
 	WatchConfigs []WatchConfig
+	// Lists tells whether artifacts are on lists that terms ask for, BadLists which
+	// of those cannot be used.
+	Lists    Lists
+	BadLists func() []BadList
 	// IncidentChannels hear of integrity incidents, HealthChannels of
 	// operational ones.
 	IncidentChannels, HealthChannels []string
+	// Escalation tells critical findings once more.
+	Escalation Escalation
+	// Route says where of those channels, and when, something is told.
+	Route Route
 	// TrustSource names the source of trusted roots, for Status.
 	TrustSource string
 	// Wake, if not nil, is called after deliveries were put into the outbox, and
@@ -101,8 +116,10 @@ type Options struct {
 // Engine follows logs.
 type Engine struct {
 	opts     Options
-	watchSet []string // hashes of the rules of today
-	budget   *budget  // of all logs together
+	watchSet []string      // hashes of the rules of today
+	counters [][]string    // of items of expect, by watch
+	budget   *budget       // of all logs together
+	kicked   chan struct{} // something may have become due
 	mu       sync.Mutex
 	runners  []*runner       // only added to
 	asked    map[string]bool // families that were asked once
@@ -144,6 +161,14 @@ type trust struct {
 	root        *TrustRoot
 }
 
+// RuleHash identifies what a rule says, its terms among that.
+func RuleHash(w watchlist.Watch, cfg WatchConfig) string {
+	if !slices.ContainsFunc(cfg.Terms, func(t *policy.Terms) bool { return !t.IsZero() }) {
+		return w.Hash(nil)
+	}
+	return w.Hash(cfg.Terms)
+}
+
 // New checks the options and returns an engine.
 func New(opts Options) (*Engine, error) {
 	if opts.Store == nil || opts.Watches == nil {
@@ -161,9 +186,15 @@ func New(opts Options) (*Engine, error) {
 	if opts.CommitEvery <= 0 {
 		opts.CommitEvery = 65536
 	}
-	e := &Engine{opts: opts, budget: newBudget(), metrics: newMetrics(), asked: map[string]bool{}}
-	for _, w := range opts.Watches.Watches() {
-		e.watchSet = append(e.watchSet, w.Hash())
+	e := &Engine{opts: opts, budget: newBudget(), kicked: make(chan struct{}, 1), metrics: newMetrics(), asked: map[string]bool{}}
+	for i, w := range opts.Watches.Watches() {
+		e.watchSet = append(e.watchSet, RuleHash(w, opts.WatchConfigs[i]))
+		var counters []string
+		for _, it := range w.Expect {
+			// Terms do not enter: whoever raises a limit does not begin to count anew.
+			counters = append(counters, shortID("", w.Name, it.Hash()))
+		}
+		e.counters = append(e.counters, counters)
 	}
 	for _, cfg := range opts.Logs {
 		if _, err := e.add(cfg); err != nil {
@@ -221,6 +252,21 @@ func (r *runner) update(cfg LogConfig) error {
 	return nil
 }
 
+// Trusted is a log that is followed, and who is trusted for its entries.
+type Trusted struct {
+	Log         *checkpoint.Log
+	Authorities *entry.Authorities
+}
+
+// Trusted returns the logs of today.
+func (e *Engine) Trusted() []Trusted {
+	var out []Trusted
+	for _, r := range e.all() {
+		out = append(out, Trusted{r.way().Log, r.trust.Load().authorities})
+	}
+	return out
+}
+
 // byID returns the runner of a log, nil if it is not followed.
 func (e *Engine) byID(id string) *runner {
 	for _, r := range e.all() {
@@ -243,6 +289,7 @@ func (e *Engine) all() []*runner {
 // skipped. Run returns when every log has stopped.
 func (e *Engine) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
+	wg.Go(func() { e.keep(ctx) })
 	for _, r := range e.all() {
 		wg.Go(func() { r.follow(ctx) })
 	}
@@ -308,7 +355,10 @@ type Outcome struct {
 	From  uint64
 	// Findings are new ones, Notifying those of them that are told to people.
 	Findings, Notifying int
-	Head, Scanned       uint64
+	// Otherwise are findings of earlier days that are judged otherwise by the rules
+	// of today.
+	Otherwise     int
+	Head, Scanned uint64
 	// Behind: the scan was cut before it reached the head. Moved: it came on.
 	Behind, Moved bool
 	// Halted names the incident that halts the log.

@@ -67,7 +67,7 @@ func (e *Engine) judgeGroup(ctx context.Context, f Family, listErr error) error 
 	for _, inc := range open {
 		var d groupDetails
 		if json.Unmarshal(inc.Details, &d) == nil && d.Group != "" && !e.hasGroup(d.Group) {
-			j.settle = append(j.settle, resolution(inc, "The group is not followed any more.", now, j.channels(inc.Kind)))
+			j.settle = append(j.settle, resolution(inc, "The group is not followed any more.", now, j.hears(inc.Kind)))
 		}
 	}
 	if answerErr == nil {
@@ -103,17 +103,20 @@ type groupJudge struct {
 	settle []Resolution
 }
 
-func (j *groupJudge) channels(kind string) []string {
+func (j *groupJudge) hears(kind string) Audience { return j.opts.audience(kind) }
+
+// audience is who hears of incidents of a kind.
+func (o *Options) audience(kind string) Audience {
 	if incidentKind(kind).Class == Integrity {
-		return j.opts.IncidentChannels
+		return Audience{o.IncidentChannels, o.Route}
 	}
-	return j.opts.HealthChannels
+	return Audience{o.HealthChannels, o.Route}
 }
 
 // judge opens an incident that is due, and resolves the one that is over. One
 // that is neither stays as it is.
 func (j *groupJudge) judge(kind string, wrong, due bool, run Failures, cause error, summary, over string) {
-	channels := j.channels(kind)
+	hears := j.hears(kind)
 	for _, inc := range j.open {
 		var d groupDetails
 		if inc.Kind != kind || json.Unmarshal(inc.Details, &d) != nil || d.Group != j.name {
@@ -122,10 +125,10 @@ func (j *groupJudge) judge(kind string, wrong, due bool, run Failures, cause err
 		if wrong {
 			return
 		}
-		j.settle = append(j.settle, resolution(inc, over, j.now, channels))
+		j.settle = append(j.settle, resolution(inc, over, j.now, hears))
 	}
 	if wrong && due {
 		text := shorten(cause.Error())
-		j.raise = append(j.raise, general(kind, summary+" The last error: "+text, groupDetails{j.name, run.Since, run.Polls, text}, j.now, channels))
+		j.raise = append(j.raise, general(kind, summary+" The last error: "+text, groupDetails{j.name, run.Since, run.Polls, text}, j.now, hears))
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog/testca"
 	"github.com/sigwarden/sigwarden/monitor/store"
 	"github.com/sigwarden/sigwarden/watchlist"
+	"github.com/sigwarden/sigwarden/watchlist/policy"
 )
 
 // What a log can do so that its monitor goes blind or silent.
@@ -379,12 +380,13 @@ func TestFlood(t *testing.T) {
 	r.audit()
 }
 
-// TestRescanUnderTighterRule: what was expected, and is not under the rule of
-// today, is told of by a scan.
+// TestRescanUnderTighterRule: what was judged by an older rule stays as it was;
+// a scan counts what would be judged otherwise, and reassessing shows it.
 func TestRescanUnderTighterRule(t *testing.T) {
 	r := newRig(t)
 	index := r.sign(r.log, expectedEvent())
 	r.mustPass()
+	before := r.findings()[0]
 	watches := r.opts.Watches.Watches()
 	watches[0].Expect = nil
 	list, err := watchlist.Compile(watches)
@@ -394,12 +396,25 @@ func TestRescanUnderTighterRule(t *testing.T) {
 	r.opts.Watches = list
 	r.restart()
 	out := r.engine.Scan(context.Background(), r.store, monitor.ScanOptions{Log: "acme"})
-	if out.Err != nil || out.Notifying != 1 || r.verdicts() != fmt.Sprintf("%d:unexpected", index) {
+	if out.Err != nil || out.Notifying != 0 || out.Otherwise != 1 || r.verdicts() != fmt.Sprintf("%d:expected", index) {
 		t.Errorf("%+v, %s", out, r.verdicts())
 	}
-	channels, _ := r.store.Channels(context.Background(), []string{"chat"})
-	if channels[0].Pending != 1 {
-		t.Errorf("%d deliveries", channels[0].Pending)
+	after, err := r.store.Finding(context.Background(), before.ID)
+	if err != nil || after.RuleHash != before.RuleHash || after.Reason != before.Reason {
+		t.Errorf("%v: was %+v, is %+v", err, before, after)
+	}
+	if n, _ := r.store.PendingDeliveries(context.Background()); n != 0 {
+		t.Errorf("%d deliveries", n)
+	}
+	err = r.store.Peek(context.Background(), after.LogID, func(l monitor.Ledger) error {
+		today, err := r.engine.Reassess(after, l)
+		if today.Verdict != policy.Unexpected || today.RuleHash == after.RuleHash || today.ID != "" {
+			t.Errorf("today it would be %+v", today)
+		}
+		return err
+	})
+	if err != nil || r.findings()[0].Verdict != policy.Expected {
+		t.Errorf("%v, now %+v", err, r.findings()[0])
 	}
 	r.audit()
 }

@@ -35,6 +35,8 @@ const (
 	KindLogRemoved     = "log-removed"
 	KindTrustStale     = "trust-stale"
 	KindTrustUnusable  = "trust-unusable"
+	KindSilence        = "silence"
+	KindListUnusable   = "list-unusable"
 )
 
 // IncidentKind is a line of the table of incidents.
@@ -67,8 +69,10 @@ var incidentKinds = []IncidentKind{
 	{Kind: KindUnreachable, Class: Operational, Severity: "low", Effect: "Every poll tries again; the incident resolves itself when the log answers."},
 	{Kind: KindLagging, Class: Operational, Severity: "low", Effect: "The incident resolves itself when the scan has caught up."},
 	{Kind: KindUndecodable, Class: Operational, Severity: "low", Effect: "The entries are counted and searched as raw bytes; the scan goes on."},
-	{Kind: KindTrustStale, Class: Operational, Severity: "medium", Effect: "The last good copy of the trusted root stays in force; the incident resolves itself when a refresh succeeds."},
+	{Kind: KindTrustStale, Class: Operational, Severity: "low", Effect: "The last good copy of the trusted root stays in force; the incident resolves itself when a refresh succeeds."},
 	{Kind: KindTrustUnusable, Class: Operational, Severity: "medium", Effect: "Everything else in the trusted root is used; a log in it that cannot be used is not monitored."},
+	{Kind: KindSilence, Class: Operational, Severity: "medium", Effect: "The incident resolves itself when an expected event comes."},
+	{Kind: KindListUnusable, Class: Operational, Severity: "medium", Effect: "What the list said last stays in force; the incident resolves itself when it can be read again."},
 	{Kind: KindDeliveryFailed, Class: Operational, Severity: "high", Effect: "The notification is not tried again; the event itself is in the store."},
 }
 
@@ -188,13 +192,29 @@ func (d *desk) deliver(eventType string, inc Incident) []notify.Delivery {
 	if inc.Class == Integrity {
 		channels = d.opts.IncidentChannels
 	}
-	return address(channels, IncidentEvent(eventType, inc, d.now))
+	return d.opts.Route.incident(channels, eventType, inc, d.now)
 }
 
-func address(channels []string, e notify.Event) []notify.Delivery {
-	var out []notify.Delivery
+// Route says where of some channels, and when, something is told. nil: in all of
+// them, at once.
+type Route func(channels []string, about notify.About, now time.Time) []notify.Address
+
+func (r Route) addresses(channels []string, about notify.About, now time.Time) []notify.Address {
+	if r != nil {
+		return r(channels, about, now)
+	}
+	var out []notify.Address
 	for _, c := range channels {
-		out = append(out, notify.Delivery{Channel: c, Event: e})
+		out = append(out, notify.Address{Channel: c})
+	}
+	return out
+}
+
+// incident addresses the event of an incident.
+func (r Route) incident(channels []string, eventType string, inc Incident, now time.Time) []notify.Delivery {
+	var out []notify.Delivery
+	for _, a := range r.addresses(channels, notify.About{Class: inc.Class, Kind: inc.Kind, Severity: inc.Severity}, now) {
+		out = append(out, notify.Delivery{Address: a, Event: IncidentEvent(eventType, inc, now)})
 	}
 	return out
 }
@@ -214,6 +234,8 @@ func IncidentEvent(eventType string, inc Incident, now time.Time) notify.Event {
 		Title:    fmt.Sprintf("%s incident %s: %s on log %s", inc.Class, verb, inc.Kind, inc.Log),
 		Summary:  summary,
 		Next:     "sigwarden incidents show " + inc.ID,
+		Path:     "/incidents/" + inc.ID,
+		Subject:  inc.ID,
 		Data:     marshal(map[string]any{"incident": inc}),
 		Fields: []notify.Field{
 			{Name: "Log", Value: inc.Log}, {Name: "Kind", Value: inc.Kind}, {Name: "Class", Value: inc.Class},
@@ -237,27 +259,37 @@ func marshal(v any) json.RawMessage {
 
 // DeliveryFailed returns the incident of a notification that was given up, told
 // to the health channels save the one that failed.
-func DeliveryFailed(q notify.Queued, reason string, now time.Time, health []string) Incident {
+func DeliveryFailed(q notify.Queued, reason string, now time.Time, health Audience) Incident {
 	return deliveryFailed(q.Channel, q.Event.ID, fmt.Sprintf("Channel %s did not accept a notification (%s): %s.", q.Channel, q.Event.Title, shorten(reason)),
 		map[string]any{"channel": q.Channel, "event": q.Event.ID, "attempts": q.Attempts + 1, "since": q.Created}, now, health)
 }
 
 // ChannelGone returns the incident of notifications that wait for a channel
 // which is no longer configured.
-func ChannelGone(channel string, now time.Time, health []string) Incident {
+func ChannelGone(channel string, now time.Time, health Audience) Incident {
 	return deliveryFailed(channel, now.UTC().Format(time.RFC3339Nano), fmt.Sprintf("Channel %s is no longer configured, and notifications waited for it; they were given up. `sigwarden findings` has what they told of.", channel),
 		map[string]any{"channel": channel}, now, health)
 }
 
-func deliveryFailed(channel, id, summary string, details map[string]any, now time.Time, health []string) Incident {
+func deliveryFailed(channel, id, summary string, details map[string]any, now time.Time, health Audience) Incident {
 	k := incidentKind(KindDeliveryFailed)
 	inc := Incident{
 		ID:    shortID("i-", KindDeliveryFailed, channel, id),
 		Class: k.Class, Kind: k.Kind, Severity: k.Severity, State: StateOpen, OpenedAt: now.UTC(), Summary: summary, Details: marshal(details),
 	}
-	others := slices.DeleteFunc(slices.Clone(health), func(c string) bool { return c == channel })
-	inc.Deliveries = address(others, IncidentEvent(notify.IncidentOpened, inc, now))
+	health.Channels = slices.DeleteFunc(slices.Clone(health.Channels), func(c string) bool { return c == channel })
+	inc.Deliveries = health.told(notify.IncidentOpened, inc, now)
 	return inc
+}
+
+// Audience is who hears of something.
+type Audience struct {
+	Channels []string
+	Route    Route
+}
+
+func (a Audience) told(eventType string, inc Incident, now time.Time) []notify.Delivery {
+	return a.Route.incident(a.Channels, eventType, inc, now)
 }
 
 // IsDeliveryFailed reports whether an incident is that of a channel.
@@ -269,6 +301,6 @@ func IsDeliveryFailed(inc Incident, channel string) bool {
 }
 
 // DeliveryWorks ends the incident of a channel that accepts again.
-func DeliveryWorks(inc Incident, now time.Time, health []string) Resolution {
+func DeliveryWorks(inc Incident, now time.Time, health Audience) Resolution {
 	return resolution(inc, "The channel accepts notifications again.", now, health)
 }

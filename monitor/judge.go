@@ -16,6 +16,7 @@ import (
 
 // States of findings and incidents.
 const (
+	StatePending      = "pending" // expected, unless it does not come on a list in time
 	StateOpen         = "open"
 	StateAcknowledged = "acknowledged"
 	StateResolved     = "resolved"
@@ -23,7 +24,9 @@ const (
 )
 
 // States returns all of them.
-func States() []string { return []string{StateOpen, StateAcknowledged, StateResolved, StateClosed} }
+func States() []string {
+	return []string{StatePending, StateOpen, StateAcknowledged, StateResolved, StateClosed}
+}
 
 // tally counts what was read.
 type tally struct {
@@ -51,6 +54,11 @@ const maxKind = 60
 // integrated, if not nil, returns when the log took the entry in, zero if it has
 // not signed that.
 func (r *runner) read(decoder *entry.Decoder, index uint64, leaf []byte, hash checkpoint.Hash, integrated func() time.Time, count *tally) []Finding {
+	return r.judge(decoder, index, leaf, hash, integrated, "", count)
+}
+
+// judge is read for a log whose origin is known already, if that is not empty.
+func (r *runner) judge(decoder *entry.Decoder, index uint64, leaf []byte, hash checkpoint.Hash, integrated func() time.Time, origin string, count *tally) []Finding {
 	passing, err := decoder.Decode(leaf)
 	count.entries++
 	if passing.KeyOnly() {
@@ -109,8 +117,11 @@ func (r *runner) read(decoder *entry.Decoder, index uint64, leaf []byte, hash ch
 	if worst == "" {
 		worst = entry.SCTUnchecked // bare keys have none to check
 	}
+	if origin == "" {
+		origin = r.way().Log.Origin()
+	}
 	base := Finding{
-		Log: r.cfg.Name, LogID: r.cfg.ID, Origin: r.way().Log.Origin(), Index: index, LeafHash: checkpoint.HexHash(hash),
+		Log: r.cfg.Name, LogID: r.cfg.ID, Origin: origin, Index: index, LeafHash: checkpoint.HexHash(hash),
 		Kind: facts.Kind, APIVersion: facts.APIVersion, Identities: reports, Digests: facts.Digests,
 		SCT: string(worst), SeenAt: r.opts.Now().UTC(), Leaf: slices.Clone(leaf),
 		Authorities: trust.document, TrustRoot: trust.root,
@@ -118,56 +129,170 @@ func (r *runner) read(decoder *entry.Decoder, index uint64, leaf []byte, hash ch
 	if !when.IsZero() {
 		base.Integrated = &when
 	}
+	rules := r.opts.Watches.Watches()
 	var findings []Finding
-	add := func(watch int, verdict policy.Verdict, reason string) {
-		if f, ok := r.finding(base, watch, verdict, reason); ok {
-			findings = append(findings, f)
-		}
-	}
 	malformed := map[int]bool{}
 	for _, h := range raw {
 		malformed[h.Watch] = true
-		add(h.Watch, policy.Malformed, fmt.Sprintf("the entry cannot be decoded in full (%s), and its bytes contain %s", shorten(err.Error()), quoted(h.Found)))
+		f := r.about(base, rules, h.Watch)
+		f.take(policy.Judgement{Verdict: policy.Malformed, Cause: "the entry cannot be decoded in full", Time: base.SeenAt, Source: policy.FirstSeen,
+			Reason: fmt.Sprintf("the entry cannot be decoded in full (%s), and its bytes contain %s", shorten(err.Error()), quoted(h.Found))})
+		findings = append(findings, f)
 	}
 	for _, h := range hits {
-		if !malformed[h.Watch] {
-			verdict, reason := r.verdict(h, &facts, vouched)
-			add(h.Watch, verdict, reason+untimely)
+		if malformed[h.Watch] {
+			continue
 		}
+		f := r.about(base, rules, h.Watch)
+		f.draft.identities, f.draft.suffix = r.identities(h, &facts, vouched, index, when, base.SeenAt), untimely
+		if j, final := policy.Stateless(f.draft.identities); final {
+			if !policy.Stores(j.Verdict, f.draft.untrusted) {
+				continue
+			}
+			j.Reason += untimely
+			f.take(j)
+			f.draft.identities = nil
+		}
+		findings = append(findings, f)
 	}
 	return findings
 }
 
 func quoted(s string) string { return fmt.Sprintf("%q", shorten(s)) }
 
-func (r *runner) verdict(h watchlist.Hit, facts *entry.Facts, vouched []error) (policy.Verdict, string) {
+// identities says what is known of the identities that a watch claims.
+func (r *runner) identities(h watchlist.Hit, facts *entry.Facts, vouched []error, index uint64, integrated, seen time.Time) []policy.Identity {
 	var ids []policy.Identity
+	cfg := &r.opts.WatchConfigs[h.Watch]
 	for _, ours := range h.Ours {
 		id := policy.Identity{Pinned: ours.Pinned, Vouched: true}
+		id.Event = policy.Event{Time: seen, Source: policy.FirstSeen, Index: index, Digests: facts.Digests,
+			Extension: func(string) (string, bool) { return "", false }}
 		if ours.Index >= 0 {
-			id.Certificate = facts.Identities[ours.Index].Certificate != nil
+			one := &facts.Identities[ours.Index]
+			id.Certificate, id.Event.Extension = one.Certificate != nil, one.Extension
 			if err := vouched[ours.Index]; id.Certificate && err != nil {
 				id.Vouched, id.Untrusted = false, err.Error()
+			} else if id.Certificate {
+				id.Event.Time, id.Event.Source = one.NotBefore.UTC(), policy.FromCertificate
 			}
 		}
-		id.Expected, id.Reason = r.opts.Watches.Expected(h.Watch, facts, ours.Index, id.Vouched)
+		if !integrated.IsZero() {
+			id.Event.Time, id.Event.Source = integrated, policy.FromLog
+		}
+		var fits []int
+		fits, id.Cause, id.Misfit = r.opts.Watches.Fits(h.Watch, facts, ours.Index, id.Vouched)
+		for _, i := range fits {
+			item := policy.Item{Number: i + 1, Counter: r.counters[h.Watch][i]}
+			if i < len(cfg.Terms) {
+				item.Terms = cfg.Terms[i]
+			}
+			id.Fits = append(id.Fits, item)
+		}
 		ids = append(ids, id)
 	}
-	return policy.Judge(ids...)
+	return ids
 }
 
-// finding completes a finding of one watch; false where it is only counted.
-func (r *runner) finding(f Finding, watch int, verdict policy.Verdict, reason string) (Finding, bool) {
-	rule, cfg := r.opts.Watches.Watches()[watch], r.opts.WatchConfigs[watch]
-	if !policy.Stores(verdict, rule.Untrusted) {
-		return f, false
+// about begins a finding of one watch.
+func (r *runner) about(f Finding, rules []watchlist.Watch, watch int) Finding {
+	cfg := &r.opts.WatchConfigs[watch]
+	f.Watch, f.Severity, f.RuleHash, f.Channels = rules[watch].Name, cfg.Severity, r.watchSet[watch], cfg.Channels
+	f.draft = &draft{untrusted: rules[watch].Untrusted, lists: r.opts.Lists, route: r.opts.Route}
+	return f
+}
+
+// draft is what is needed to judge a finding in the transaction that stores it,
+// where what came before it is known.
+type draft struct {
+	identities []policy.Identity // nil: it is judged
+	suffix     string            // of the reason
+	untrusted  string            // key of the watch
+	lists      Lists
+	route      Route
+}
+
+// Lists tells whether artifacts are on lists.
+type Lists interface {
+	// Listed returns which of some digests is on a list.
+	Listed(list string, digests []string) (digest string, ok bool)
+}
+
+// Ledger is what a store knows that judgements depend on.
+type Ledger interface {
+	// Announced returns who has announced one of some digests for a watch, for an
+	// event at a time.
+	Announced(watch string, digests []string, at time.Time) (by string, ok bool, err error)
+	// Within, Seen and Admit are those of policy.World, for one log.
+	Within(counter string, index uint64, at time.Time, per time.Duration, limit int) (int, error)
+	Seen(counter, key string, index uint64) (at uint64, ok bool, err error)
+	Admit(counter string, keys []string, index uint64, at time.Time) error
+}
+
+// world is a ledger as the policy of one watch sees it.
+type world struct {
+	Ledger
+	lists Lists
+	watch string
+}
+
+func (w world) Listed(list string, digests []string) (string, bool) {
+	if w.lists == nil {
+		return "", false
 	}
-	f.Watch, f.Verdict, f.Reason, f.Severity, f.RuleHash = rule.Name, verdict, shorten(reason), cfg.Severity, r.watchSet[watch]
-	f.State = StateClosed
-	if policy.Notifies(verdict, rule.Untrusted) {
+	return w.lists.Listed(list, digests)
+}
+
+func (w world) Announced(digests []string, at time.Time) (string, bool, error) {
+	return w.Ledger.Announced(w.watch, digests, at)
+}
+
+// Settle judges a finding, if that was not done yet, by what the ledger knows.
+// Called again it comes to the same. It returns whether the finding is kept.
+func (f *Finding) Settle(l Ledger) (keep bool, err error) {
+	if f.draft == nil {
+		return true, nil
+	}
+	if f.draft.identities != nil {
+		j, err := policy.Judge(f.draft.identities, world{l, f.draft.lists, f.Watch}, f.SeenAt)
+		if err != nil {
+			return false, err
+		}
+		j.Reason += f.draft.suffix
+		f.take(j)
+	}
+	return policy.Stores(f.Verdict, f.draft.untrusted), nil
+}
+
+// Addresses are where the finding is told, and when.
+func (f *Finding) Addresses(now time.Time) []notify.Address {
+	var route Route
+	if f.draft != nil {
+		route = f.draft.route
+	}
+	return route.addresses(f.Channels, notify.About{Class: notify.ClassFinding, Kind: string(f.Verdict), Severity: f.Severity, Watch: f.Watch}, now)
+}
+
+// remark adds to the reason, whether it is known already or not.
+func (f *Finding) remark(text string) {
+	f.Reason += text
+	f.draft.suffix += text
+}
+
+// take books a judgement.
+func (f *Finding) take(j policy.Judgement) {
+	f.Verdict, f.Cause, f.Reason = j.Verdict, j.Cause, shorten(j.Reason)
+	f.EventTime, f.EventTimeSource = j.Time.UTC(), j.Source
+	f.Waits, f.PendingUntil = j.Waits, nil
+	switch {
+	case policy.Notifies(j.Verdict, f.draft.untrusted):
 		f.State = StateOpen
+	case j.Pending():
+		f.State = StatePending
+		f.PendingUntil = &j.Due
+	default:
+		f.State = StateClosed
 	}
-	return f, true
 }
 
 // seal gives a finding its id, its proof and its deliveries, once it is known
@@ -182,14 +307,6 @@ func (r *runner) seal(f *Finding, epoch string, head checkpoint.Checkpoint, proo
 	f.ID = shortID("f-", parts...)
 	f.Proof, f.SignedNote = proof, string(head.Raw())
 	f.Checkpoint = TreeHead{head.Size(), checkpoint.HexHash(head.Root())}
-	if f.State != StateOpen {
-		return
-	}
-	for i, w := range r.opts.Watches.Watches() {
-		if w.Name == f.Watch {
-			f.Deliveries = address(r.opts.WatchConfigs[i].Channels, FindingEvent(*f))
-		}
-	}
 }
 
 func trustOf(c *entry.CertificateReport) string {
@@ -202,13 +319,55 @@ func trustOf(c *entry.CertificateReport) string {
 	return "NOT TRUSTED: " + c.Untrusted
 }
 
+// FindingEventID is the id of the event that tells of a finding.
+func FindingEventID(f Finding) string { return shortID("e-", f.ID, string(f.Verdict)) }
+
+// FindingLine is a finding in one line, for people.
+func FindingLine(f Finding) string {
+	who := "nobody"
+	if len(f.Identities) > 0 {
+		who = signer(f.Identities[0])
+	}
+	return fmt.Sprintf("%s/%d by %s: %s (%s)", f.Log, f.Index, notify.Clean(who, 120), notify.Clean(f.Reason, 160), f.ID)
+}
+
+func signer(id entry.Report) string {
+	if len(id.Subjects) > 0 {
+		return strings.Join(id.Subjects, ", ")
+	}
+	return "a key with fingerprint " + id.Fingerprint
+}
+
+// EscalationEvent makes the event that tells, once more and to others, of a
+// finding that nobody has acknowledged.
+func EscalationEvent(f Finding) notify.Event {
+	e := FindingEvent(f)
+	e.ID += escalatedSuffix
+	e.Type, e.Title = notify.FindingEscalated, "Nobody has acknowledged: "+e.Title
+	e.Summary = "This finding was told before, and nobody has acknowledged it. " + e.Summary
+	return e
+}
+
+// escalatedSuffix ends the id of an event that repeats another one.
+const escalatedSuffix = "-escalated"
+
+// timeSources say how the time of an event is known.
+var timeSources = map[policy.TimeSource]string{
+	policy.FromLog:         "as the log has signed",
+	policy.FromCertificate: "as the certificate says, which is valid from then on",
+	policy.FirstSeen:       "when it was first seen; nobody has signed a time",
+}
+
 // FindingEvent makes the event that tells of a finding.
 func FindingEvent(f Finding) notify.Event {
 	e := notify.Event{
-		ID: shortID("e-", f.ID, string(f.Verdict)), Type: "finding." + string(f.Verdict), Time: f.SeenAt, Severity: f.Severity,
+		ID: FindingEventID(f), Type: "finding." + string(f.Verdict), Time: f.SeenAt, Severity: f.Severity,
 		Title:   fmt.Sprintf("%s signing event for watch %s", f.Verdict, f.Watch),
 		Summary: fmt.Sprintf("Entry %d of log %s is yours by watch %s, and %s.", f.Index, f.Log, f.Watch, f.Reason),
 		Next:    "sigwarden findings show " + f.ID,
+		Path:    "/findings/" + f.ID,
+		Subject: f.ID,
+		Group:   notify.GroupKey(f.Watch, f.Cause),
 		Data:    marshal(map[string]any{"finding": f}),
 	}
 	add := func(name, value string) {
@@ -217,11 +376,7 @@ func FindingEvent(f Finding) notify.Event {
 		}
 	}
 	for _, id := range f.Identities {
-		who := strings.Join(id.Subjects, ", ")
-		if who == "" {
-			who = "a key with fingerprint " + id.Fingerprint
-		}
-		add("Signed as", who)
+		add("Signed as", signer(id))
 		add("Issuer", id.Issuer)
 		if id.Certificate != nil {
 			add("Certificate", trustOf(id.Certificate))
@@ -229,6 +384,9 @@ func FindingEvent(f Finding) notify.Event {
 	}
 	add("Artifact", strings.Join(f.Digests, ", "))
 	add("Log and index", fmt.Sprintf("%s, %d", f.Origin, f.Index))
+	if how := timeSources[f.EventTimeSource]; how != "" && !f.EventTime.IsZero() {
+		add("When", f.EventTime.UTC().Format(time.RFC3339)+", "+how)
+	}
 	add("Seen", f.SeenAt.UTC().Format(time.RFC3339))
 	add("Verified", fmt.Sprintf("inclusion proven in the signed tree of size %d, root %s", f.Checkpoint.Size, hex.EncodeToString(f.Checkpoint.Root[:])))
 	add("Finding", f.ID)

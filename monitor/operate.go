@@ -383,7 +383,7 @@ func (c *recorder) flush(ctx context.Context) error {
 	}
 	if c.quiet {
 		for i := range t.batch.Findings {
-			t.batch.Findings[i].Deliveries = nil
+			t.batch.Findings[i].Channels = nil
 		}
 	}
 	missing := rangesOf(t.batch.SetGaps)

@@ -89,8 +89,12 @@ func (r *runner) count(b Batch, rec Recorded, out *Outcome) {
 	for _, id := range rec.Findings {
 		fresh[id] = true
 	}
+	out.Otherwise += rec.Otherwise
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if len(fresh) > 0 {
+		r.Kick() // there may be a new deadline, or the end of a silence
+	}
 	for _, f := range b.Findings {
 		if !fresh[f.ID] {
 			continue
@@ -110,7 +114,7 @@ func (b *Batch) empty() bool {
 
 func (b *Batch) delivers() bool {
 	for _, f := range b.Findings {
-		if len(f.Deliveries) > 0 {
+		if f.State == StateOpen && len(f.Channels) > 0 {
 			return true
 		}
 	}

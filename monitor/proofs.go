@@ -411,7 +411,7 @@ func (p *provenReader) readAll(ctx context.Context, res *result, entries []Serve
 			// finding that others cannot check than none.
 			note, path, err = p.head, nil, nil
 			for k := range found {
-				found[k].Reason += "; the log serves no inclusion proof for it"
+				found[k].remark("; the log serves no inclusion proof for it")
 			}
 		}
 		if err != nil {

@@ -114,6 +114,9 @@ type ChannelStatus struct {
 	Pending     int        `json:"pending"`
 	Failed      int        `json:"failed"`
 	LastSuccess *time.Time `json:"last_success"`
+	// FailingSince is since when the oldest notification that was tried in vain
+	// waits.
+	FailingSince *time.Time `json:"failing_since,omitempty"`
 }
 
 // StatusStore is what Status reads.

@@ -72,7 +72,7 @@ type trustDetails struct {
 // JudgeTrust compares what is known of a source of trusted roots with the open
 // incidents that belong to no log, and returns what to open and what to resolve.
 // problems are the parts of the root in force that cannot be used.
-func JudgeTrust(open []Incident, name string, src TrustSource, problems []string, now time.Time, health []string) (raise []Incident, settle []Resolution) {
+func JudgeTrust(open []Incident, name string, src TrustSource, problems []string, now time.Time, health Audience) (raise []Incident, settle []Resolution) {
 	judge := func(kind string, wrong bool, summary string, details trustDetails, over string) {
 		details.Source = name
 		for _, inc := range open {
@@ -115,20 +115,20 @@ func first(list []string) string {
 }
 
 // general makes an incident that belongs to no log.
-func general(kind, summary string, details any, now time.Time, channels []string) Incident {
+func general(kind, summary string, details any, now time.Time, hears Audience) Incident {
 	k := incidentKind(kind)
 	doc := marshal(details)
 	inc := Incident{
 		ID:    shortID("i-", kind, now.UTC().Format(time.RFC3339Nano), string(doc)),
 		Class: k.Class, Kind: kind, Severity: k.Severity, State: StateOpen, OpenedAt: now.UTC(), Summary: summary, Details: doc,
 	}
-	inc.Deliveries = address(channels, IncidentEvent(notify.IncidentOpened, inc, now))
+	inc.Deliveries = hears.told(notify.IncidentOpened, inc, now)
 	return inc
 }
 
 // resolution ends an incident that belongs to no log.
-func resolution(inc Incident, note string, now time.Time, channels []string) Resolution {
+func resolution(inc Incident, note string, now time.Time, hears Audience) Resolution {
 	at := now.UTC()
 	inc.State, inc.Resolved, inc.Note = StateResolved, &at, note
-	return Resolution{ID: inc.ID, At: at, Note: note, Deliveries: address(channels, IncidentEvent(notify.IncidentResolved, inc, now))}
+	return Resolution{ID: inc.ID, At: at, Note: note, Deliveries: hears.told(notify.IncidentResolved, inc, now)}
 }

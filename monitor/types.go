@@ -94,6 +94,7 @@ type Store interface {
 	// Record opens and resolves incidents that belong to no log.
 	Record(ctx context.Context, open []Incident, resolve []Resolution) error
 	Archive
+	Decisions
 }
 
 // Archive returns what Commit put away.
@@ -205,6 +206,8 @@ type Failures struct {
 
 // Batch is everything that one transaction records beside the state.
 type Batch struct {
+	// Findings are in the order of the log. The store settles them, within the
+	// transaction.
 	Findings []Finding
 	// Open are new incidents, Update those whose class, severity, summary or
 	// details changed, Resolve the ids of those that are over.
@@ -234,6 +237,9 @@ type Batch struct {
 // Recorded is what of a batch was new.
 type Recorded struct {
 	Findings []string // ids
+	// Otherwise are findings that were there already, with another verdict: what
+	// was judged stays as it was.
+	Otherwise int
 }
 
 // Range is a half-open range of indexes.
@@ -274,25 +280,41 @@ type Finding struct {
 	Verdict    policy.Verdict     `json:"verdict"`
 	Severity   string             `json:"severity"`
 	Reason     string             `json:"reason"`
-	Identities []entry.Report     `json:"identities"`
-	Digests    []string           `json:"digests"`
-	SCT        string             `json:"sct"`
-	Integrated *time.Time         `json:"integrated_at"`
-	SeenAt     time.Time          `json:"seen_at"`
-	Checkpoint TreeHead           `json:"checkpoint"`
-	State      string             `json:"state"`
-	Note       string             `json:"note,omitempty"`
-	RuleHash   string             `json:"rule_hash"`
-	LogID      string             `json:"-"`
-	Leaf       []byte             `json:"-"`
-	Proof      []checkpoint.Hash  `json:"-"`
-	SignedNote string             `json:"-"`
+	// Cause is the reason without anything that the entry says.
+	Cause      string         `json:"cause,omitempty"`
+	Identities []entry.Report `json:"identities"`
+	Digests    []string       `json:"digests"`
+	SCT        string         `json:"sct"`
+	Integrated *time.Time     `json:"integrated_at"`
+	SeenAt     time.Time      `json:"seen_at"`
+	Checkpoint TreeHead       `json:"checkpoint"`
+	// EventTime is when it happened, EventTimeSource how that is known.
+	EventTime       time.Time         `json:"event_time,omitzero"`
+	EventTimeSource policy.TimeSource `json:"event_time_source,omitempty"`
+	State           string            `json:"state"`
+	// PendingUntil is how long an artifact may still come on one of the lists
+	// Waits.
+	PendingUntil *time.Time `json:"pending_until,omitempty"`
+	Waits        []string   `json:"waits_for,omitempty"`
+	// Resolution is what a resolved finding was taken for; By, ChangedAt and Note
+	// say who decided that, or acknowledged it, and why.
+	Resolution string            `json:"resolution,omitempty"`
+	By         string            `json:"by,omitempty"`
+	ChangedAt  *time.Time        `json:"changed_at,omitempty"`
+	Note       string            `json:"note,omitempty"`
+	RuleHash   string            `json:"rule_hash"`
+	LogID      string            `json:"-"`
+	Leaf       []byte            `json:"-"`
+	Proof      []checkpoint.Hash `json:"-"`
+	SignedNote string            `json:"-"`
 	// Authorities is the document of the certificate authorities that it was
 	// judged with, as entry.Authorities prints it.
 	Authorities []byte `json:"-"`
 	// TrustRoot is the trusted root that these came from; nil: they did not.
-	TrustRoot  *TrustRoot        `json:"-"`
-	Deliveries []notify.Delivery `json:"-"` // made only if the finding is new
+	TrustRoot *TrustRoot `json:"-"`
+	// Channels hear of it, if it is new and open.
+	Channels []string `json:"-"`
+	draft    *draft
 }
 
 // TreeHead is the size and root of a checkpoint.
@@ -313,7 +335,12 @@ type Incident struct {
 	Resolved *time.Time      `json:"resolved_at"`
 	Summary  string          `json:"summary"`
 	Details  json.RawMessage `json:"details"`
-	Note     string          `json:"note,omitempty"`
+	// Resolution is what a person has taken it for; By, ChangedAt and Note say who
+	// decided that, or acknowledged it, and why.
+	Resolution string     `json:"resolution,omitempty"`
+	By         string     `json:"by,omitempty"`
+	ChangedAt  *time.Time `json:"changed_at,omitempty"`
+	Note       string     `json:"note,omitempty"`
 
 	LogID      string            `json:"-"`
 	Evidence   []Evidence        `json:"-"` // raw bytes, kept for good

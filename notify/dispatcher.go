@@ -9,24 +9,25 @@ import (
 	"time"
 )
 
-// Outbox holds deliveries until they are done. Its methods are atomic and
-// durable, and may be called by several goroutines at a time.
-type Outbox interface {
-	// Due returns up to limit deliveries of a channel that are due, and when the
-	// next one after them is (zero: nothing else waits).
-	Due(ctx context.Context, channel string, now time.Time, limit int) (due []Queued, next time.Time, err error)
-	// Delivered takes a delivery out of the queue.
-	Delivered(ctx context.Context, q Queued, at time.Time) error
-	// Retry puts a delivery off.
-	Retry(ctx context.Context, q Queued, due time.Time, reason string) error
-	// Fail gives a delivery up for good, and says so somewhere else.
-	Fail(ctx context.Context, q Queued, at time.Time, reason string) error
-}
-
 // Channel is a configured place to notify.
 type Channel struct {
 	Name string
 	Notifier
+	// Grouping is how what comes in a flood is grouped for people; nil: programs
+	// read it, and get every event.
+	Grouping *Grouping
+}
+
+// Grouping bounds the messages to people.
+type Grouping struct {
+	// Window is the time in which messages are counted, Most how many come on their
+	// own in it.
+	Window time.Duration
+	Most   int
+	// Settle is how long what is too much is gathered before it is folded.
+	Settle time.Duration
+	// Fold makes few events of groups.
+	Fold func(groups []Group, digest bool, now time.Time) []Event
 }
 
 const (
@@ -143,6 +144,8 @@ type lane struct {
 	// those whose outcome is not in the outbox yet.
 	held  map[string]bool
 	tried chan outcome
+	// overSince is since when more waits than the window has room for.
+	overSince time.Time
 	// unbooked are outcomes that the outbox could not take.
 	unbooked []outcome
 }
@@ -166,14 +169,20 @@ func (l *lane) run(ctx context.Context, once bool) {
 	for ctx.Err() == nil {
 		l.bookAgain(ctx)
 		now := time.Now()
-		due, next, err := l.d.outbox.Due(ctx, l.Name, now, batch+len(l.held))
+		later, err := l.prepare(ctx, now, once)
+		var due []Queued
+		var next time.Time
+		if err == nil {
+			due, next, err = l.d.outbox.Due(ctx, l.Name, now, batch+len(l.held))
+		}
 		if err != nil {
 			if ctx.Err() != nil {
 				return
 			}
 			l.d.log.Error("the outbox cannot be read; tried again soon", "channel", l.Name, "error", err)
-			next = now.Add(storeAgain)
+			later = now.Add(storeAgain)
 		}
+		next = sooner(next, later)
 		for _, q := range due {
 			if flying == width {
 				break

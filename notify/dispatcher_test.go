@@ -38,7 +38,7 @@ func (o *outbox) Fail(ctx context.Context, q notify.Queued, at time.Time, reason
 	o.mu.Lock()
 	o.failed = append(o.failed, q.Event.ID)
 	o.mu.Unlock()
-	inc := monitor.DeliveryFailed(q, reason, at, nil)
+	inc := monitor.DeliveryFailed(q, reason, at, monitor.Audience{})
 	return o.FailDelivery(ctx, q, reason, &inc)
 }
 
@@ -77,14 +77,14 @@ func open(t *testing.T) *outbox {
 	return &outbox{Store: s}
 }
 
-// put files events for channels through a finding, as the engine does.
+// put files events for channels through an incident, as the engine does.
 func put(t *testing.T, o *outbox, id string, channels ...string) {
 	t.Helper()
-	f := monitor.Finding{ID: "f-" + id, State: "open", SeenAt: time.Now(), Leaf: []byte("leaf")}
+	inc := monitor.Incident{ID: "i-" + id, State: "open", OpenedAt: time.Now()}
 	for _, c := range channels {
-		f.Deliveries = append(f.Deliveries, notify.Delivery{Channel: c, Event: notify.Event{ID: id, Type: notify.Test, Data: []byte("{}")}})
+		inc.Deliveries = append(inc.Deliveries, notify.Delivery{Address: notify.Address{Channel: c}, Event: notify.Event{ID: id, Type: notify.Test, Data: []byte("{}")}})
 	}
-	if _, err := o.Commit(context.Background(), "log", monitor.State{}, nil, monitor.Batch{Findings: []monitor.Finding{f}}); err != nil {
+	if err := o.Record(context.Background(), []monitor.Incident{inc}, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -317,7 +317,7 @@ func TestFailureIsTold(t *testing.T) {
 type telling struct{ *outbox }
 
 func (o *telling) Fail(ctx context.Context, q notify.Queued, at time.Time, reason string) error {
-	inc := monitor.Incident{ID: "i-1", Deliveries: []notify.Delivery{{Channel: "alive", Event: notify.Event{ID: "told", Data: []byte("{}")}}}}
+	inc := monitor.Incident{ID: "i-1", Deliveries: []notify.Delivery{{Address: notify.Address{Channel: "alive"}, Event: notify.Event{ID: "told", Data: []byte("{}")}}}}
 	return o.FailDelivery(ctx, q, reason, &inc)
 }
 

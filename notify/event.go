@@ -4,7 +4,10 @@ package notify
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"strings"
 	"time"
 )
 
@@ -13,6 +16,9 @@ const (
 	FindingUnexpected = "finding.unexpected"
 	FindingMalformed  = "finding.malformed"
 	FindingUntrusted  = "finding.untrusted"
+	FindingEscalated  = "finding.escalated"
+	FindingsGrouped   = "findings.grouped"
+	DigestDue         = "digest"
 	IncidentOpened    = "incident.opened"
 	IncidentResolved  = "incident.resolved"
 	Test              = "test"
@@ -30,8 +36,15 @@ type Event struct {
 	Title   string  `json:"title"`
 	Summary string  `json:"summary"`
 	Fields  []Field `json:"fields"`
-	// Next is the command that shows more.
+	// Next is the command that shows more, Link a page that does.
 	Next string `json:"next"`
+	Link string `json:"link,omitempty"`
+	// Path is that of the page, below the address at which this program serves it.
+	Path string `json:"path,omitempty"`
+	// Subject is the finding or incident that it is about, and Group what it has in
+	// common with others: places that keep one record for many put them together.
+	Subject string `json:"subject,omitempty"`
+	Group   string `json:"group,omitempty"`
 	// Data is the document for programs: {"finding": {…}} or {"incident": {…}}.
 	Data json.RawMessage `json:"data"`
 }
@@ -42,10 +55,29 @@ type Field struct {
 	Value string `json:"value"`
 }
 
+// Address is where to tell something, and when.
+type Address struct {
+	Channel string
+	// Due is when; zero: at once.
+	Due time.Time
+	// Digest: as a part of a digest that is due then.
+	Digest bool
+}
+
+// About is what an event is about, as routes look at it.
+type About struct {
+	// Class is finding, integrity or operational; Kind a verdict, or the kind of
+	// an incident.
+	Class, Kind, Severity, Watch string
+}
+
+// ClassFinding is the Class of events that tell of findings.
+const ClassFinding = "finding"
+
 // Delivery is an event for one channel.
 type Delivery struct {
-	Channel string
-	Event   Event
+	Address
+	Event Event
 }
 
 // Body returns the document that webhooks post and files hold, with the event's
@@ -71,4 +103,21 @@ type Notifier interface {
 	// accepted it, a *RetryError with the wait that it asked for, an error that
 	// is ErrRefused when trying again is of no use, or any other error.
 	Notify(ctx context.Context, e Event) error
+}
+
+// GroupKey names what findings of a watch have in common that were judged for one
+// cause.
+func GroupKey(watch, cause string) string {
+	sum := sha256.Sum256([]byte(watch + "\x00" + cause))
+	return hex.EncodeToString(sum[:8])
+}
+
+// ShellQuoted makes a word fit to be pasted into a shell.
+func ShellQuoted(word string) string {
+	if word != "" && strings.IndexFunc(word, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:@%+=,", r))
+	}) < 0 {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }

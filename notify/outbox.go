@@ -1,6 +1,9 @@
 package notify
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // Queued is a delivery that waits in the outbox.
 type Queued struct {
@@ -8,4 +11,68 @@ type Queued struct {
 	Event    Event
 	Attempts int       // so far
 	Created  time.Time // when it was put there
+}
+
+// Outbox holds deliveries until they are done. Its methods are atomic and
+// durable, and may be called by several goroutines at a time.
+type Outbox interface {
+	// Due returns up to limit deliveries of a channel that are due, and when the
+	// next one after them is (zero: nothing else waits).
+	Due(ctx context.Context, channel string, now time.Time, limit int) (due []Queued, next time.Time, err error)
+	// Delivered takes a delivery out of the queue.
+	Delivered(ctx context.Context, q Queued, at time.Time) error
+	// Retry puts a delivery off.
+	Retry(ctx context.Context, q Queued, due time.Time, reason string) error
+	// Fail gives a delivery up for good, and says so somewhere else.
+	Fail(ctx context.Context, q Queued, at time.Time, reason string) error
+	Rolls
+}
+
+// Rolls are deliveries that wait many in one row, since there may be very many:
+// anybody can log what matches a watch. They are unrolled into deliveries of
+// their own, or folded into few.
+type Rolls interface {
+	// Rolled returns how things stand for a channel.
+	Rolled(ctx context.Context, channel string, now time.Time) (Waiting, error)
+	// Unroll makes up to limit deliveries of what waits rolled up and is due, the
+	// oldest first, and returns how many it made.
+	Unroll(ctx context.Context, channel string, now time.Time, limit int) (int, error)
+	// Fold puts the events that fold returns in the place of everything that
+	// waits rolled up and is due; with digest, of everything that is to become a
+	// part of a digest and is due.
+	Fold(ctx context.Context, channel string, now time.Time, digest bool, fold func([]Group) []Event) error
+	// SetWindow keeps the window of a channel.
+	SetWindow(ctx context.Context, channel string, w Window) error
+}
+
+// Waiting is what waits for a channel.
+type Waiting struct {
+	// Single are deliveries that are due, or will be; Rolled what is due and rolled
+	// up; Digest what is due for a digest.
+	Single, Rolled, Digest int
+	// Next is when more of what is rolled up, or of a digest, will be due; zero:
+	// never.
+	Next   time.Time
+	Window Window
+}
+
+// Window is a stretch of time in which the messages to people are counted.
+type Window struct {
+	Start time.Time
+	// Sent are the messages that were accepted in it.
+	Sent int
+	// Folded: what was too much for it was folded once. Over: there is more.
+	Folded, Over bool
+}
+
+// Group is findings, or incidents, that have their reason in common.
+type Group struct {
+	// About is what they have in common; Cause their reason.
+	About
+	Cause string
+	Count int
+	// First are the first few of them, one line each; Next a command that lists
+	// all.
+	First        []string
+	Since, Until time.Time
 }

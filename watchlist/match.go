@@ -1,7 +1,6 @@
 package watchlist
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -141,18 +140,21 @@ func addHit(hits []Hit, it *item, at int) []Hit {
 // fits reports whether every key of the item fits the identity.
 func (it *item) fits(v *view) bool { return len(it.misfits(v, true)) == 0 }
 
-// misfits names the keys that do not fit, with what was found there; only the
-// first one if that is enough.
-func (it *item) misfits(v *view, first bool) []string {
+// misfit is a key that does not fit, and what was found there, for people.
+type misfit struct{ key, text string }
+
+// misfits returns the keys that do not fit, with what was found there; only the
+// first one, without that, if it is enough.
+func (it *item) misfits(v *view, first bool) []misfit {
 	v.prepare()
-	var bad []string
+	var bad []misfit
 	check := func(ok bool, key string, found func() string) bool {
-		if !ok {
-			if first {
-				bad = append(bad, key)
-			} else {
-				bad = append(bad, key+" is "+found())
-			}
+		switch {
+		case ok:
+		case first:
+			bad = append(bad, misfit{key: key})
+		default:
+			bad = append(bad, misfit{key, key + " is " + found()})
 		}
 		return !ok && first
 	}
@@ -230,35 +232,43 @@ func (it *item) usesClaims() bool {
 	return len(it.subject)+len(it.issuer)+len(it.extensions) > 0
 }
 
-// Expected reports whether an identity that is a watch's fits one of its
-// expect items, and if not, why. index is as in Ours. vouched says whether a
-// trusted authority issued its certificate: what an untrusted certificate says
-// never makes anything expected, nor does the name that a bare key gives itself.
-func (l *List) Expected(watch int, f *entry.Facts, index int, vouched bool) (ok bool, reason string) {
+// Fits returns the places in expect, from 0 on, of the items that an identity
+// which is a watch's fits; if there are none, why, and the same in the words of
+// the rule alone. index is as in Ours. vouched says whether a trusted authority
+// issued its certificate: what an untrusted certificate says never makes anything
+// expected, nor does the name that a bare key gives itself.
+func (l *List) Fits(watch int, f *entry.Facts, index int, vouched bool) (items []int, cause, reason string) {
 	v := view{facts: f}
 	if index >= 0 {
 		v.id = &f.Identities[index]
 	}
 	w := &l.watches[watch]
 	if len(w.expect) == 0 {
-		return false, "the watch expects nothing: whatever matches is unexpected"
+		cause = "the watch expects nothing"
+		return nil, cause, cause + ": whatever matches is unexpected"
 	}
-	var best []string
-	for _, it := range w.expect {
+	var best []misfit
+	for i, it := range w.expect {
 		bad := it.misfits(&v, false)
 		switch {
 		case v.id == nil || !it.usesClaims():
 		case v.id.Certificate != nil && !vouched:
-			bad = append(bad, "the certificate is not trusted")
+			bad = append(bad, misfit{"certificate", "the certificate is not trusted"})
 		case v.id.Certificate == nil && len(it.fingerprint)+len(it.digest) == 0:
-			bad = append(bad, "the key names its holder itself, as anybody's can: only with its fingerprint can it be expected")
+			bad = append(bad, misfit{"fingerprint", "the key names its holder itself, as anybody's can: only with its fingerprint can it be expected"})
 		}
 		if len(bad) == 0 {
-			return true, fmt.Sprintf("expect item %d fits", it.index+1)
-		}
-		if best == nil || len(bad) < len(best) {
+			items = append(items, i)
+		} else if best == nil || len(bad) < len(best) {
 			best = bad
 		}
 	}
-	return false, "no expect item fits: " + strings.Join(best, "; ")
+	if len(items) > 0 {
+		return items, "", ""
+	}
+	var keys, found []string
+	for _, m := range best {
+		keys, found = append(keys, m.key), append(found, m.text)
+	}
+	return nil, "no expect item fits: " + strings.Join(keys, ", "), "no expect item fits: " + strings.Join(found, "; ")
 }

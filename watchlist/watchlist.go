@@ -46,14 +46,24 @@ type Watch struct {
 }
 
 // Hash identifies what the rule says, for coverage: it changes when the
-// outcome of a scan could change, not with the name.
-func (w Watch) Hash() string {
-	data, err := json.Marshal(struct {
+// outcome of a scan could change, not with the name. terms are what items of
+// expect ask for beside their patterns; nil for nothing.
+func (w Watch) Hash(terms any) string {
+	rule := struct {
 		Match, Expect []Item
 		Untrusted     string
-	}{w.Match, w.Expect, w.Untrusted})
+		Terms         any `json:",omitempty"`
+	}{w.Match, w.Expect, w.Untrusted, terms}
+	return hashOf(rule)
+}
+
+// Hash identifies what an item says.
+func (it Item) Hash() string { return hashOf(it) }
+
+func hashOf(v any) string {
+	data, err := json.Marshal(v)
 	if err != nil {
-		return "" // strings and lists of them always marshal
+		return "" // strings, times and lists of them always marshal
 	}
 	sum := sha256.Sum256(data)
 	return "sha256:" + hex.EncodeToString(sum[:])
@@ -180,7 +190,7 @@ func compileItem(it Item, path string) (*item, []error) {
 	})
 	c.issuer = compile("issuer", issuers, nil)
 	c.fingerprint = compile("fingerprint", it.Fingerprint, normaliseFingerprint)
-	c.digest = compile("digest", it.Digest, func(s string) (string, error) { return normaliseHash(s, "sha256", "sha384", "sha512", "sha1") })
+	c.digest = compile("digest", it.Digest, func(s string) (string, error) { return normaliseHash(s, digestAlgorithms...) })
 	c.kind = compile("kind", it.Kind, nil)
 	names := make([]string, 0, len(it.Extensions))
 	for name := range it.Extensions {
@@ -203,6 +213,20 @@ func compileItem(it Item, path string) (*item, []error) {
 
 // hashLengths gives the hex digits of the hashes that entries hold.
 var hashLengths = map[string]int{"sha1": 40, "sha256": 64, "sha384": 96, "sha512": 128}
+
+// digestAlgorithms are those of digests in entries, the one that is meant by bare
+// hex of its length.
+var digestAlgorithms = []string{"sha256", "sha384", "sha512", "sha1"}
+
+// NormaliseDigest brings the digest of one artifact into the form in which entries
+// have it: ALGORITHM:HEX.
+func NormaliseDigest(text string) (string, error) {
+	out, err := normaliseHash(text, digestAlgorithms...)
+	if err == nil && (strings.HasPrefix(out, "re:") || strings.ContainsAny(out, "*?")) {
+		err = errors.New("stands for several artifacts: name one")
+	}
+	return out, err
+}
 
 // normaliseFingerprint brings a fingerprint into the form in which entries have
 // it: sha256:HEX for certificates and keys, 40 hex digits for PGP, SHA256: and

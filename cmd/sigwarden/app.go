@@ -11,8 +11,10 @@ import (
 
 	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/monitor/config"
+	"github.com/sigwarden/sigwarden/monitor/lists"
 	"github.com/sigwarden/sigwarden/monitor/store"
 	"github.com/sigwarden/sigwarden/notify"
+	"github.com/sigwarden/sigwarden/notify/route"
 	"github.com/sigwarden/sigwarden/watchlist"
 	"github.com/sigwarden/sigwarden/watchlist/entry"
 )
@@ -32,6 +34,9 @@ type setup struct {
 	cfg      *config.Config
 	list     *watchlist.List
 	watches  []monitor.WatchConfig
+	lists    *lists.Lists // nil: no rule asks for one
+	sources  []lists.Source
+	routes   route.Table
 	roots    *roots
 	logs     []monitor.LogConfig // those that are spelt out in full
 	servers  []*server           // of Rekor v1, spelt out in full
@@ -68,6 +73,7 @@ func (a *app) load() (*setup, error) {
 	issues = append(issues, s.makeWatches()...)
 	issues = append(issues, s.makeLogs()...)
 	issues = append(issues, s.makeChannels(a.stdout)...)
+	issues = append(issues, s.makeRoutes()...)
 	if len(issues) > 0 {
 		return nil, usage(&config.Error{Issues: issues})
 	}
@@ -76,6 +82,7 @@ func (a *app) load() (*setup, error) {
 
 func (s *setup) makeWatches() []config.Issue {
 	var rules []watchlist.Watch
+	var issues []config.Issue
 	for _, ch := range s.cfg.Notify.Channels {
 		s.names = append(s.names, ch.Name)
 	}
@@ -92,7 +99,12 @@ func (s *setup) makeWatches() []config.Issue {
 		if channels == nil {
 			channels = s.names
 		}
-		s.watches = append(s.watches, monitor.WatchConfig{Severity: w.Severity, Channels: channels})
+		terms, bad := s.makeTerms(w)
+		issues = append(issues, bad...)
+		s.watches = append(s.watches, monitor.WatchConfig{Severity: w.Severity, Channels: channels, Terms: terms, Silence: w.Silence})
+	}
+	if len(issues) > 0 {
+		return issues
 	}
 	list, err := watchlist.Compile(rules)
 	if err != nil {
@@ -136,9 +148,11 @@ func (s *setup) engine(ctx context.Context, st *store.Store, log *slog.Logger, w
 	if incidents == nil {
 		incidents = s.names
 	}
+	s.readLists(log)
 	s.current, err = monitor.New(monitor.Options{
-		Store: st, Logs: logs, Families: families, Watches: s.list, WatchConfigs: s.watches,
-		IncidentChannels: incidents, HealthChannels: health, TrustSource: s.roots.name, Wake: wake, Logger: log,
+		Store: st, Logs: logs, Families: families, Watches: s.list, WatchConfigs: s.watches, Lists: s.lists, BadLists: s.badLists,
+		IncidentChannels: incidents, HealthChannels: health, Route: s.routes.Route, TrustSource: s.roots.name, Wake: wake, Logger: log,
+		Escalation: monitor.Escalation{After: s.cfg.Notify.EscalateAfter, To: s.cfg.Notify.EscalateTo},
 	})
 	return s.current, err
 }

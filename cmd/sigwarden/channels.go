@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/sigwarden/sigwarden/monitor/config"
 	"github.com/sigwarden/sigwarden/notify"
 	"github.com/sigwarden/sigwarden/notify/email"
 	"github.com/sigwarden/sigwarden/notify/file"
+	"github.com/sigwarden/sigwarden/notify/route"
 	"github.com/sigwarden/sigwarden/notify/slack"
 	"github.com/sigwarden/sigwarden/notify/webhook"
 )
@@ -38,6 +40,13 @@ var channelMakers = map[string]func(ch config.Channel, stdout io.Writer) (notify
 	},
 }
 
+const (
+	// groupAfter is how many messages of a window come on their own, groupSettle how
+	// long what is too much is gathered.
+	groupAfter  = 10
+	groupSettle = 15 * time.Second
+)
+
 func (s *setup) makeChannels(stdout io.Writer) []config.Issue {
 	var issues []config.Issue
 	for _, ch := range s.cfg.Notify.Channels {
@@ -46,7 +55,11 @@ func (s *setup) makeChannels(stdout io.Writer) []config.Issue {
 			issues = append(issues, s.cfg.At(ch.Path, fmt.Sprintf("channel %q: %v", ch.Name, err)))
 			continue
 		}
-		s.channels = append(s.channels, notify.Channel{Name: ch.Name, Notifier: n})
+		channel := notify.Channel{Name: ch.Name, Notifier: n}
+		if ch.GroupWindow > 0 {
+			channel.Grouping = &notify.Grouping{Window: ch.GroupWindow, Most: groupAfter, Settle: min(groupSettle, ch.GroupWindow/2), Fold: route.Fold}
+		}
+		s.channels = append(s.channels, channel)
 	}
 	return issues
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/sigwarden/sigwarden/monitor"
@@ -56,7 +55,7 @@ func (s *setup) abandon(ctx context.Context, st *store.Store, log *slog.Logger) 
 			continue
 		}
 		log.Error("notifications wait for a channel that is no longer configured; they are given up", "channel", name)
-		inc := monitor.ChannelGone(name, time.Now(), s.health())
+		inc := monitor.ChannelGone(name, time.Now(), s.hearsHealth())
 		if err := st.Abandon(ctx, name, "the channel is no longer configured", inc); err != nil {
 			return err
 		}
@@ -94,7 +93,7 @@ func (o *outbox) Fail(ctx context.Context, q notify.Queued, at time.Time, reason
 	if open != nil {
 		return o.FailDelivery(ctx, q, reason, nil)
 	}
-	inc := monitor.DeliveryFailed(q, reason, at, o.setup.health())
+	inc := monitor.DeliveryFailed(q, reason, at, o.setup.hearsHealth())
 	return o.FailDelivery(ctx, q, reason, &inc)
 }
 
@@ -106,7 +105,7 @@ func (o *outbox) Delivered(ctx context.Context, q notify.Queued, at time.Time) e
 	}
 	var over *monitor.Resolution
 	if open != nil {
-		r := monitor.DeliveryWorks(*open, at, o.setup.health())
+		r := monitor.DeliveryWorks(*open, at, o.setup.hearsHealth())
 		over = &r
 	}
 	return o.DeliveredAndResolved(ctx, q, at, over)
@@ -118,6 +117,11 @@ func (s *setup) health() []string {
 		return s.names
 	}
 	return s.cfg.Notify.Health
+}
+
+// hearsHealth is who hears of operational incidents.
+func (s *setup) hearsHealth() monitor.Audience {
+	return monitor.Audience{Channels: s.health(), Route: s.routes.Route}
 }
 
 // leftover says how many notifications wait for channels that are configured.
@@ -150,32 +154,22 @@ func (s *setup) finish(ctx context.Context, st *store.Store, log *slog.Logger, c
 	return &status{code: code}
 }
 
-// shellQuoted makes a word fit to be pasted into a shell.
-func shellQuoted(word string) string {
-	if word != "" && strings.IndexFunc(word, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:@%+=,", r))
-	}) < 0 {
-		return word
-	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
-}
-
 // withConfig completes a command that the user is to paste.
 func (a *app) withConfig(command string) string {
 	if a.configPath == "" {
 		return command
 	}
-	return command + " -c " + shellQuoted(a.configPath)
+	return command + " -c " + notify.ShellQuoted(a.configPath)
 }
 
 // scanHint is the command that closes a range which was not covered.
 func (a *app) scanHint(u monitor.Uncovered) string {
-	return a.withConfig(fmt.Sprintf("sigwarden scan --log %s --from %d --to %d", shellQuoted(u.Log), u.From, u.To))
+	return a.withConfig(fmt.Sprintf("sigwarden scan --log %s --from %d --to %d", notify.ShellQuoted(u.Log), u.From, u.To))
 }
 
 // resumeHint is the command that lets a halted log go on.
 func (a *app) resumeHint(log, incident string) string {
-	return a.withConfig(fmt.Sprintf("sigwarden logs resume %s --incident %s", shellQuoted(log), incident))
+	return a.withConfig(fmt.Sprintf("sigwarden logs resume %s --incident %s", notify.ShellQuoted(log), incident))
 }
 
 var errNoChannels = errors.New("no channel is configured")

@@ -96,7 +96,7 @@ func (a *app) export(ctx context.Context, st *store.Store, id string, w io.Write
 			return err
 		}
 		// What people do with a finding later must not change its evidence.
-		f.State, f.Note = "", ""
+		f.State, f.Note, f.Resolution, f.By, f.ChangedAt = "", "", "", "", nil
 		root := f.TrustRoot
 		if root == nil {
 			root = &monitor.TrustRoot{}
@@ -115,7 +115,7 @@ func (a *app) export(ctx context.Context, st *store.Store, id string, w io.Write
 	if !ok {
 		return fmt.Errorf("incident %s is of kind %s, and nothing was kept that convinces others: evidence for them is made of findings, of forks, and of promises that a log has broken; what was kept of this one is shown by `sigwarden incidents show %s`", id, inc.Kind, id)
 	}
-	inc.State, inc.Note, inc.Resolved = "", "", nil
+	inc.State, inc.Note, inc.Resolved, inc.Resolution, inc.By, inc.ChangedAt = "", "", nil, "", "", nil
 	statement := map[string]any{"incident": inc}
 	if inc.Kind == monitor.KindFork {
 		d, err := checkpoint.ParseDivergence(kept)

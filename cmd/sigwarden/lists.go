@@ -73,10 +73,10 @@ func checkFilter(ctx context.Context, s *setup, st *store.Store, f *store.Filter
 		known("state", f.State, monitor.States()), known("severity", f.Severity, config.Severities()))
 }
 
-// listAndShow builds a command with its default subcommand list, and show and
-// ack.
+// listAndShow builds a command with its default subcommand list, with show, and
+// with what people decide.
 func (a *app) listAndShow(use, short string, f *store.Filter, flags func(*cobra.Command), list func(context.Context, *store.Store, bool) error, show func(context.Context, *store.Store, string, bool) error) *cobra.Command {
-	var since, until, note string
+	var since, until string
 	var asJSON bool
 	runList := func(c *cobra.Command, _ []string) error {
 		if err := parseTimes(f, since, until); err != nil {
@@ -100,28 +100,14 @@ func (a *app) listAndShow(use, short string, f *store.Filter, flags func(*cobra.
 		return a.withStore(c.Context(), func(_ *setup, st *store.Store) error { return show(c.Context(), st, args[0], asJSON) })
 	}}
 	showing.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
-	ack := &cobra.Command{Use: "ack ID... --note TEXT", Short: "Mark as seen by a person", Args: cobra.MinimumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
-		if strings.TrimSpace(note) == "" {
-			return usage(errors.New("ack wants --note: say what was found out"))
-		}
-		return a.withStore(c.Context(), func(_ *setup, st *store.Store) error {
-			for _, id := range args {
-				if err := st.Acknowledge(c.Context(), id, note); err != nil {
-					return err
-				}
-				fmt.Fprintf(a.stderr, "%s acknowledged\n", id)
-			}
-			return nil
-		})
-	}}
-	ack.Flags().StringVar(&note, "note", "", "what was found out")
-	group.AddCommand(listing, showing, ack)
+	group.AddCommand(listing, showing)
+	group.AddCommand(a.triageCommands()...)
 	return group
 }
 
 func (a *app) findingsCommand() *cobra.Command {
 	var f store.Filter
-	return a.listAndShow("findings", "Entries that watches matched, with every verdict", &f, func(c *cobra.Command) {
+	group := a.listAndShow("findings", "Entries that watches matched, with every verdict", &f, func(c *cobra.Command) {
 		c.Flags().StringVar(&f.Watch, "watch", "", "of this watch")
 		c.Flags().StringVar(&f.Verdict, "verdict", "", "malformed, unexpected, untrusted or expected")
 	}, func(ctx context.Context, st *store.Store, asJSON bool) error {
@@ -147,13 +133,29 @@ func (a *app) findingsCommand() *cobra.Command {
 		event := monitor.FindingEvent(x)
 		event.Next = "" // it is this
 		fmt.Fprint(a.stdout, event.Plain())
-		fmt.Fprintf(a.stdout, "\nState: %s\n", x.State)
+		fmt.Fprintf(a.stdout, "\nState: %s\n", stateOf(x.State, x.Resolution, x.By, x.ChangedAt))
+		if x.PendingUntil != nil && x.State == monitor.StatePending {
+			fmt.Fprintf(a.stdout, "Pending: until %s it may come on %s; after that it is unexpected\n", stamp(*x.PendingUntil), safe(strings.Join(x.Waits, " or ")))
+		}
 		if x.Note != "" {
 			fmt.Fprintf(a.stdout, "Note: %s\n", safe(x.Note))
 		}
 		fmt.Fprintf(a.stdout, "Evidence for others: %s\n", a.withConfig(fmt.Sprintf("sigwarden evidence export %s -o %s.zip", x.ID, x.ID)))
 		return nil
 	})
+	group.AddCommand(a.reassessCommand(&f))
+	return group
+}
+
+// stateOf says a state, and who brought it about.
+func stateOf(state, resolution, by string, at *time.Time) string {
+	if resolution != "" {
+		state += " as " + resolution
+	}
+	if by != "" && at != nil {
+		state += fmt.Sprintf(", by %s at %s", safe(by), stamp(*at))
+	}
+	return state
 }
 
 func who(f monitor.Finding) string {
@@ -202,7 +204,7 @@ func (a *app) incidentsCommand() *cobra.Command {
 		event.Next = "" // it is this
 		event.Title = fmt.Sprintf("%s incident, %s: %s", x.Class, x.State, x.Kind)
 		fmt.Fprint(a.stdout, event.Plain())
-		fmt.Fprintf(a.stdout, "\nState: %s\nDetails: %s\n", x.State, safe(string(x.Details)))
+		fmt.Fprintf(a.stdout, "\nState: %s\nDetails: %s\n", stateOf(x.State, x.Resolution, x.By, x.ChangedAt), safe(string(x.Details)))
 		if x.Resolved != nil {
 			fmt.Fprintf(a.stdout, "Resolved: %s\n", stamp(*x.Resolved))
 		}

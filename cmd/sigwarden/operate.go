@@ -83,6 +83,7 @@ daemon, or the next run, delivers what this command could not.`,
 				}
 				bar := a.progress("scanning " + opts.Log)
 				opts.Progress = bar.set
+				s.loadLists(c.Context())
 				out := engine.Scan(c.Context(), st, opts)
 				bar.finish()
 				if errors.Is(out.Err, monitor.ErrUnknownLog) {
@@ -92,6 +93,9 @@ daemon, or the next run, delivers what this command could not.`,
 					log.Error("the scan could not be finished; call it again to continue", "error", out.Err)
 				}
 				fmt.Fprintf(a.stderr, "%d new findings, %d of them notify\n", out.Findings, out.Notifying)
+				if out.Otherwise > 0 {
+					fmt.Fprintf(a.stderr, "%d findings of earlier scans would be judged otherwise by the rules of today; they stay as they were. To see them: %s\n", out.Otherwise, a.withConfig("sigwarden findings reassess"))
+				}
 				if !opts.Quiet && out.Notifying > 0 {
 					drain, cancel := context.WithTimeout(c.Context(), drainFor)
 					defer cancel()

@@ -33,6 +33,7 @@ var allowed = map[string][]string{
 	"notify/email":                  {"notify"},
 	"notify/webhook":                {"notify"},
 	"notify/file":                   {"notify"},
+	"notify/route":                  {"notify"},
 	"notify/notifytest":             {"notify"},
 	"monitor":                       {"checkpoint", "watchlist", "watchlist/entry", "watchlist/policy", "notify"},
 	"monitor/config":                {},
@@ -43,6 +44,7 @@ var allowed = map[string][]string{
 	"monitor/trust/trusttest":       {"checkpoint"},
 	"monitor/store":                 {"monitor", "checkpoint", "watchlist/entry", "notify"},
 	"monitor/evidence":              {"checkpoint", "watchlist/entry"},
+	"monitor/lists":                 {"checkpoint", "watchlist", "watchlist/entry"},
 	"monitor/web":                   {"monitor", "notify", "watchlist"},
 }
 

@@ -76,6 +76,9 @@ func (a *app) daemon(ctx context.Context, s *setup, st *store.Store, log *slog.L
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	wg.Go(func() { s.deliver(ctx, st, dispatcher, log, false, true) })
+	if len(s.sources) > 0 {
+		wg.Go(func() { s.lists.Run(ctx) })
+	}
 	if listener != nil {
 		server := web.New(a.webOptions(s, st, engine, dispatcher, log))
 		log.Info("serving health and metrics", "address", listener.Addr().String())
@@ -127,6 +130,7 @@ func (a *app) once(ctx context.Context, s *setup, st *store.Store, log *slog.Log
 	if err != nil {
 		return err
 	}
+	s.loadLists(ctx)
 	code := exitOK
 	for _, out := range engine.Once(ctx, timeout) {
 		if out.Begun {
@@ -140,6 +144,12 @@ func (a *app) once(ctx context.Context, s *setup, st *store.Store, log *slog.Log
 			log.Error("entries of the signed tree could not be had; they are tried again at every poll", "log", out.Log, "show", "sigwarden status")
 		}
 		code = max(code, a.exitOf(out))
+	}
+	if notifying, err := engine.Decide(ctx); err != nil {
+		log.Error("what is due could not be decided; the next run tries again", "error", err)
+		code = max(code, exitFailed)
+	} else if notifying > 0 {
+		code = max(code, exitFindings)
 	}
 	a.sayUncovered(ctx, engine, st, log)
 	drain, cancel := context.WithTimeout(ctx, drainFor)

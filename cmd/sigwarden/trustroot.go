@@ -84,7 +84,7 @@ type roots struct {
 	name   string // of the source
 	repo   trust.Repository
 	pinned *inForce
-	health []string // who hears of trouble with it
+	hears  func() monitor.Audience // of trouble with it
 	log    *slog.Logger
 
 	// eager refreshes at once, also a root that is less than an hour old: a single
@@ -101,7 +101,7 @@ type roots struct {
 // is asked of the network yet.
 func (s *setup) makeRoots(agent string) *config.Issue {
 	t := s.cfg.Trust
-	r := &roots{health: s.health()}
+	r := &roots{hears: s.hearsHealth}
 	s.roots = r
 	if t.TrustedRoot != "" {
 		root, err := trust.ReadRoot(t.TrustedRoot)
@@ -293,7 +293,7 @@ func (r *roots) judge(ctx context.Context, st *store.Store, src monitor.TrustSou
 		}
 		problems = root.problems()
 	}
-	raise, settle := monitor.JudgeTrust(open, r.name, src, problems, time.Now(), r.health)
+	raise, settle := monitor.JudgeTrust(open, r.name, src, problems, time.Now(), r.hears())
 	if err := st.Record(ctx, raise, settle); err != nil {
 		return err
 	}

@@ -81,9 +81,45 @@ type Watch struct {
 	Name      string
 	Match     []Item
 	Expect    []Item
+	Terms     []Terms  // of the items of Expect, in their order
 	Severity  string   // default high
 	Notify    []string // channels; nil: every one
 	Untrusted string   // record (default), alert, ignore
+	// Silence is how long no expected event may come before that is told; 0: for
+	// ever.
+	Silence time.Duration
+}
+
+// Terms are what an item of expect asks for beside its patterns.
+type Terms struct {
+	Digests *DigestList
+	AtMost  *AtMost
+	OncePer string   // "digest" or the name of an extension
+	Between []string // hours of the week, as they are written
+	// From and Until are when the item is valid; zero: always.
+	From, Until time.Time
+}
+
+// AtMost is a number of events in a time.
+type AtMost struct {
+	Count int
+	Per   time.Duration
+}
+
+// DigestList is a list of artifacts: File or URL is set.
+type DigestList struct {
+	Path      string // in the configuration
+	File, URL string
+	// Signature is where the signature is; default: beside the list.
+	Signature string
+	TLSCA     string // PEM text
+	// Every is how often it is read, Grace how long an entry may wait for its place
+	// on it.
+	Every, Grace time.Duration
+	// Key is PEM text of a public key that must have signed it; Subject and Issuer
+	// are patterns of an identity that must have. All empty: nobody has to.
+	Key             string
+	Subject, Issuer []string
 }
 
 // Item is one description of an identity.
@@ -97,13 +133,60 @@ type Notify struct {
 	Channels []Channel
 	// Incidents and Health name channels; nil: every one.
 	Incidents, Health []string
+	// EscalateAfter is when critical findings that nobody has acknowledged are told
+	// once more, to EscalateTo; 0: never.
+	EscalateAfter time.Duration
+	EscalateTo    []string
+	// Heartbeat is asked for while all is well.
+	Heartbeat Heartbeat
+}
+
+// Heartbeat is a dead man's switch: URL is asked for every so often, but only
+// while every log is fresh and every channel delivers.
+type Heartbeat struct {
+	URL   Secret
+	Every time.Duration
+}
+
+// Hears is what a channel is told of; empty lists and texts: everything.
+type Hears struct {
+	Severity                string // the lowest
+	Watches, Classes, Kinds []string
+}
+
+// Quiet are hours in which what is milder than Below waits for their end.
+type Quiet struct {
+	Hours []string
+	Below string
+}
+
+// Digest is when what is milder than Below comes in one message.
+type Digest struct {
+	Schedule Schedule
+	Below    string
+}
+
+// Template overrides the texts for people; empty: as they are.
+type Template struct {
+	Title, Body string
 }
 
 // Channel is one place to notify. Exactly one of its kinds is set.
 type Channel struct {
-	Path    string // like notify.channels[0]
-	Name    string
-	Kind    string // of ChannelKinds
+	Path string // like notify.channels[0]
+	Name string
+	Kind string // of ChannelKinds
+	// Hears, Quiet and Digest say what it is told, and when.
+	Hears  Hears
+	Quiet  Quiet
+	Digest Digest
+	// GroupWindow is the time in which messages are counted before findings are
+	// grouped; default 10 minutes. Of channels for programs it is 0.
+	GroupWindow time.Duration
+	// SelfTest is when a test is sent; its Schedule is nil for never.
+	SelfTest Schedule
+	Template Template
+
 	Slack   *Slack
 	Email   *Email
 	Webhook *Webhook
@@ -145,6 +228,8 @@ type File struct {
 // HTTP is where health and metrics are served; Listen empty: nowhere.
 type HTTP struct {
 	Listen string
+	// PublicURL is how people reach it, for links in messages.
+	PublicURL string
 }
 
 // Schedule is when something is done.

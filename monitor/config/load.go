@@ -66,7 +66,7 @@ func Parse(name string, data []byte, getenv func(string) string) (*Config, error
 		"watchlist": func(n ast.Node, p string) { f.list(n, p, "watchlist", c.readWatch) },
 		"notify":    c.readNotify,
 		"http": func(n ast.Node, p string) {
-			f.mapping(n, p, "http", map[string]field{"listen": f.into(&c.HTTP.Listen)})
+			f.mapping(n, p, "http", map[string]field{"listen": f.into(&c.HTTP.Listen), "public_url": f.webAddress(&c.HTTP.PublicURL)})
 			c.checkListen()
 		},
 	})
@@ -100,121 +100,6 @@ func (f *file) publicKey(s *string) field {
 		}
 		f.pem(s)(n, path)
 	}
-}
-
-func (c *Config) readWatch(n ast.Node, path string) {
-	f := c.file
-	w := Watch{Path: path, Severity: "high", Untrusted: "record"}
-	f.mapping(n, path, "a watch", map[string]field{
-		"name":      f.into(&w.Name),
-		"match":     func(n ast.Node, p string) { f.list(n, p, "match", c.readItem(&w.Match)) },
-		"expect":    func(n ast.Node, p string) { f.list(n, p, "expect", c.readItem(&w.Expect)) },
-		"severity":  f.oneOf(&w.Severity, "severity", Severities()...),
-		"notify":    f.names(&w.Notify),
-		"untrusted": f.oneOf(&w.Untrusted, "way to treat untrusted certificates", "record", "alert", "ignore"),
-	}, "name", "match")
-	c.Watches = append(c.Watches, w)
-}
-
-func (c *Config) readItem(into *[]Item) field {
-	return func(n ast.Node, path string) {
-		f := c.file
-		it := Item{}
-		f.mapping(n, path, "an item", map[string]field{
-			"subject": f.texts(&it.Subject), "issuer": f.texts(&it.Issuer), "fingerprint": f.texts(&it.Fingerprint),
-			"digest": f.texts(&it.Digest), "kind": f.texts(&it.Kind),
-			"extensions": func(n ast.Node, p string) {
-				it.Extensions = map[string][]string{}
-				var values []*ast.MappingValueNode
-				switch m := n.(type) {
-				case *ast.MappingNode:
-					values = m.Values
-				case *ast.MappingValueNode:
-					values = []*ast.MappingValueNode{m}
-				default:
-					f.fail(n, p, "extensions is a %s, want names with values", f.found(n))
-				}
-				for _, v := range values {
-					name := v.Key.GetToken().Value
-					line, col := place(v.Key)
-					f.places[p+"."+name] = [2]int{line, col}
-					if _, twice := it.Extensions[name]; twice {
-						f.fail(v.Key, p, "extension %q is there twice", name)
-					}
-					var texts []string
-					f.texts(&texts)(v.Value, p+"."+name)
-					it.Extensions[name] = texts
-				}
-			},
-		})
-		*into = append(*into, it)
-	}
-}
-
-func (c *Config) readNotify(n ast.Node, path string) {
-	f := c.file
-	f.mapping(n, path, "notify", map[string]field{
-		"channels":  func(n ast.Node, p string) { f.list(n, p, "channels", c.readChannel) },
-		"incidents": f.names(&c.Notify.Incidents),
-		"health":    f.names(&c.Notify.Health),
-	})
-}
-
-func (c *Config) readChannel(n ast.Node, path string) {
-	f := c.file
-	ch := Channel{Path: path}
-	kinds := 0
-	kind := func(read field) field {
-		return func(n ast.Node, p string) {
-			kinds++
-			ch.Kind = p[strings.LastIndexByte(p, '.')+1:]
-			read(n, p)
-		}
-	}
-	f.mapping(n, path, "a channel", map[string]field{
-		"name": f.into(&ch.Name),
-		"slack": kind(func(n ast.Node, p string) {
-			ch.Slack = &Slack{}
-			f.mapping(n, p, "slack", map[string]field{
-				"token": f.secret(&ch.Slack.Token), "channel": f.into(&ch.Slack.Channel),
-				"webhook": f.secret(&ch.Slack.Webhook), "api_url": f.into(&ch.Slack.APIURL),
-			})
-			app := !ch.Slack.Token.IsZero() && ch.Slack.Channel != ""
-			if app == !ch.Slack.Webhook.IsZero() && len(f.issues) == 0 {
-				f.fail(n, p, "slack wants either token and channel, or webhook")
-			}
-		}),
-		"email": kind(func(n ast.Node, p string) {
-			ch.Email = &Email{}
-			f.mapping(n, p, "email", map[string]field{
-				"smtp": f.secret(&ch.Email.SMTP), "password": f.secret(&ch.Email.Password),
-				"from": f.address(&ch.Email.From), "tls_ca": f.pem(&ch.Email.TLSCA),
-				"to": func(n ast.Node, p string) {
-					f.texts(&ch.Email.To)(n, p)
-					for _, to := range ch.Email.To {
-						if _, err := mail.ParseAddress(to); err != nil {
-							f.fail(n, p, "%q is no e-mail address", to)
-						}
-					}
-				},
-			}, "smtp", "from", "to")
-		}),
-		"webhook": kind(func(n ast.Node, p string) {
-			ch.Webhook = &Webhook{}
-			f.mapping(n, p, "webhook", map[string]field{
-				"url": f.secret(&ch.Webhook.URL), "secret": f.secret(&ch.Webhook.Secret), "tls_ca": f.pem(&ch.Webhook.TLSCA),
-			}, "url", "secret")
-		}),
-		"file": kind(func(n ast.Node, p string) {
-			ch.File = &File{}
-			f.mapping(n, p, "file", map[string]field{"path": f.into(&ch.File.Path)}, "path")
-			ch.File.Path = f.relative(ch.File.Path)
-		}),
-	}, "name")
-	if kinds != 1 && len(f.issues) == 0 {
-		f.fail(n, path, "a channel is exactly one of %s", strings.Join(ChannelKinds(), ", "))
-	}
-	c.Notify.Channels = append(c.Notify.Channels, ch)
 }
 
 func (f *file) address(s *string) field {
@@ -267,13 +152,23 @@ func (c *Config) checkAll() {
 	}
 	check("notify.incidents", c.Notify.Incidents)
 	check("notify.health", c.Notify.Health)
+	check("notify.escalate_to", c.Notify.EscalateTo)
 	watches := map[string]bool{}
+	var watchNames []string
 	for _, w := range c.Watches {
 		if watches[w.Name] && w.Name != "" {
 			bad(w.Path+".name", "two watches are called %q", w.Name)
 		}
 		watches[w.Name] = true
 		check(w.Path+".notify", w.Notify)
+		watchNames = append(watchNames, w.Name)
+	}
+	for _, ch := range c.Notify.Channels {
+		for i, name := range ch.Hears.Watches {
+			if !watches[name] {
+				bad(fmt.Sprintf("%s.hears.watch[%d]", ch.Path, i), "no watch is called %q%s", name, DidYouMean(name, watchNames))
+			}
+		}
 	}
 }
 

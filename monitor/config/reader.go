@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -301,6 +303,46 @@ func (f *file) oneOf(s *string, what string, known ...string) field {
 			}
 		}
 		f.fail(n, path, "%q is no %s%s", text, what, DidYouMean(text, known))
+	}
+}
+
+// someOf reads one or several of some words.
+func (f *file) someOf(out *[]string, what string, known ...string) field {
+	return func(n ast.Node, path string) {
+		f.texts(out)(n, path)
+		for i, text := range *out {
+			if !slices.Contains(known, text) {
+				f.issues = append(f.issues, f.at(fmt.Sprintf("%s[%d]", path, i), fmt.Sprintf("%q is no %s%s", text, what, DidYouMean(text, known))))
+			}
+		}
+	}
+}
+
+// time reads RFC 3339 or a date, which stands for its first second in UTC.
+func (f *file) time(t *time.Time) field {
+	return func(n ast.Node, path string) {
+		text, ok := f.text(n, path)
+		if !ok {
+			return
+		}
+		at, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			at, err = time.Parse(time.DateOnly, text)
+		}
+		if err != nil {
+			f.fail(n, path, "%q is no time: want one like 2026-01-31 or 2026-01-31T12:00:00Z", text)
+		}
+		*t = at
+	}
+}
+
+// webAddress reads an http or https address that is no secret.
+func (f *file) webAddress(s *string) field {
+	return func(n ast.Node, path string) {
+		f.into(s)(n, path)
+		if u, err := url.Parse(*s); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil {
+			f.fail(n, path, "%q is no http:// or https:// address", *s)
+		}
 	}
 }
 

@@ -18,46 +18,91 @@ import (
 // ErrNotFound is returned for an id that nothing has.
 var ErrNotFound = errors.New("not found")
 
-// finding stores a finding with its deliveries, unless it is there already: a
-// crash repeats a batch, and ids make repeats harmless.
-func (w *writer) finding(f monitor.Finding) (isNew bool, err error) {
+// finding judges a finding by what is stored, and stores it with what is to be
+// told of it, unless it is there already: a crash repeats a batch, and ids make
+// repeats harmless. What was judged by the rules of an earlier day stays as it was.
+func (w *writer) finding(f *monitor.Finding) (isNew, otherwise bool, err error) {
+	keep, err := f.Settle(w)
+	if err != nil || !keep {
+		return false, false, err
+	}
 	doc, err := json.Marshal(f)
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	root := hexOf(f.Checkpoint.Root)
-	var proof []byte
+	proof := []byte{}
 	for _, h := range f.Proof {
 		proof = append(proof, h[:]...)
 	}
-	if proof == nil {
-		proof = []byte{}
-	}
 	authorities, err := w.authorities(f.Authorities)
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	trustRoot, err := w.trustRoot(f.TrustRoot)
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
-	var id string
-	err = w.tx.QueryRowContext(w.ctx, "INSERT INTO findings (id, log_id, log_name, idx, watch, verdict, severity, state, note, seen_at, size, root, document, leaf, proof, authorities, trust_root) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '', $9, $10, $11, $12, $13, $14, $15, $16) "+
-		// What was quiet under an older rule and is to be told under the rule of
-		// today counts as new; what was told stays as it was.
-		"ON CONFLICT (id) DO UPDATE SET verdict = excluded.verdict, severity = excluded.severity, state = excluded.state, seen_at = excluded.seen_at, size = excluded.size, root = excluded.root, document = excluded.document, proof = excluded.proof, authorities = excluded.authorities, trust_root = excluded.trust_root "+
-		"WHERE findings.state = 'closed' AND excluded.state = 'open' RETURNING id",
-		f.ID, w.logID, f.Log, f.Index, f.Watch, string(f.Verdict), f.Severity, f.State, micros(f.SeenAt), f.Checkpoint.Size, root, string(doc), f.Leaf, proof, authorities, trustRoot).Scan(&id)
-	if errors.Is(err, sql.ErrNoRows) {
-		return false, nil
-	}
+	opened, err := w.opening(f)
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
-	if err := w.exec("INSERT INTO notes (log_id, size, root, note) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING", w.logID, f.Checkpoint.Size, root, f.SignedNote); err != nil {
-		return false, err
+	var pending sql.NullInt64
+	if f.PendingUntil != nil {
+		pending = sql.NullInt64{Int64: micros(*f.PendingUntil), Valid: true}
 	}
-	return true, w.enqueue(f.Deliveries)
+	res, err := w.tx.ExecContext(w.ctx, "INSERT INTO findings (id, log_id, log_name, idx, watch, verdict, severity, state, note, seen_at, size, root, document, leaf, proof, authorities, trust_root, cause, event_at, opened_at, opened_n, event_id, pending_until) "+
+		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '', $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22) ON CONFLICT (id) DO NOTHING",
+		f.ID, w.logID, f.Log, f.Index, f.Watch, string(f.Verdict), f.Severity, f.State, micros(f.SeenAt), f.Checkpoint.Size, root, string(doc), f.Leaf, proof, authorities, trustRoot,
+		f.Cause, micros(f.EventTime), opened.at, opened.n, opened.event, pending)
+	if err != nil {
+		return false, false, err
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		if opened.n.Valid {
+			w.opened-- // its number is free
+		}
+		var verdict string
+		if err == nil {
+			err = w.tx.QueryRowContext(w.ctx, "SELECT verdict FROM findings WHERE id = $1", f.ID).Scan(&verdict)
+		}
+		return false, verdict != string(f.Verdict), err
+	}
+	if opened.n.Valid {
+		w.tell(tellFinding, f, opened.n.Int64, f.Addresses(w.now))
+	}
+	if (f.Checkpoint != w.noted) || w.noted.Size == 0 {
+		if err := w.exec("INSERT INTO notes (log_id, size, root, note) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING", w.logID, f.Checkpoint.Size, root, f.SignedNote); err != nil {
+			return false, false, err
+		}
+		w.noted = f.Checkpoint
+	}
+	return true, false, nil
+}
+
+// opened is what a finding has from when it is to be told on; nulls before that.
+type opened struct {
+	at, n sql.NullInt64
+	event string
+}
+
+// opening numbers a finding that is to be told.
+func (w *writer) opening(f *monitor.Finding) (o opened, err error) {
+	if f.State != monitor.StateOpen {
+		return o, nil
+	}
+	if w.opened == 0 {
+		var last sql.NullInt64
+		if err := w.tx.QueryRowContext(w.ctx, "SELECT MAX(opened_n) FROM findings").Scan(&last); err != nil {
+			return o, err
+		}
+		w.opened = last.Int64
+	}
+	w.opened++
+	o.n = sql.NullInt64{Int64: w.opened, Valid: true}
+	o.at = sql.NullInt64{Int64: micros(w.now), Valid: true}
+	o.event = monitor.FindingEventID(*f)
+	return o, nil
 }
 
 // authorities stores what certificates were judged with, once for all findings
@@ -141,18 +186,19 @@ func (s *Store) EachFinding(ctx context.Context, f Filter, do func(monitor.Findi
 	w.addText("state", f.State)
 	w.addText("severity", f.Severity)
 	w.addTimes("seen_at", f.Since, f.Until)
-	rows, err := s.db.QueryContext(ctx, newest("document, state, note, seen_at, log_id, idx, id", "findings", &w, f.Limit, "seen_at", "log_id", "idx", "id"), w.args...)
+	rows, err := s.db.QueryContext(ctx, newest("document, state, note, resolution, changed_by, changed_at, seen_at, log_id, idx, id", "findings", &w, f.Limit, "seen_at", "log_id", "idx", "id"), w.args...)
 	if err != nil {
 		return s.explain("reading", err)
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var doc, state, note, logID, id string
+		var doc, logID, id string
+		var t triaged
 		var seen, index int64
-		if err := rows.Scan(&doc, &state, &note, &seen, &logID, &index, &id); err != nil {
+		if err := rows.Scan(&doc, &t.state, &t.note, &t.resolution, &t.by, &t.at, &seen, &logID, &index, &id); err != nil {
 			return s.explain("reading", err)
 		}
-		finding, err := parseFinding(doc, state, note)
+		finding, err := parseFinding(doc, t)
 		if err != nil {
 			return fmt.Errorf("state file %s: finding %s: %w", s.path, id, err)
 		}
@@ -189,27 +235,42 @@ func (s *Store) Names(ctx context.Context) (logs, watches []string, err error) {
 	return logs, watches, nil
 }
 
-func parseFinding(doc, state, note string) (monitor.Finding, error) {
+// triaged is what people have decided about a finding or an incident.
+type triaged struct {
+	state, note, resolution, by string
+	at                          sql.NullInt64
+}
+
+func (t *triaged) changedAt() *time.Time {
+	if !t.at.Valid {
+		return nil
+	}
+	at := timeOf(t.at.Int64)
+	return &at
+}
+
+func parseFinding(doc string, t triaged) (monitor.Finding, error) {
 	var f monitor.Finding
 	err := json.Unmarshal([]byte(doc), &f)
-	f.State, f.Note = state, note
+	f.State, f.Note, f.Resolution, f.By, f.ChangedAt = t.state, t.note, t.resolution, t.by, t.changedAt()
 	return f, err
 }
 
 // Finding returns one finding with its leaf, proof and signed note.
 func (s *Store) Finding(ctx context.Context, id string) (monitor.Finding, error) {
-	var doc, state, note, logID, signed, trustRoot string
+	var doc, logID, signed, trustRoot string
+	var t triaged
 	var leaf, proof []byte
 	var authorities sql.NullString
-	err := s.db.QueryRowContext(ctx, "SELECT f.document, f.state, f.note, f.log_id, f.leaf, f.proof, n.note, a.document, f.trust_root FROM findings f JOIN notes n ON n.log_id = f.log_id AND n.size = f.size AND n.root = f.root LEFT JOIN authorities a ON a.hash = f.authorities WHERE f.id = $1", id).
-		Scan(&doc, &state, &note, &logID, &leaf, &proof, &signed, &authorities, &trustRoot)
+	err := s.db.QueryRowContext(ctx, "SELECT f.document, f.state, f.note, f.resolution, f.changed_by, f.changed_at, f.log_id, f.leaf, f.proof, n.note, a.document, f.trust_root FROM findings f JOIN notes n ON n.log_id = f.log_id AND n.size = f.size AND n.root = f.root LEFT JOIN authorities a ON a.hash = f.authorities WHERE f.id = $1", id).
+		Scan(&doc, &t.state, &t.note, &t.resolution, &t.by, &t.at, &logID, &leaf, &proof, &signed, &authorities, &trustRoot)
 	if errors.Is(err, sql.ErrNoRows) {
 		return monitor.Finding{}, fmt.Errorf("finding %q: %w", id, ErrNotFound)
 	}
 	if err != nil {
 		return monitor.Finding{}, s.explain("reading", err)
 	}
-	f, err := parseFinding(doc, state, note)
+	f, err := parseFinding(doc, t)
 	if err != nil {
 		return f, fmt.Errorf("state file %s: finding %s: %w", s.path, id, err)
 	}
@@ -221,32 +282,6 @@ func (s *Store) Finding(ctx context.Context, id string) (monitor.Finding, error)
 		f.Proof = append(f.Proof, checkpoint.Hash(proof[i:]))
 	}
 	return f, nil
-}
-
-// Acknowledge marks an open finding or incident as seen by a person.
-func (s *Store) Acknowledge(ctx context.Context, id, note string) error {
-	table := "findings"
-	if strings.HasPrefix(id, "i-") {
-		table = "incidents"
-	}
-	return s.write(ctx, "writing", func(tx *sql.Tx) error {
-		var state, before string
-		err := tx.QueryRowContext(ctx, "SELECT state, note FROM "+table+" WHERE id = $1", id).Scan(&state, &before)
-		if errors.Is(err, sql.ErrNoRows) {
-			return fmt.Errorf("%q: %w", id, ErrNotFound)
-		}
-		if err != nil {
-			return err
-		}
-		if state != monitor.StateOpen && state != monitor.StateAcknowledged {
-			return fmt.Errorf("%s is %s: only what is open can be acknowledged", id, state)
-		}
-		if before != "" {
-			note = before + " / " + note // what was noted before stays
-		}
-		_, err = tx.ExecContext(ctx, "UPDATE "+table+" SET state = $1, note = $2 WHERE id = $3", monitor.StateAcknowledged, note, id)
-		return err
-	})
 }
 
 // CountOpen returns how many findings and incidents are open.

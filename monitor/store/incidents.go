@@ -80,14 +80,16 @@ func (w *writer) evidence(id string, evidence []monitor.Evidence) error {
 	return nil
 }
 
-const incidentColumns = "id, log_id, log_name, class, kind, severity, state, opened_at, resolved_at, summary, details, note"
+const incidentColumns = "id, log_id, log_name, class, kind, severity, state, opened_at, resolved_at, summary, details, note, resolution, changed_by, changed_at"
 
 func scanIncident(row interface{ Scan(...any) error }) (monitor.Incident, error) {
 	var inc monitor.Incident
 	var opened int64
 	var resolved sql.NullInt64
 	var details string
-	err := row.Scan(&inc.ID, &inc.LogID, &inc.Log, &inc.Class, &inc.Kind, &inc.Severity, &inc.State, &opened, &resolved, &inc.Summary, &details, &inc.Note)
+	var t triaged
+	err := row.Scan(&inc.ID, &inc.LogID, &inc.Log, &inc.Class, &inc.Kind, &inc.Severity, &inc.State, &opened, &resolved, &inc.Summary, &details, &inc.Note, &inc.Resolution, &inc.By, &t.at)
+	inc.ChangedAt = t.changedAt()
 	inc.OpenedAt, inc.Details = timeOf(opened), json.RawMessage(details)
 	if resolved.Valid {
 		at := timeOf(resolved.Int64)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -18,15 +19,17 @@ func (s *Store) Channels(ctx context.Context, names []string) ([]monitor.Channel
 	out := []monitor.ChannelStatus{}
 	for _, name := range names {
 		c := monitor.ChannelStatus{Name: name}
-		var last sql.NullInt64
-		err := s.db.QueryRowContext(ctx, "SELECT (SELECT COUNT(*) FROM outbox WHERE channel = $1 AND state = 'pending'), (SELECT COUNT(*) FROM outbox WHERE channel = $1 AND state = 'failed'), (SELECT last_success FROM channels WHERE name = $1)", name).
-			Scan(&c.Pending, &c.Failed, &last)
+		var last, oldest sql.NullInt64
+		err := s.db.QueryRowContext(ctx, "SELECT (SELECT COUNT(*) FROM outbox WHERE channel = $1 AND state = 'pending') + (SELECT COALESCE(SUM(count), 0) FROM rolls WHERE channel = $1), (SELECT COUNT(*) FROM outbox WHERE channel = $1 AND state = 'failed'), (SELECT last_success FROM channels WHERE name = $1), (SELECT MIN(created_at) FROM outbox WHERE channel = $1 AND state = 'pending' AND attempts > 0)", name).
+			Scan(&c.Pending, &c.Failed, &last, &oldest)
 		if err != nil {
 			return nil, s.explain("reading", err)
 		}
-		if last.Valid {
-			at := timeOf(last.Int64)
+		if at := timeOrZero(last); last.Valid && last.Int64 > 0 {
 			c.LastSuccess = &at
+		}
+		if at := timeOrZero(oldest); oldest.Valid {
+			c.FailingSince = &at
 		}
 		out = append(out, c)
 	}
@@ -51,25 +54,31 @@ func (s *Store) Due(ctx context.Context, channel string, now time.Time, limit in
 		}
 	}
 	var at sql.NullInt64
-	err = s.db.QueryRowContext(ctx, "SELECT MIN(due_at) FROM outbox WHERE state = 'pending' AND channel = $1 AND due_at > $2", channel, micros(now)).Scan(&at)
+	err = s.db.QueryRowContext(ctx, "SELECT MIN(due_at) FROM outbox WHERE state = 'pending' AND digest = 0 AND channel = $1 AND due_at > $2", channel, micros(now)).Scan(&at)
 	return due, timeOrZero(at), s.explain("reading", err)
 }
 
 func (s *Store) due(ctx context.Context, channel string, now time.Time, limit int) (due []notify.Queued, broken map[string]string, err error) {
-	rows, err := s.db.QueryContext(ctx, "SELECT event_id, event, attempts, created_at FROM outbox WHERE state = 'pending' AND channel = $1 AND due_at <= $2 ORDER BY due_at, event_id LIMIT $3", channel, micros(now), limit)
+	rows, err := s.db.QueryContext(ctx, "SELECT o.event_id, o.event, o.attempts, o.created_at, o.finding, f.document FROM outbox o LEFT JOIN findings f ON f.id = o.finding WHERE o.state = 'pending' AND o.digest = 0 AND o.channel = $1 AND o.due_at <= $2 ORDER BY o.due_at, o.event_id LIMIT $3", channel, micros(now), limit)
 	if err != nil {
 		return nil, nil, s.explain("reading", err)
 	}
 	defer rows.Close()
 	broken = map[string]string{}
 	for rows.Next() {
-		var id, doc string
+		var id, doc, finding string
+		var document sql.NullString
 		var created int64
 		q := notify.Queued{Channel: channel}
-		if err := rows.Scan(&id, &doc, &q.Attempts, &created); err != nil {
+		if err := rows.Scan(&id, &doc, &q.Attempts, &created, &finding, &document); err != nil {
 			return nil, nil, s.explain("reading", err)
 		}
-		if err := json.Unmarshal([]byte(doc), &q.Event); err != nil {
+		if finding == "" {
+			err = json.Unmarshal([]byte(doc), &q.Event)
+		} else {
+			q.Event, err = findingEvent(document, doc)
+		}
+		if err != nil {
 			broken[id] = "the stored notification cannot be read: " + err.Error()
 			continue
 		}
@@ -79,9 +88,24 @@ func (s *Store) due(ctx context.Context, channel string, now time.Time, limit in
 	return due, broken, s.explain("reading", rows.Err())
 }
 
+// findingEvent makes the event of a stored finding. telling is a column of rolls.
+func findingEvent(document sql.NullString, telling string) (notify.Event, error) {
+	var f monitor.Finding
+	if !document.Valid {
+		return notify.Event{}, errors.New("the finding is not in the store")
+	}
+	if err := json.Unmarshal([]byte(document.String), &f); err != nil {
+		return notify.Event{}, err
+	}
+	if telling == tellEscalation {
+		return monitor.EscalationEvent(f), nil
+	}
+	return monitor.FindingEvent(f), nil
+}
+
 // Waiting returns the names of the channels that deliveries wait for.
 func (s *Store) Waiting(ctx context.Context) ([]string, error) {
-	rows, err := s.db.QueryContext(ctx, "SELECT DISTINCT channel FROM outbox WHERE state = 'pending' ORDER BY channel")
+	rows, err := s.db.QueryContext(ctx, "SELECT channel FROM outbox WHERE state = 'pending' UNION SELECT channel FROM rolls ORDER BY 1")
 	if err != nil {
 		return nil, s.explain("reading", err)
 	}
@@ -102,6 +126,9 @@ func (s *Store) Waiting(ctx context.Context) ([]string, error) {
 func (s *Store) Abandon(ctx context.Context, channel, reason string, incident monitor.Incident) error {
 	return s.write(ctx, "writing", func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, "UPDATE outbox SET state = 'failed', error = $1 WHERE state = 'pending' AND channel = $2", reason, channel); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, "DELETE FROM rolls WHERE channel = $1", channel); err != nil {
 			return err
 		}
 		w := writer{ctx: ctx, tx: tx, now: time.Now()}
@@ -140,7 +167,7 @@ func (s *Store) DeliveredAndResolved(ctx context.Context, q notify.Queued, at ti
 		if _, err := tx.ExecContext(ctx, "DELETE FROM outbox WHERE channel = $1 AND event_id = $2", q.Channel, q.Event.ID); err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, "INSERT INTO channels (name, last_success) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET last_success = excluded.last_success", q.Channel, micros(at)); err != nil || over == nil {
+		if _, err := tx.ExecContext(ctx, "INSERT INTO channels (name, last_success, window_sent) VALUES ($1, $2, 1) ON CONFLICT (name) DO UPDATE SET last_success = excluded.last_success, window_sent = channels.window_sent + 1", q.Channel, micros(at)); err != nil || over == nil {
 			return err
 		}
 		w := writer{ctx: ctx, tx: tx, now: time.Now()}
@@ -174,6 +201,26 @@ func (s *Store) FailDelivery(ctx context.Context, q notify.Queued, reason string
 // PendingDeliveries returns how many deliveries wait.
 func (s *Store) PendingDeliveries(ctx context.Context) (int, error) {
 	var n int
-	err := s.db.QueryRowContext(ctx, "SELECT COUNT(*) FROM outbox WHERE state = 'pending'").Scan(&n)
+	err := s.db.QueryRowContext(ctx, "SELECT (SELECT COUNT(*) FROM outbox WHERE state = 'pending') + (SELECT COALESCE(SUM(count), 0) FROM rolls)").Scan(&n)
 	return n, s.explain("reading", err)
+}
+
+// enqueue puts deliveries into the outbox; one that is there already stays.
+func (w *writer) enqueue(deliveries []notify.Delivery) error {
+	for _, d := range deliveries {
+		doc, err := json.Marshal(d.Event)
+		if err != nil {
+			return err
+		}
+		now := micros(w.now)
+		due := now
+		if !d.Due.IsZero() {
+			due = micros(d.Due)
+		}
+		if err := w.exec("INSERT INTO outbox (channel, event_id, event, created_at, attempts, due_at, state, error, digest) VALUES ($1, $2, $3, $4, 0, $5, 'pending', '', $6) ON CONFLICT DO NOTHING",
+			d.Channel, d.Event.ID, string(doc), now, due, d.Digest); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -14,7 +14,6 @@ import (
 
 	"github.com/sigwarden/sigwarden/checkpoint"
 	"github.com/sigwarden/sigwarden/monitor"
-	"github.com/sigwarden/sigwarden/notify"
 )
 
 var _ monitor.StatusStore = (*Store)(nil)
@@ -89,6 +88,11 @@ type writer struct {
 	tx    *sql.Tx
 	logID string
 	now   time.Time
+
+	opened int64 // the last opened_n that was given; 0: not read yet
+	rolls  map[roll]*rolled
+	noted  monitor.TreeHead // whose note is stored
+	quiet  map[string]bool  // watches for which nothing was announced
 }
 
 func (w *writer) exec(query string, args ...any) error {
@@ -141,7 +145,7 @@ func (w *writer) sameEpoch(old monitor.State) error {
 
 func (w *writer) batch(b monitor.Batch) (rec monitor.Recorded, err error) {
 	if b.Reset {
-		for _, table := range []string{"own_tiles", "coverage", "gaps", "pending_checkpoints"} {
+		for _, table := range []string{"own_tiles", "coverage", "gaps", "pending_checkpoints", "admissions"} {
 			if err := w.exec("DELETE FROM "+table+" WHERE log_id = $1", w.logID); err != nil {
 				return rec, err
 			}
@@ -153,16 +157,19 @@ func (w *writer) batch(b monitor.Batch) (rec monitor.Recorded, err error) {
 			return rec, err
 		}
 	}
-	for _, f := range b.Findings {
-		isNew, err := w.finding(f)
+	for i := range b.Findings {
+		isNew, otherwise, err := w.finding(&b.Findings[i])
 		if err != nil {
 			return rec, err
 		}
 		if isNew {
-			rec.Findings = append(rec.Findings, f.ID)
+			rec.Findings = append(rec.Findings, b.Findings[i].ID)
+		}
+		if otherwise {
+			rec.Otherwise++
 		}
 	}
-	return rec, nil
+	return rec, w.flushRolls()
 }
 
 func (w *writer) tiles(b monitor.Batch) error {
@@ -390,20 +397,4 @@ func (s *Store) LastPoll(ctx context.Context, logID string) (at, success time.Ti
 		return at, success, "", nil
 	}
 	return timeOf(a), timeOrZero(ok), text.String, s.explain("reading", err)
-}
-
-// enqueue puts deliveries into the outbox; one that is there already stays.
-func (w *writer) enqueue(deliveries []notify.Delivery) error {
-	for _, d := range deliveries {
-		doc, err := json.Marshal(d.Event)
-		if err != nil {
-			return err
-		}
-		now := micros(w.now)
-		if err := w.exec("INSERT INTO outbox (channel, event_id, event, created_at, attempts, due_at, state, error) VALUES ($1, $2, $3, $4, 0, $5, 'pending', '') ON CONFLICT DO NOTHING",
-			d.Channel, d.Event.ID, string(doc), now, now); err != nil {
-			return err
-		}
-	}
-	return nil
 }

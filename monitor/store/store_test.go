@@ -14,7 +14,6 @@ import (
 
 	"github.com/sigwarden/sigwarden/checkpoint"
 	"github.com/sigwarden/sigwarden/monitor"
-	"github.com/sigwarden/sigwarden/notify"
 )
 
 var ctx = context.Background()
@@ -29,11 +28,15 @@ func open(t *testing.T, path string, opts Options) *Store {
 	return s
 }
 
+func ack(s *Store, id, note string) error {
+	return s.Triage(ctx, id, monitor.Change{To: monitor.StateAcknowledged, By: "alice", Note: note, At: time.Now()}, nil)
+}
+
 func batchOf(n int) monitor.Batch {
 	var b monitor.Batch
 	for i := range n {
 		b.Findings = append(b.Findings, monitor.Finding{ID: fmt.Sprintf("f-%d", i), Index: uint64(i), State: "open", SeenAt: time.Unix(int64(i), 0), Leaf: make([]byte, 2000), SignedNote: "note",
-			Deliveries: []notify.Delivery{{Channel: "c", Event: notify.Event{ID: fmt.Sprintf("e-%d", i), Data: []byte("{}")}}}})
+			Channels: []string{"c"}})
 	}
 	return b
 }
@@ -294,14 +297,14 @@ func TestAcknowledgeTwice(t *testing.T) {
 		t.Fatal(list, err)
 	}
 	for _, note := range []string{"first", "second"} {
-		if err := s.Acknowledge(ctx, list[0].ID, note); err != nil {
+		if err := ack(s, list[0].ID, note); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if list, _ = s.Findings(ctx, Filter{}); list[0].Note != "first / second" {
 		t.Errorf("note %q", list[0].Note)
 	}
-	if err := s.Acknowledge(ctx, "f-nope", "x"); !errors.Is(err, ErrNotFound) || strings.Contains(err.Error(), "writing") {
+	if err := ack(s, "f-nope", "x"); !errors.Is(err, ErrNotFound) || strings.Contains(err.Error(), "writing") {
 		t.Errorf("%v", err)
 	}
 }
@@ -379,7 +382,7 @@ func TestFindingsAreStoredOnce(t *testing.T) {
 	if list, _ := s.Findings(ctx, Filter{Since: time.Unix(1, 0), Until: time.Unix(2, 0)}); len(list) != 1 || list[0].ID != "f-1" {
 		t.Errorf("by time: %v", list)
 	}
-	if err := s.Acknowledge(ctx, "f-1", "seen"); err != nil {
+	if err := ack(s, "f-1", "seen"); err != nil {
 		t.Fatal(err)
 	}
 	if f, _ := s.Finding(ctx, "f-1"); f.State != "acknowledged" || f.Note != "seen" {
@@ -388,7 +391,7 @@ func TestFindingsAreStoredOnce(t *testing.T) {
 	if open, _, _ := s.CountOpen(ctx); open != 2 {
 		t.Errorf("%d open", open)
 	}
-	if err := s.Acknowledge(ctx, "f-9", "x"); !errors.Is(err, ErrNotFound) {
+	if err := ack(s, "f-9", "x"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("%v", err)
 	}
 }

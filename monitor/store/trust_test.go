@@ -38,7 +38,7 @@ func TestTrustSource(t *testing.T) {
 		t.Helper()
 		open, err := st.OpenIncidents(ctx, "")
 		must(err)
-		raise, settle := monitor.JudgeTrust(open, name, read(), problems, now, []string{"mail"})
+		raise, settle := monitor.JudgeTrust(open, name, read(), problems, now, monitor.Audience{Channels: []string{"mail"}})
 		must(st.Record(ctx, raise, settle))
 		for _, inc := range raise {
 			if len(inc.Deliveries) != 1 || inc.Log != "" || inc.Class != monitor.Operational {
@@ -110,7 +110,7 @@ func TestTrustSource(t *testing.T) {
 	want(1, 0)
 	open, err := st.OpenIncidents(ctx, "")
 	must(err)
-	raise, settle := monitor.JudgeTrust(open, "staging", monitor.TrustSource{}, nil, now, nil)
+	raise, settle := monitor.JudgeTrust(open, "staging", monitor.TrustSource{}, nil, now, monitor.Audience{})
 	if len(raise) != 0 || len(settle) != 1 {
 		t.Errorf("%v, %v", raise, settle)
 	}

@@ -1,0 +1,142 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/sigwarden/sigwarden/monitor"
+)
+
+var _ monitor.Ledger = (*writer)(nil)
+
+// Within returns how many other entries a counter has let in close to a time.
+func (w *writer) Within(counter string, index uint64, at time.Time, per time.Duration, limit int) (int, error) {
+	var n int
+	err := w.tx.QueryRowContext(w.ctx, "SELECT COUNT(*) FROM (SELECT DISTINCT idx FROM admissions WHERE log_id = $1 AND counter = $2 AND at > $3 AND at < $4 AND idx <> $5 LIMIT $6) AS near",
+		w.logID, counter, micros(at.Add(-per)), micros(at.Add(per)), index, limit).Scan(&n)
+	return n, err
+}
+
+// Seen returns the index of another entry that a counter has let in with a key.
+func (w *writer) Seen(counter, key string, index uint64) (at uint64, ok bool, err error) {
+	err = w.tx.QueryRowContext(w.ctx, "SELECT idx FROM admissions WHERE log_id = $1 AND counter = $2 AND key = $3 AND idx <> $4 ORDER BY idx LIMIT 1", w.logID, counter, key, index).Scan(&at)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, false, nil
+	}
+	return at, err == nil, err
+}
+
+// Admit remembers that a counter has let in an entry.
+func (w *writer) Admit(counter string, keys []string, index uint64, at time.Time) error {
+	if len(keys) == 0 {
+		keys = []string{""}
+	}
+	for _, key := range keys {
+		if err := w.exec("INSERT INTO admissions (log_id, counter, key, idx, at) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING", w.logID, counter, key, index, micros(at)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// early is how long before its announcement an artifact may have been signed:
+// a certificate is valid for ten minutes, and a job may announce after it has
+// asked for one.
+const early = 10 * time.Minute
+
+// Announced returns who has announced one of some digests for a watch.
+func (w *writer) Announced(watch string, digests []string, at time.Time) (by string, ok bool, err error) {
+	if w.quiet == nil {
+		w.quiet = map[string]bool{}
+	}
+	quiet, asked := w.quiet[watch]
+	if !asked {
+		var n int
+		if err := w.tx.QueryRowContext(w.ctx, "SELECT COUNT(*) FROM (SELECT id FROM announcements WHERE watch = $1 LIMIT 1) AS some", watch).Scan(&n); err != nil {
+			return "", false, err
+		}
+		quiet = n == 0
+		w.quiet[watch] = quiet
+	}
+	if quiet {
+		return "", false, nil
+	}
+	for _, digest := range digests {
+		var note string
+		var created int64
+		err := w.tx.QueryRowContext(w.ctx, "SELECT announcer, note, created_at FROM announcements WHERE watch = $1 AND digest = $2 AND created_at <= $3 AND expires_at > $4 ORDER BY created_at LIMIT 1", watch, strings.ToLower(digest), micros(at.Add(early)), micros(at)).Scan(&by, &note, &created)
+		if errors.Is(err, sql.ErrNoRows) {
+			continue
+		}
+		if err != nil {
+			return "", false, err
+		}
+		by += " at " + timeOf(created).Format(time.RFC3339)
+		if note != "" {
+			by += fmt.Sprintf(" (%s)", note)
+		}
+		return by, true, nil
+	}
+	return "", false, nil
+}
+
+// maxAnnouncements bounds those of one watch that have not expired: whoever may
+// announce must not fill the disk.
+const maxAnnouncements = 10000
+
+// ErrTooMany is returned where a bound on what is stored is reached.
+var ErrTooMany = errors.New("too many")
+
+// Announce remembers that somebody is about to sign an artifact.
+func (s *Store) Announce(ctx context.Context, a monitor.Announcement) error {
+	return s.write(ctx, "writing", func(tx *sql.Tx) error {
+		var n int
+		if err := tx.QueryRowContext(ctx, "SELECT COUNT(*) FROM announcements WHERE watch = $1 AND expires_at > $2", a.Watch, micros(a.CreatedAt)).Scan(&n); err != nil {
+			return err
+		}
+		if n >= maxAnnouncements {
+			return fmt.Errorf("watch %s has %d announcements that have not expired: %w", a.Watch, n, ErrTooMany)
+		}
+		if _, err := tx.ExecContext(ctx, "INSERT INTO announcements (id, watch, digest, announcer, note, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+			a.ID, a.Watch, a.Digest, a.By, a.Note, micros(a.CreatedAt), micros(a.ExpiresAt)); err != nil {
+			return err
+		}
+		w := writer{ctx: ctx, tx: tx, now: a.CreatedAt}
+		return w.audit(a.By, "expect", a.ID, a)
+	})
+}
+
+// Announcements returns those of a watch (all: "") that have not expired at a
+// time, oldest first.
+func (s *Store) Announcements(ctx context.Context, watch string, now time.Time) ([]monitor.Announcement, error) {
+	rows, err := s.db.QueryContext(ctx, "SELECT id, watch, digest, announcer, note, created_at, expires_at FROM announcements WHERE expires_at > $1 AND ($2 = '' OR watch = $2) ORDER BY created_at, id", micros(now), watch)
+	if err != nil {
+		return nil, s.explain("reading", err)
+	}
+	defer rows.Close()
+	out := []monitor.Announcement{}
+	for rows.Next() {
+		var a monitor.Announcement
+		var created, expires int64
+		if err := rows.Scan(&a.ID, &a.Watch, &a.Digest, &a.By, &a.Note, &created, &expires); err != nil {
+			return nil, s.explain("reading", err)
+		}
+		a.CreatedAt, a.ExpiresAt = timeOf(created), timeOf(expires)
+		out = append(out, a)
+	}
+	return out, s.explain("reading", rows.Err())
+}
+
+// Peek lets a function ask the ledger of a log. Nothing that it admits is kept.
+func (s *Store) Peek(ctx context.Context, logID string, ask func(monitor.Ledger) error) error {
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return s.explain("reading", err)
+	}
+	defer tx.Rollback()
+	return ask(&writer{ctx: ctx, tx: tx, logID: logID, now: time.Now()})
+}

@@ -1,0 +1,213 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/notify"
+)
+
+// Triage changes the state of a finding or an incident, as a person decided, and
+// tells it at the addresses that told returns for it. It adds a row to the audit
+// trail in the same transaction.
+func (s *Store) Triage(ctx context.Context, id string, c monitor.Change, told func(monitor.Finding) []notify.Delivery) error {
+	table := "findings"
+	if strings.HasPrefix(id, "i-") {
+		table = "incidents"
+	}
+	return s.write(ctx, "writing", func(tx *sql.Tx) error {
+		w := writer{ctx: ctx, tx: tx, now: c.At}
+		var state, before, kind string
+		column := map[string]string{"findings": "verdict", "incidents": "kind"}[table]
+		err := tx.QueryRowContext(ctx, "SELECT state, note, "+column+" FROM "+table+" WHERE id = $1", id).Scan(&state, &before, &kind)
+		if errors.Is(err, sql.ErrNoRows) {
+			return fmt.Errorf("%q: %w", id, ErrNotFound)
+		}
+		if err != nil {
+			return err
+		}
+		if table == "incidents" && c.To == monitor.StateResolved && monitor.Halts(kind) {
+			return fmt.Errorf("%s halts its log: `sigwarden logs resume` lets the log go on, and resolves it", id)
+		}
+		if err := c.Allowed(state); err != nil {
+			return fmt.Errorf("%s is %s: %w", id, state, err)
+		}
+		note := c.Note
+		if before != "" && note != "" {
+			note = before + " / " + note // what was noted before stays
+		} else if note == "" {
+			note = before
+		}
+		if err := w.exec("UPDATE "+table+" SET state = $1, note = $2, resolution = $3, changed_by = $4, changed_at = $5 WHERE id = $6", c.To, note, c.Resolution, c.By, micros(c.At), id); err != nil {
+			return err
+		}
+		if table == "incidents" {
+			var at sql.NullInt64
+			if c.To == monitor.StateResolved {
+				at = sql.NullInt64{Int64: micros(c.At), Valid: true}
+			}
+			if err := w.exec("UPDATE incidents SET resolved_at = $1 WHERE id = $2", at, id); err != nil {
+				return err
+			}
+		}
+		if err := w.audit(c.By, c.Action(), id, map[string]string{"from": state, "state": c.To, "resolution": c.Resolution, "note": c.Note}); err != nil {
+			return err
+		}
+		if table == "incidents" || told == nil {
+			return nil
+		}
+		var doc string
+		if err := tx.QueryRowContext(ctx, "SELECT document FROM findings WHERE id = $1", id).Scan(&doc); err != nil {
+			return err
+		}
+		f, err := parseFinding(doc, triaged{state: c.To, note: note, resolution: c.Resolution, by: c.By, at: sql.NullInt64{Int64: micros(c.At), Valid: true}})
+		if err != nil {
+			return err
+		}
+		return w.enqueue(told(f))
+	})
+}
+
+// Pending returns the findings that may still come on a list, the one that has
+// the least time left first.
+func (s *Store) PendingFindings(ctx context.Context) ([]monitor.Finding, error) {
+	rows, err := s.db.QueryContext(ctx, "SELECT document, state, note, log_id FROM findings WHERE state = 'pending' ORDER BY pending_until, id")
+	if err != nil {
+		return nil, s.explain("reading", err)
+	}
+	defer rows.Close()
+	var out []monitor.Finding
+	for rows.Next() {
+		var doc, logID string
+		var t triaged
+		if err := rows.Scan(&doc, &t.state, &t.note, &logID); err != nil {
+			return nil, s.explain("reading", err)
+		}
+		f, err := parseFinding(doc, t)
+		if err != nil {
+			return nil, fmt.Errorf("state file %s: %w", s.path, err)
+		}
+		f.LogID = logID
+		out = append(out, f)
+	}
+	return out, s.explain("reading", rows.Err())
+}
+
+// Decide ends the waiting of a pending finding: decide judges it by what is known
+// now, and returns whether anything has changed. It returns whether the finding
+// is to be told.
+func (s *Store) Decide(ctx context.Context, f monitor.Finding, now time.Time, decide func(*monitor.Finding, monitor.Ledger) (bool, error)) (tells bool, err error) {
+	err = s.write(ctx, "writing", func(tx *sql.Tx) error {
+		tells = false
+		w := writer{ctx: ctx, tx: tx, logID: f.LogID, now: now}
+		changed := f
+		done, err := decide(&changed, &w)
+		if err != nil || !done {
+			return err
+		}
+		doc, err := json.Marshal(changed)
+		if err != nil {
+			return err
+		}
+		opened, err := w.opening(&changed)
+		if err != nil {
+			return err
+		}
+		res, err := tx.ExecContext(ctx, "UPDATE findings SET verdict = $1, state = $2, cause = $3, document = $4, opened_at = $5, opened_n = $6, event_id = $7, pending_until = NULL WHERE id = $8 AND state = 'pending'",
+			string(changed.Verdict), changed.State, changed.Cause, string(doc), opened.at, opened.n, opened.event, f.ID)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
+			return err // somebody else was faster
+		}
+		if opened.n.Valid {
+			tells = true
+			w.tell(tellFinding, &changed, opened.n.Int64, changed.Addresses(now))
+		}
+		if err := w.flushRolls(); err != nil {
+			return err
+		}
+		return w.audit(monitor.Ourselves, "decide", f.ID, map[string]string{"from": f.State, "verdict": string(changed.Verdict), "reason": changed.Reason})
+	})
+	return tells, err
+}
+
+// Escalate marks critical findings that are open since before a time and were not
+// escalated yet, and tells them at the addresses that route returns. It returns
+// how many there were.
+func (s *Store) Escalate(ctx context.Context, before, now time.Time, route func(monitor.Finding) []notify.Address) (n int, err error) {
+	err = s.write(ctx, "writing", func(tx *sql.Tx) error {
+		n = 0
+		w := writer{ctx: ctx, tx: tx, now: now}
+		for {
+			more, err := w.escalate(before, route)
+			if n += more; err != nil || more == 0 {
+				return errors.Join(err, w.flushRolls())
+			}
+		}
+	})
+	return n, err
+}
+
+func (w *writer) escalate(before time.Time, route func(monitor.Finding) []notify.Address) (int, error) {
+	rows, err := w.tx.QueryContext(w.ctx, "SELECT id, watch, verdict, severity, opened_n FROM findings WHERE state = 'open' AND severity = 'critical' AND escalated_at IS NULL AND opened_at <= $1 ORDER BY opened_n LIMIT 500", micros(before))
+	if err != nil {
+		return 0, err
+	}
+	defer rows.Close()
+	var ids []string
+	for rows.Next() {
+		var f monitor.Finding
+		var number int64
+		if err := rows.Scan(&f.ID, &f.Watch, &f.Verdict, &f.Severity, &number); err != nil {
+			return 0, err
+		}
+		ids = append(ids, f.ID)
+		w.tell(tellEscalation, &f, number, route(f))
+	}
+	if err := rows.Err(); err != nil {
+		return 0, err
+	}
+	rows.Close()
+	for _, id := range ids {
+		if err := w.exec("UPDATE findings SET escalated_at = $1 WHERE id = $2", micros(w.now), id); err != nil {
+			return 0, err
+		}
+	}
+	return len(ids), nil
+}
+
+// NextDeadline returns when the next pending finding is to be decided, and when
+// the oldest critical one that nobody has acknowledged was opened; zero for none.
+func (s *Store) NextDeadline(ctx context.Context) (pending, unheard time.Time, err error) {
+	var p, u sql.NullInt64
+	err = s.db.QueryRowContext(ctx, "SELECT (SELECT MIN(pending_until) FROM findings WHERE state = 'pending'), (SELECT MIN(opened_at) FROM findings WHERE state = 'open' AND severity = 'critical' AND escalated_at IS NULL)").Scan(&p, &u)
+	return timeOrZero(p), timeOrZero(u), s.explain("reading", err)
+}
+
+// LastExpected returns when an event of a watch was expected last; zero: never.
+func (s *Store) LastExpected(ctx context.Context, watch string) (time.Time, error) {
+	var at sql.NullInt64
+	err := s.db.QueryRowContext(ctx, "SELECT MAX(event_at) FROM findings WHERE watch = $1 AND verdict = 'expected' AND state <> 'pending'", watch).Scan(&at)
+	return timeOrZero(at), s.explain("reading", err)
+}
+
+// WatchedSince returns when a watch was there first: now, if it was not yet.
+func (s *Store) WatchedSince(ctx context.Context, watch string, now time.Time) (time.Time, error) {
+	var since int64
+	err := s.db.QueryRowContext(ctx, "SELECT since FROM watches WHERE name = $1", watch).Scan(&since)
+	if err == nil || !errors.Is(err, sql.ErrNoRows) {
+		return timeOf(since), s.explain("reading", err)
+	}
+	return now.UTC(), s.write(ctx, "writing", func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "INSERT INTO watches (name, since) VALUES ($1, $2) ON CONFLICT DO NOTHING", watch, micros(now))
+		return err
+	})
+}

@@ -1,0 +1,15 @@
+package notify
+
+// Types of events that tell what people decided. They go to places only that keep
+// a record of their own of what is open.
+const (
+	FindingAcknowledged = "finding.acknowledged"
+	FindingResolved     = "finding.resolved"
+	FindingReopened     = "finding.reopened"
+)
+
+// FollowsTriage reports whether a channel is to be told what people decided.
+func FollowsTriage(n Notifier) bool {
+	f, ok := n.(interface{ FollowsTriage() bool })
+	return ok && f.FollowsTriage()
+}
