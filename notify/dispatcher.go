@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -166,47 +167,58 @@ func (l *lane) run(ctx context.Context, once bool) {
 			l.book(ctx, <-l.tried)
 		}
 	}()
+	var ready []Queued // read, and not begun
+	var next time.Time
 	for ctx.Err() == nil {
 		l.bookAgain(ctx)
 		now := time.Now()
-		later, err := l.prepare(ctx, now, once)
-		var due []Queued
-		var next time.Time
-		if err == nil {
-			due, next, err = l.d.outbox.Due(ctx, l.Name, now, batch+len(l.held))
+		if len(ready) == 0 {
+			var err error
+			if ready, next, err = l.read(ctx, now, once); err != nil {
+				if ctx.Err() != nil {
+					return
+				}
+				l.d.log.Error("the outbox cannot be read; tried again soon", "channel", l.Name, "error", err)
+				next = now.Add(storeAgain)
+			}
 		}
-		if err != nil {
-			if ctx.Err() != nil {
-				return
-			}
-			l.d.log.Error("the outbox cannot be read; tried again soon", "channel", l.Name, "error", err)
-			later = now.Add(storeAgain)
-		}
-		next = sooner(next, later)
-		for _, q := range due {
-			if flying == width {
-				break
-			}
-			if l.held[q.Event.ID] {
-				continue
-			}
-			l.held[q.Event.ID] = true
+		for len(ready) > 0 && flying < width {
+			l.held[ready[0].Event.ID] = true
 			flying++
-			go l.try(ctx, q)
+			go l.try(ctx, ready[0])
+			ready = ready[1:]
 		}
-		if len(l.unbooked) > 0 && (next.IsZero() || next.After(now.Add(storeAgain))) {
-			next = now.Add(storeAgain)
+		until := next
+		if len(l.unbooked) > 0 {
+			until = sooner(next, now.Add(storeAgain))
 		}
-		if once && flying == 0 && next.IsZero() {
+		if once && flying == 0 && until.IsZero() {
 			return
 		}
-		flying -= l.wait(ctx, next)
+		done, more := l.wait(ctx, until)
+		flying -= done
+		if more {
+			ready = nil // what is due comes in its order
+		}
 	}
 }
 
+// read returns the deliveries that are due and not held, and when there will be
+// more.
+func (l *lane) read(ctx context.Context, now time.Time, once bool) ([]Queued, time.Time, error) {
+	later, err := l.prepare(ctx, now, once)
+	if err != nil {
+		return nil, later, err
+	}
+	due, next, err := l.d.outbox.Due(ctx, l.Name, now, batch+len(l.held))
+	due = slices.DeleteFunc(due, func(q Queued) bool { return l.held[q.Event.ID] })
+	return due, sooner(next, later), err
+}
+
 // wait sleeps until a time (zero: for ever), until something is put into the
-// outbox, or until a try is done; it returns the number of tries that are.
-func (l *lane) wait(ctx context.Context, until time.Time) int {
+// outbox, or until a try is done; it returns the number of tries that are, and
+// whether more may be due.
+func (l *lane) wait(ctx context.Context, until time.Time) (done int, more bool) {
 	var due <-chan time.Time
 	if !until.IsZero() {
 		timer := time.NewTimer(time.Until(until))
@@ -216,12 +228,12 @@ func (l *lane) wait(ctx context.Context, until time.Time) int {
 	select {
 	case out := <-l.tried:
 		l.book(ctx, out)
-		return 1
+		return 1, false
 	case <-due:
 	case <-l.wake:
 	case <-ctx.Done():
 	}
-	return 0
+	return 0, true
 }
 
 // try makes one try.

@@ -14,6 +14,9 @@ import (
 // While a channel accepts nothing, everything but the first few stays rolled up:
 // a channel that was dead for a day gets few messages when it is back.
 
+// unrolled is how many deliveries are made at a time for programs.
+const unrolled = 8 * batch
+
 // sooner returns the earlier of two times; zero is none.
 func sooner(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
@@ -35,8 +38,8 @@ func (l *lane) prepare(ctx context.Context, now time.Time, once bool) (time.Time
 		}
 	}
 	if l.Grouping == nil {
-		if free := batch - w.Single; w.Rolled > 0 && free > 0 {
-			_, err = l.d.outbox.Unroll(ctx, l.Name, now, free)
+		if w.Rolled > 0 && w.Single < batch {
+			_, err = l.d.outbox.Unroll(ctx, l.Name, now, unrolled)
 		}
 		return w.Next, err
 	}

@@ -93,7 +93,7 @@ func (w *writer) opening(f *monitor.Finding) (o opened, err error) {
 	}
 	if w.opened == 0 {
 		var last sql.NullInt64
-		if err := w.tx.QueryRowContext(w.ctx, "SELECT MAX(opened_n) FROM findings").Scan(&last); err != nil {
+		if err := w.tx.QueryRowContext(w.ctx, "SELECT MAX(opened_n) FROM findings WHERE opened_n > 0").Scan(&last); err != nil {
 			return o, err
 		}
 		w.opened = last.Int64

@@ -14,8 +14,8 @@ ALTER TABLE incidents ADD COLUMN changed_by TEXT NOT NULL DEFAULT '';
 ALTER TABLE incidents ADD COLUMN changed_at BIGINT;
 CREATE INDEX findings_pending ON findings (pending_until) WHERE state = 'pending';
 CREATE INDEX findings_unheard ON findings (opened_at) WHERE state = 'open' AND severity = 'critical' AND escalated_at IS NULL;
-CREATE INDEX findings_opened ON findings (opened_n);
-CREATE INDEX findings_watch ON findings (watch, verdict, event_at);
+CREATE INDEX findings_opened ON findings (opened_n) WHERE opened_n IS NOT NULL;
+CREATE INDEX findings_expected ON findings (watch, event_at) WHERE verdict = 'expected';
 ALTER TABLE outbox ADD COLUMN finding TEXT NOT NULL DEFAULT ''; -- its event is made when it is needed
 ALTER TABLE outbox ADD COLUMN digest INTEGER NOT NULL DEFAULT 0; -- is to become a part of a digest
 ALTER TABLE channels ADD COLUMN window_start BIGINT NOT NULL DEFAULT 0;
@@ -100,7 +100,7 @@ ALTER TABLE channels DROP COLUMN window_sent;
 ALTER TABLE channels DROP COLUMN window_start;
 ALTER TABLE outbox DROP COLUMN digest;
 ALTER TABLE outbox DROP COLUMN finding;
-DROP INDEX findings_watch;
+DROP INDEX findings_expected;
 DROP INDEX findings_opened;
 DROP INDEX findings_unheard;
 DROP INDEX findings_pending;
