@@ -105,7 +105,27 @@ func (a *app) webOptions(s *setup, st *store.Store, engine *monitor.Engine, disp
 		OpenIncidents: st.OpenByKind,
 		Bytes:         s.clients.bytes,
 		Deliveries:    dispatcher.Counts,
-		Log:           log,
+		API: web.API{
+			Token: func(ctx context.Context, secret string) (monitor.Token, error) {
+				t, err := st.Token(ctx, secret, time.Now())
+				if errors.Is(err, store.ErrNotFound) {
+					err = web.ErrNoToken
+				}
+				return t, err
+			},
+			Expect: func(ctx context.Context, watch, digest string, ttl time.Duration, by, note string) (monitor.Announcement, error) {
+				announced, err := s.announce(ctx, st, watch, digest, ttl, by, note)
+				var wrong *status
+				switch {
+				case errors.As(err, &wrong):
+					err = fmt.Errorf("%w: %w", web.ErrInvalid, err)
+				case errors.Is(err, store.ErrTooMany):
+					err = fmt.Errorf("%w: %w", web.ErrFull, err)
+				}
+				return announced, err
+			},
+		},
+		Log: log,
 	}
 }
 

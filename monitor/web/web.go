@@ -1,4 +1,4 @@
-// Package web serves health and metrics over HTTP.
+// Package web serves health, metrics and the API over HTTP.
 package web
 
 import (
@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/time/rate"
 
 	"github.com/sigwarden/sigwarden/monitor"
 )
@@ -32,13 +33,16 @@ type Options struct {
 	// deliveries since the process began, by channel and result.
 	Bytes      func() map[string]int64
 	Deliveries func() map[[2]string]int64
-	Log        *slog.Logger
+	// API is served if its Token is set.
+	API API
+	Log *slog.Logger
 }
 
 // Server serves one process.
 type Server struct {
 	opts    Options
 	handler http.Handler
+	calls   *rate.Limiter // of the API
 }
 
 // New returns a server for the options.
@@ -50,6 +54,7 @@ func New(opts Options) *Server {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", s.ready)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError}))
+	s.routes(mux)
 	s.handler = http.MaxBytesHandler(http.NewCrossOriginProtection().Handler(mux), 64<<10)
 	return s
 }

@@ -1,0 +1,157 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/sigwarden/sigwarden/monitor"
+)
+
+// API is what the HTTP API does for those who have a token.
+type API struct {
+	// Token returns the token that has a secret; ErrNoToken if none is good.
+	Token func(ctx context.Context, secret string) (monitor.Token, error)
+	// Expect announces an artifact that is about to be signed. What is wrong with
+	// the request is an ErrInvalid; ErrFull says that there are too many already.
+	Expect func(ctx context.Context, watch, digest string, ttl time.Duration, by, note string) (monitor.Announcement, error)
+}
+
+// Errors of API.
+var (
+	ErrNoToken = errors.New("no such token")
+	ErrInvalid = errors.New("not valid")
+	ErrFull    = errors.New("too many")
+)
+
+const (
+	// callsPerSecond and callsAtOnce bound what may change something, of all
+	// callers together: nobody guesses tokens faster than that either.
+	callsPerSecond = 10
+	callsAtOnce    = 50
+	maxBody        = 16 << 10
+	defaultTTL     = 2 * time.Hour
+)
+
+func (s *Server) routes(mux *http.ServeMux) {
+	if s.opts.API.Token == nil {
+		return
+	}
+	s.calls = rate.NewLimiter(callsPerSecond, callsAtOnce)
+	mux.HandleFunc("POST /api/v1/expectations", s.expect)
+}
+
+// problem answers with an error in the form of RFC 9457.
+func problem(w http.ResponseWriter, status int, detail string) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(map[string]any{"title": http.StatusText(status), "status": status, "detail": detail})
+}
+
+// allowed returns the token that a request comes with, if it is good for a scope;
+// otherwise it has answered.
+func (s *Server) allowed(w http.ResponseWriter, r *http.Request, scope string) (t monitor.Token, ok bool) {
+	if !s.calls.Allow() {
+		w.Header().Set("Retry-After", "1")
+		problem(w, http.StatusTooManyRequests, fmt.Sprintf("more than %d calls a second; try again", callsPerSecond))
+		return t, false
+	}
+	scheme, secret, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") || strings.TrimSpace(secret) == "" {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="sigwarden"`)
+		problem(w, http.StatusUnauthorized, "a token is needed: Authorization: Bearer TOKEN. `sigwarden token create` makes one")
+		return t, false
+	}
+	t, err := s.opts.API.Token(r.Context(), strings.TrimSpace(secret))
+	switch {
+	case errors.Is(err, ErrNoToken):
+		w.Header().Set("WWW-Authenticate", `Bearer realm="sigwarden", error="invalid_token"`)
+		problem(w, http.StatusUnauthorized, "the token is not known, has expired, or was revoked")
+	case err != nil:
+		s.opts.Log.Error("the store cannot be read", "error", err)
+		problem(w, http.StatusServiceUnavailable, "the store cannot be read; the log of the server says why")
+	case !t.Allows(scope, ""):
+		problem(w, http.StatusForbidden, fmt.Sprintf("the token is not for scope %s", scope))
+	default:
+		return t, true
+	}
+	return t, false
+}
+
+// body reads a JSON document strictly; otherwise it has answered.
+func body(w http.ResponseWriter, r *http.Request, into any) bool {
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+		problem(w, http.StatusUnsupportedMediaType, "the body has to be JSON, with Content-Type: application/json")
+		return false
+	}
+	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	decoder.DisallowUnknownFields()
+	err := decoder.Decode(into)
+	if err == nil {
+		if _, more := decoder.Token(); !errors.Is(more, io.EOF) {
+			err = errors.New("something follows the document")
+		}
+	}
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		problem(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %d bytes", maxBody))
+	case err != nil:
+		problem(w, http.StatusBadRequest, "the body cannot be read: "+err.Error())
+	}
+	return err == nil
+}
+
+// expect announces an artifact that is about to be signed.
+func (s *Server) expect(w http.ResponseWriter, r *http.Request) {
+	token, ok := s.allowed(w, r, monitor.ScopeExpect)
+	if !ok {
+		return
+	}
+	var in struct {
+		Watch  string `json:"watch"`
+		Digest string `json:"digest"`
+		TTL    string `json:"ttl"` // like 2h, the default
+		Note   string `json:"note"`
+	}
+	if !body(w, r, &in) {
+		return
+	}
+	ttl := defaultTTL
+	if in.TTL != "" {
+		var err error
+		if ttl, err = time.ParseDuration(in.TTL); err != nil {
+			problem(w, http.StatusUnprocessableEntity, fmt.Sprintf("ttl %.40q is no time like 90m or 2h", in.TTL))
+			return
+		}
+	}
+	if !token.Allows(monitor.ScopeExpect, in.Watch) {
+		problem(w, http.StatusForbidden, fmt.Sprintf("the token is not for watch %.100q", in.Watch))
+		return
+	}
+	a, err := s.opts.API.Expect(r.Context(), in.Watch, in.Digest, ttl, "token "+token.Name, in.Note)
+	switch {
+	case errors.Is(err, ErrInvalid):
+		problem(w, http.StatusUnprocessableEntity, err.Error())
+	case errors.Is(err, ErrFull):
+		problem(w, http.StatusTooManyRequests, err.Error())
+	case err != nil:
+		s.opts.Log.Error("an announcement cannot be stored", "error", err)
+		problem(w, http.StatusServiceUnavailable, "it cannot be stored; the log of the server says why")
+	default:
+		s.opts.Log.Info("an artifact was announced", "watch", a.Watch, "digest", a.Digest, "by", a.By, "expires", a.ExpiresAt)
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(http.StatusCreated)
+		json.NewEncoder(w).Encode(a)
+	}
+}
