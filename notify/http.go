@@ -1,9 +1,11 @@
 package notify
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -124,4 +126,46 @@ func RetryAfter(header http.Header, now time.Time) time.Duration {
 		return min(max(at.Sub(now), 0), most)
 	}
 	return 0
+}
+
+// Call sends a JSON document, if in is not nil, and reads the answer into out, if
+// that is not nil. Its error is judged like StatusError, and holds nothing of the
+// address.
+func Call(ctx context.Context, client *http.Client, method, address string, header map[string]string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		doc, err := json.Marshal(in)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrRefused, err)
+		}
+		body = bytes.NewReader(doc)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, address, body)
+	if err != nil {
+		return errors.New("the configured address cannot be used")
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("User-Agent", "sigwarden")
+	for k, v := range header {
+		req.Header.Set(k, v)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return WithoutURL(err)
+	}
+	defer resp.Body.Close()
+	answer, readErr := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err := StatusError(resp.StatusCode, resp.Header); err != nil {
+		return err
+	}
+	if out == nil {
+		return nil
+	}
+	if readErr == nil {
+		readErr = json.Unmarshal(answer, out)
+	}
+	if readErr != nil {
+		return fmt.Errorf("the answer cannot be read: %w", WithoutURL(readErr))
+	}
+	return nil
 }

@@ -9,9 +9,15 @@ import (
 	"github.com/sigwarden/sigwarden/monitor/config"
 	"github.com/sigwarden/sigwarden/notify"
 	"github.com/sigwarden/sigwarden/notify/email"
+	"github.com/sigwarden/sigwarden/notify/exec"
 	"github.com/sigwarden/sigwarden/notify/file"
+	"github.com/sigwarden/sigwarden/notify/github"
+	"github.com/sigwarden/sigwarden/notify/pagerduty"
 	"github.com/sigwarden/sigwarden/notify/route"
+	"github.com/sigwarden/sigwarden/notify/shoutrrr"
 	"github.com/sigwarden/sigwarden/notify/slack"
+	"github.com/sigwarden/sigwarden/notify/syslog"
+	"github.com/sigwarden/sigwarden/notify/teams"
 	"github.com/sigwarden/sigwarden/notify/webhook"
 )
 
@@ -38,6 +44,29 @@ var channelMakers = map[string]func(ch config.Channel, stdout io.Writer) (notify
 	"file": func(ch config.Channel, stdout io.Writer) (notify.Notifier, error) {
 		return file.New(ch.File.Path, stdout)
 	},
+	"github": func(ch config.Channel, _ io.Writer) (notify.Notifier, error) {
+		return github.New(github.Options{Repository: ch.GitHub.Repository, Token: ch.GitHub.Token.Reveal(), Labels: ch.GitHub.Labels, APIURL: ch.GitHub.APIURL, Client: notify.HTTPClient(nil)})
+	},
+	"pagerduty": func(ch config.Channel, _ io.Writer) (notify.Notifier, error) {
+		return pagerduty.New(ch.PagerDuty.RoutingKey.Reveal(), ch.PagerDuty.APIURL, notify.HTTPClient(nil))
+	},
+	"teams": func(ch config.Channel, _ io.Writer) (notify.Notifier, error) {
+		return teams.New(ch.Teams.URL.Reveal(), ch.Teams.APIURL, notify.HTTPClient(nil))
+	},
+	"syslog": func(ch config.Channel, _ io.Writer) (notify.Notifier, error) {
+		roots, err := certPool(ch.Syslog.TLSCA)
+		if err != nil {
+			return nil, fmt.Errorf("tls_ca: %w", err)
+		}
+		return syslog.New(syslog.Options{URL: ch.Syslog.URL, Facility: ch.Syslog.Facility, RootCAs: roots})
+	},
+	"exec":    func(ch config.Channel, _ io.Writer) (notify.Notifier, error) { return exec.New(ch.Exec.Command) },
+	"discord": service, "telegram": service, "matrix": service, "ntfy": service, "gotify": service, "opsgenie": service,
+}
+
+// service makes a channel that is known by a URL alone.
+func service(ch config.Channel, _ io.Writer) (notify.Notifier, error) {
+	return shoutrrr.New(ch.Kind, ch.Service.URL.Reveal())
 }
 
 const (

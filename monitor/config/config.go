@@ -191,6 +191,50 @@ type Channel struct {
 	Email   *Email
 	Webhook *Webhook
 	File    *File
+	GitHub  *GitHub
+	// PagerDuty, Teams, Syslog and Exec as their names say; Service is one of those
+	// that are known by a URL alone.
+	PagerDuty *PagerDuty
+	Teams     *Teams
+	Syslog    *Syslog
+	Exec      *Exec
+	Service   *Service
+}
+
+// GitHub keeps issues in a repository.
+type GitHub struct {
+	Repository string
+	Token      Secret
+	Labels     []string
+	APIURL     string
+}
+
+// PagerDuty sends to an integration of its Events API v2.
+type PagerDuty struct {
+	RoutingKey Secret
+	APIURL     string
+}
+
+// Teams posts to the address of a workflow.
+type Teams struct {
+	URL    Secret
+	APIURL string
+}
+
+// Syslog sends to a server at udp://, tcp:// or tls://.
+type Syslog struct {
+	URL, Facility string
+	TLSCA         string // PEM text
+}
+
+// Exec runs a program.
+type Exec struct {
+	Command []string
+}
+
+// Service is a service that is known by its shoutrrr URL.
+type Service struct {
+	URL Secret
 }
 
 // Slack posts as an app (Token, Channel) or to an incoming webhook.
@@ -243,4 +287,11 @@ func Severities() []string { return []string{"info", "low", "medium", "high", "c
 
 // ChannelKinds lists the kinds of channels. A new one is a line here, its keys in
 // Channel, and a package below notify.
-func ChannelKinds() []string { return []string{"slack", "email", "webhook", "file"} }
+func ChannelKinds() []string {
+	return append([]string{"slack", "email", "webhook", "file", "github", "pagerduty", "teams", "syslog", "exec"}, ServiceKinds()...)
+}
+
+// ServiceKinds lists the kinds of channels that are known by a URL alone.
+func ServiceKinds() []string {
+	return []string{"discord", "telegram", "matrix", "ntfy", "gotify", "opsgenie"}
+}

@@ -54,7 +54,7 @@ func (c *Config) readChannel(n ast.Node, path string) {
 			read(n, p)
 		}
 	}
-	f.mapping(n, path, "a channel", map[string]field{
+	fields := map[string]field{
 		"name": f.into(&ch.Name),
 		"hears": func(n ast.Node, p string) {
 			f.mapping(n, p, "hears", map[string]field{
@@ -112,7 +112,36 @@ func (c *Config) readChannel(n ast.Node, path string) {
 			f.mapping(n, p, "file", map[string]field{"path": f.into(&ch.File.Path)}, "path")
 			ch.File.Path = f.relative(ch.File.Path)
 		}),
-	}, "name")
+		"github": kind(func(n ast.Node, p string) {
+			ch.GitHub = &GitHub{}
+			f.mapping(n, p, "github", map[string]field{
+				"repository": f.into(&ch.GitHub.Repository), "token": f.secret(&ch.GitHub.Token), "labels": f.texts(&ch.GitHub.Labels), "api_url": f.webAddress(&ch.GitHub.APIURL),
+			}, "repository", "token")
+		}),
+		"pagerduty": kind(func(n ast.Node, p string) {
+			ch.PagerDuty = &PagerDuty{}
+			f.mapping(n, p, "pagerduty", map[string]field{"routing_key": f.secret(&ch.PagerDuty.RoutingKey), "api_url": f.webAddress(&ch.PagerDuty.APIURL)}, "routing_key")
+		}),
+		"teams": kind(func(n ast.Node, p string) {
+			ch.Teams = &Teams{}
+			f.mapping(n, p, "teams", map[string]field{"url": f.secret(&ch.Teams.URL), "api_url": f.webAddress(&ch.Teams.APIURL)}, "url")
+		}),
+		"syslog": kind(func(n ast.Node, p string) {
+			ch.Syslog = &Syslog{}
+			f.mapping(n, p, "syslog", map[string]field{"url": f.into(&ch.Syslog.URL), "facility": f.into(&ch.Syslog.Facility), "tls_ca": f.pem(&ch.Syslog.TLSCA)}, "url")
+		}),
+		"exec": kind(func(n ast.Node, p string) {
+			ch.Exec = &Exec{}
+			f.mapping(n, p, "exec", map[string]field{"command": f.texts(&ch.Exec.Command)}, "command")
+		}),
+	}
+	for _, name := range ServiceKinds() {
+		fields[name] = kind(func(n ast.Node, p string) {
+			ch.Service = &Service{}
+			f.mapping(n, p, name, map[string]field{"url": f.secret(&ch.Service.URL)}, "url")
+		})
+	}
+	f.mapping(n, path, "a channel", fields, "name")
 	if kinds != 1 && len(f.issues) == 0 {
 		f.fail(n, path, "a channel is exactly one of %s", strings.Join(ChannelKinds(), ", "))
 	}
