@@ -25,7 +25,8 @@ var services = map[string]int{"discord": 1900, "telegram": 3500, "matrix": 16000
 // Channel is one service.
 type Channel struct {
 	kind    string
-	service types.Service
+	address string
+	service types.Service // nil: not made yet
 	secrets []string
 	most    int
 	turn    chan struct{} // services are not made for several callers
@@ -38,18 +39,30 @@ func New(kind, address string) (*Channel, error) {
 		return nil, errors.New("is of no known kind")
 	}
 	u, err := url.Parse(address)
-	if err != nil || u.Scheme != kind {
-		return nil, fmt.Errorf("url does not begin with %s://", kind)
+	if err != nil || u.Scheme != kind || u.Host == "" {
+		return nil, fmt.Errorf("url is not of the form %s://…", kind)
 	}
-	c := &Channel{kind: kind, secrets: secretsOf(u), most: most, turn: make(chan struct{}, 1)}
-	r, err := router.New(log.New(io.Discard, "", 0))
-	if err != nil {
-		return nil, c.scrub(err)
+	c := &Channel{kind: kind, address: address, secrets: secretsOf(u), most: most, turn: make(chan struct{}, 1)}
+	if kind == "matrix" {
+		return c, nil // it logs in at once, which is for the first event to do
 	}
-	if c.service, err = r.Locate(address); err != nil {
+	if err := c.locate(); err != nil {
 		return nil, fmt.Errorf("url: %w", c.scrub(err))
 	}
 	return c, nil
+}
+
+// locate makes the service.
+func (c *Channel) locate() error {
+	r, err := router.New(log.New(io.Discard, "", 0))
+	if err != nil {
+		return err
+	}
+	service, err := r.Locate(c.address)
+	if err == nil {
+		c.service = service
+	}
+	return err
 }
 
 // Notify sends one event. The library knows no contexts: a try that takes too long
@@ -64,8 +77,14 @@ func (c *Channel) Notify(ctx context.Context, e notify.Event) error {
 	}
 	done := make(chan error, 1)
 	go func() {
+		defer func() { <-c.turn }()
+		if c.service == nil {
+			if err := c.locate(); err != nil {
+				done <- err
+				return
+			}
+		}
 		done <- c.service.Send(text, &types.Params{})
-		<-c.turn
 	}()
 	select {
 	case err := <-done:
