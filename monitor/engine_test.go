@@ -15,6 +15,7 @@ import (
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog/testca"
 	"github.com/sigwarden/sigwarden/monitor/store"
+	"github.com/sigwarden/sigwarden/notify"
 	"github.com/sigwarden/sigwarden/watchlist"
 )
 
@@ -418,7 +419,45 @@ func TestUnreachable(t *testing.T) {
 		if strings.Contains(r.incidents(), "open") {
 			t.Fatalf("%s: %s", name, r.incidents())
 		}
+		r.clock.move(7 * time.Hour) // what comes again after that is no flapping
 	}
+}
+
+// TestFlapping: a log that comes and goes is told of a few times, then stays open
+// until it has been calm for a while, and its recovery is told once.
+func TestFlapping(t *testing.T) {
+	r := newRig(t)
+	r.fill(r.log, 10)
+	r.mustPass()
+	poll := func(down bool, polls int) {
+		t.Helper()
+		fault := locallog.Faults{}
+		if down {
+			fault.Status = 500
+		}
+		r.server.Set(fault)
+		for range polls {
+			r.clock.move(5 * time.Minute)
+			r.once()
+			r.restart()
+		}
+	}
+	for range 12 {
+		poll(true, 4)
+		poll(false, 1)
+	}
+	r.wantIncidents("unreachable:operational:resolved unreachable:operational:resolved unreachable:operational:open")
+	poll(false, 5)
+	poll(true, 4) // not calm for long enough
+	poll(false, 6)
+	r.wantIncidents("unreachable:operational:resolved unreachable:operational:resolved unreachable:operational:open")
+	poll(false, 1)
+	r.wantIncidents("unreachable:operational:resolved unreachable:operational:resolved unreachable:operational:resolved")
+	list, err := r.store.Incidents(context.Background(), store.Filter{})
+	if err != nil || !strings.Contains(list[2].Note, "come and gone 3 times") {
+		t.Errorf("%+v, %v", list, err)
+	}
+	r.wantDeliveries("mail", notify.IncidentOpened, notify.IncidentResolved, notify.IncidentOpened, notify.IncidentResolved, notify.IncidentOpened, notify.IncidentResolved)
 }
 
 func TestStaleAndRollback(t *testing.T) {

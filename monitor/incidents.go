@@ -46,6 +46,8 @@ type IncidentKind struct {
 	Effect string
 	// Halts: the log stands still until a person has looked at it.
 	Halts bool
+	// Flaps: it may come and go many times a day.
+	Flaps bool
 }
 
 var incidentKinds = []IncidentKind{
@@ -63,11 +65,11 @@ var incidentKinds = []IncidentKind{
 		Effect: "The log is followed as before, with the key that is known of it; the incident resolves itself when the trusted root names the log again."},
 	{Kind: KindEntryWithheld, Class: Operational, Severity: "high",
 		Effect: "The scan goes on past the gap; it is tried again at every poll, and the incident resolves itself when the entries are served."},
-	{Kind: KindRollback, Class: Operational, Severity: "medium",
+	{Kind: KindRollback, Class: Operational, Severity: "medium", Flaps: true,
 		Effect: "The verified head stays where it is; the incident resolves itself when the log serves it, or a larger one, again."},
 	{Kind: KindStale, Class: Operational, Severity: "low", Effect: "The incident resolves itself when the log grows."},
-	{Kind: KindUnreachable, Class: Operational, Severity: "low", Effect: "Every poll tries again; the incident resolves itself when the log answers."},
-	{Kind: KindLagging, Class: Operational, Severity: "low", Effect: "The incident resolves itself when the scan has caught up."},
+	{Kind: KindUnreachable, Class: Operational, Severity: "low", Flaps: true, Effect: "Every poll tries again; the incident resolves itself when the log answers."},
+	{Kind: KindLagging, Class: Operational, Severity: "low", Flaps: true, Effect: "The incident resolves itself when the scan has caught up."},
 	{Kind: KindUndecodable, Class: Operational, Severity: "low", Effect: "The entries are counted and searched as raw bytes; the scan goes on."},
 	{Kind: KindTrustStale, Class: Operational, Severity: "low", Effect: "The last good copy of the trusted root stays in force; the incident resolves itself when a refresh succeeds."},
 	{Kind: KindTrustUnusable, Class: Operational, Severity: "medium", Effect: "Everything else in the trusted root is used; a log in it that cannot be used is not monitored."},
@@ -78,6 +80,16 @@ var incidentKinds = []IncidentKind{
 
 // IncidentKinds returns the table of all kinds.
 func IncidentKinds() []IncidentKind { return slices.Clone(incidentKinds) }
+
+// BreaksWatch reports whether what an open incident tells of may keep signing events
+// from being noticed, or told.
+func BreaksWatch(kind string) bool {
+	switch kind {
+	case KindUndecodable, KindSilence, KindListUnusable, KindTrustUnusable, KindLogRemoved, KindEntryMismatch, KindEntryWithheld:
+		return false // what is followed is followed; the incident itself is told
+	}
+	return true
+}
 
 func incidentKind(kind string) IncidentKind {
 	for _, k := range incidentKinds {
@@ -101,6 +113,34 @@ type desk struct {
 	now   time.Time
 	open  []Incident
 	batch *Batch
+	// flaps are the kinds of open incidents that have come and gone of late, by how
+	// often; streaks say since when each of them would be over.
+	flaps   map[string]int
+	streaks map[string]Streak
+}
+
+const (
+	// A condition that came often within flapsWithin is only taken for over once it
+	// has not come for calmFor.
+	flapsOften  = 3
+	flapsWithin = 6 * time.Hour
+	calmFor     = 30 * time.Minute
+	calm        = "calm-" // begins the names of streaks
+)
+
+// settles reports whether the end of an incident is to be believed: one that comes
+// and goes stays open until it has been calm for a while, so that people are told
+// once and not every few minutes.
+func (d *desk) settles(kind string) bool {
+	if !incidentKind(kind).Flaps || d.flaps[kind] < flapsOften {
+		return true
+	}
+	s, ok := d.streaks[calm+kind]
+	if !ok {
+		d.streaks[calm+kind] = Streak{Since: d.now.UTC()}
+		return false
+	}
+	return d.now.Sub(s.Since) >= calmFor
 }
 
 func (d *desk) find(kind string) *Incident {
@@ -115,6 +155,7 @@ func (d *desk) find(kind string) *Incident {
 // raise opens an incident of a kind unless one is open, and returns its id.
 // Evidence is kept in the same transaction.
 func (d *desk) raise(kind, summary string, details any, evidence ...Evidence) string {
+	delete(d.streaks, calm+kind)
 	if inc := d.find(kind); inc != nil {
 		return inc.ID
 	}
@@ -161,9 +202,13 @@ func (d *desk) refresh(kind, summary string, details any) {
 // settle resolves the open incident of a kind, if there is one.
 func (d *desk) settle(kind, note string) {
 	inc := d.find(kind)
-	if inc == nil {
+	if inc == nil || !d.settles(kind) {
 		return
 	}
+	if n := d.flaps[kind]; n >= flapsOften && incidentKind(kind).Flaps {
+		note = fmt.Sprintf("%s It had come and gone %d times in %s, and is told as over now that it has been calm for %s.", note, n, flapsWithin, calmFor)
+	}
+	delete(d.streaks, calm+kind)
 	done := *inc
 	at := d.now.UTC()
 	done.State, done.Resolved, done.Note = "resolved", &at, note

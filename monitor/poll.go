@@ -61,6 +61,14 @@ func (r *runner) newTurn(ctx context.Context, out *Outcome) (*turn, error) {
 		t.next.Streaks = map[string]Streak{}
 	}
 	t.next.Kinds = maps.Clone(old.Kinds)
+	t.streaks, t.flaps = t.next.Streaks, map[string]int{}
+	for _, inc := range open {
+		if incidentKind(inc.Kind).Flaps {
+			if t.flaps[inc.Kind], err = r.opts.Store.OpenedSince(ctx, r.cfg.ID, inc.Kind, t.now.Add(-flapsWithin)); err != nil {
+				return nil, err
+			}
+		}
+	}
 	return t, nil
 }
 

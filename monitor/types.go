@@ -107,6 +107,8 @@ type Archive interface {
 	Pending(ctx context.Context, logID string) ([]Pending, error)
 	// OpenIncidents returns the incidents of a log that are not resolved.
 	OpenIncidents(ctx context.Context, logID string) ([]Incident, error)
+	// OpenedSince counts the incidents of a kind that a log has had since a time.
+	OpenedSince(ctx context.Context, logID, kind string, since time.Time) (int, error)
 }
 
 // State is what is known of one log.

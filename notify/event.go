@@ -36,6 +36,9 @@ type Event struct {
 	Title   string  `json:"title"`
 	Summary string  `json:"summary"`
 	Fields  []Field `json:"fields"`
+	// Lines, if not nil, are the text that a template has made in place of Summary
+	// and Fields.
+	Lines []string `json:"lines,omitempty"`
 	// Next is the command that shows more, Link a page that does.
 	Next string `json:"next"`
 	Link string `json:"link,omitempty"`

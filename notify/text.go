@@ -93,6 +93,7 @@ const (
 	MaxSummary = 1500
 	MaxValue   = 800
 	maxFields  = 24
+	maxLines   = 100
 )
 
 // Cleaned returns the event with all that people see made safe.
@@ -107,6 +108,15 @@ func (e Event) Cleaned() Event {
 		fields = append(fields, Field{Clean(f.Name, 60), Clean(f.Value, MaxValue)})
 	}
 	e.Fields = fields
+	if e.Lines != nil {
+		lines := make([]string, min(len(e.Lines), maxLines))
+		for i := range lines {
+			lines[i] = Clean(e.Lines[i], MaxValue)
+		}
+		e.Lines = nil
+		// Every channel shows a summary, and few show lines as such.
+		e.Summary = strings.Join(lines, "\n")
+	}
 	return e
 }
 
@@ -120,6 +130,9 @@ func (e Event) Plain() string {
 	}
 	if e.Next != "" {
 		fmt.Fprintf(&b, "\nTo see more:\n    %s\n", e.Next)
+	}
+	if e.Link != "" {
+		fmt.Fprintf(&b, "    %s\n", Clean(e.Link, MaxValue))
 	}
 	return b.String()
 }

@@ -84,7 +84,14 @@ func (s *setup) makeChannels(stdout io.Writer) []config.Issue {
 			issues = append(issues, s.cfg.At(ch.Path, fmt.Sprintf("channel %q: %v", ch.Name, err)))
 			continue
 		}
-		channel := notify.Channel{Name: ch.Name, Notifier: n}
+		var tmpl *notify.Template
+		if ch.Template != (config.Template{}) {
+			if tmpl, err = notify.NewTemplate(ch.Template.Title, ch.Template.Body); err != nil {
+				issues = append(issues, s.cfg.At(ch.Path+".template", err.Error()))
+				continue
+			}
+		}
+		channel := notify.Channel{Name: ch.Name, Notifier: notify.Dress(n, s.cfg.HTTP.PublicURL, tmpl)}
 		if ch.GroupWindow > 0 {
 			channel.Grouping = &notify.Grouping{Window: ch.GroupWindow, Most: groupAfter, Settle: min(groupSettle, ch.GroupWindow/2), Fold: route.Fold}
 		}

@@ -79,6 +79,16 @@ func (a *app) daemon(ctx context.Context, s *setup, st *store.Store, log *slog.L
 	if len(s.sources) > 0 {
 		wg.Go(func() { s.lists.Run(ctx) })
 	}
+	for _, ch := range s.cfg.Notify.Channels {
+		if ch.SelfTest.Schedule != nil {
+			wg.Go(func() { s.selfTest(ctx, st, ch, log, dispatcher.Wake) })
+		}
+	}
+	if !s.cfg.Notify.Heartbeat.URL.IsZero() {
+		wg.Go(func() {
+			s.heartbeat(ctx, func(ctx context.Context) (monitor.Status, error) { return engine.Status(ctx, st, s.names) }, st.OpenByKind, log)
+		})
+	}
 	if listener != nil {
 		server := web.New(a.webOptions(s, st, engine, dispatcher, log))
 		log.Info("serving health and metrics", "address", listener.Addr().String())

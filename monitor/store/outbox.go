@@ -205,6 +205,14 @@ func (s *Store) PendingDeliveries(ctx context.Context) (int, error) {
 	return n, s.explain("reading", err)
 }
 
+// Enqueue puts deliveries into the outbox that belong to no finding or incident.
+func (s *Store) Enqueue(ctx context.Context, deliveries []notify.Delivery) error {
+	return s.write(ctx, "writing", func(tx *sql.Tx) error {
+		w := writer{ctx: ctx, tx: tx, now: time.Now()}
+		return w.enqueue(deliveries)
+	})
+}
+
 // enqueue puts deliveries into the outbox; one that is there already stays.
 func (w *writer) enqueue(deliveries []notify.Delivery) error {
 	for _, d := range deliveries {

@@ -121,14 +121,16 @@ func topic(e notify.Event) string {
 // text is an event as a code block, in which neither mentions nor markup nor links
 // are read. The fence is longer than any run of its character inside.
 func text(e notify.Event) string {
+	link := e.Link
+	e.Link = "" // it is shown as one, below
 	plain := e.Plain()
 	fence := "```"
 	for strings.Contains(plain, fence) {
 		fence += "`"
 	}
 	out := fence + "text\n" + plain + fence + "\n"
-	if e.Link != "" {
-		out += "\n" + e.Link + "\n"
+	if link != "" {
+		out += "\n" + link + "\n"
 	}
 	return out
 }

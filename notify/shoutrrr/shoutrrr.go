@@ -97,12 +97,14 @@ func (c *Channel) Notify(ctx context.Context, e notify.Event) error {
 // text is what people read. Where a service reads markup, the characters that make
 // it are shown as others that look alike, or escaped.
 func (c *Channel) text(e notify.Event) string {
+	link := e.Link
+	e.Link = "" // it is to stay one
 	plain := e.Plain()
 	if c.kind == "discord" || c.kind == "matrix" || c.kind == "telegram" {
 		plain = unmarked.Replace(plain)
 	}
-	if e.Link != "" {
-		plain += "\n" + e.Link + "\n"
+	if link != "" {
+		plain += "\n" + link + "\n"
 	}
 	if len(plain) > c.most {
 		plain = strings.ToValidUTF8(plain[:c.most], "") + "...\n" + notify.Clean(e.Next, 300)

@@ -101,6 +101,12 @@ func render(e notify.Event) []slack.Block {
 	if e.Next != "" {
 		blocks = append(blocks, slack.NewContextBlock("", plain("Severity "+e.Severity+". To see more: "+e.Next, 2000)))
 	}
+	if e.Link != "" {
+		// A button that opens a page asks nothing of us.
+		open := slack.NewButtonBlockElement("", "", plain("Open", 75))
+		open.URL = e.Link
+		blocks = append(blocks, slack.NewActionBlock("", open))
+	}
 	return blocks
 }
 
