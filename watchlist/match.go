@@ -232,6 +232,19 @@ func (it *item) usesClaims() bool {
 	return len(it.subject)+len(it.issuer)+len(it.extensions) > 0
 }
 
+// doubts says why what an identity claims of itself is not believed, where the item
+// needs that.
+func (it *item) doubts(v *view, vouched bool) []misfit {
+	switch {
+	case v.id == nil || !it.usesClaims():
+	case v.id.Certificate != nil && !vouched:
+		return []misfit{{"certificate", "the certificate is not trusted"}}
+	case v.id.Certificate == nil && len(it.fingerprint)+len(it.digest) == 0:
+		return []misfit{{"fingerprint", "the key names its holder itself, as anybody's can: only with its fingerprint can it be expected"}}
+	}
+	return nil
+}
+
 // Fits returns the places in expect, from 0 on, of the items that an identity
 // which is a watch's fits; if there are none, why, and the same in the words of
 // the rule alone. index is as in Ours. vouched says whether a trusted authority
@@ -249,14 +262,7 @@ func (l *List) Fits(watch int, f *entry.Facts, index int, vouched bool) (items [
 	}
 	var best []misfit
 	for i, it := range w.expect {
-		bad := it.misfits(&v, false)
-		switch {
-		case v.id == nil || !it.usesClaims():
-		case v.id.Certificate != nil && !vouched:
-			bad = append(bad, misfit{"certificate", "the certificate is not trusted"})
-		case v.id.Certificate == nil && len(it.fingerprint)+len(it.digest) == 0:
-			bad = append(bad, misfit{"fingerprint", "the key names its holder itself, as anybody's can: only with its fingerprint can it be expected"})
-		}
+		bad := append(it.misfits(&v, false), it.doubts(&v, vouched)...)
 		if len(bad) == 0 {
 			items = append(items, i)
 		} else if best == nil || len(bad) < len(best) {

@@ -5,27 +5,28 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
 	"github.com/sigwarden/sigwarden/monitor"
-	"github.com/sigwarden/sigwarden/monitor/config"
 	"github.com/sigwarden/sigwarden/monitor/store"
 	"github.com/sigwarden/sigwarden/notify"
-	"github.com/sigwarden/sigwarden/watchlist/entry"
 )
 
 func (a *app) checkCommand() *cobra.Command {
-	var online bool
+	var online, asJSON bool
+	var explain string
 	c := &cobra.Command{
 		Use: "check", Short: "Check the configuration; with --online also contact each log and channel", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := a.load()
 			if err != nil {
 				return err
+			}
+			if explain != "" {
+				return a.explain(c.Context(), s, explain, asJSON)
 			}
 			for _, w := range s.warnings {
 				fmt.Fprintln(a.stderr, "warning: "+safe(w))
@@ -40,6 +41,8 @@ func (a *app) checkCommand() *cobra.Command {
 			return a.checkOnline(c.Context(), s)
 		},
 	}
+	c.Flags().StringVar(&explain, "explain", "", "say for the entry in this file which rule says what of it, and why; in any form that inspect takes")
+	c.Flags().BoolVar(&asJSON, "json", false, "with --explain: print a JSON array")
 	c.Flags().BoolVar(&online, "online", false, "contact each log, and send a test notification to each channel")
 	return c
 }
@@ -183,124 +186,4 @@ func sendTest(ctx context.Context, ch notify.Channel) error {
 // program was asked to stop.
 func contextFor(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), d)
-}
-
-// watchWarnings finds what is valid and yet hardly meant: items that could
-// never match, and alerts that nobody would hear.
-func watchWarnings(cfg *config.Config) []string {
-	var out []string
-	warn := func(path, format string, args ...any) {
-		out = append(out, cfg.At(path, fmt.Sprintf(format, args...)).String())
-	}
-	if len(cfg.Watches) == 0 {
-		warn("watchlist", "nothing is watched: logs are audited, and no signing event is ever reported")
-	}
-	if len(cfg.Notify.Channels) == 0 {
-		warn("notify", "no channel is configured: findings and incidents are stored, and nobody is told")
-	} else if cfg.Notify.Incidents != nil && len(cfg.Notify.Incidents) == 0 {
-		warn("notify.incidents", "nobody hears of integrity incidents")
-	}
-	for _, w := range cfg.Watches {
-		if len(cfg.Notify.Channels) > 0 && w.Notify != nil && len(w.Notify) == 0 {
-			warn(w.Path+".notify", "nobody hears of findings of watch %s", w.Name)
-		}
-	}
-	for _, w := range cfg.Watches {
-		for j, it := range w.Match {
-			path := fmt.Sprintf("%s.match[%d]", w.Path, j)
-			for k, kind := range it.Kind {
-				if names := kindNames(); !strings.ContainsAny(kind, `*?\\`) && !strings.HasPrefix(kind, "re:") && !slices.Contains(names, kind) {
-					warn(fmt.Sprintf("%s.kind[%d]", path, k), "no entry that is understood is of kind %q%s", kind, config.DidYouMean(kind, names))
-				}
-			}
-			if len(it.Digest) > 0 && len(it.Kind) > 0 && onlyEnvelopes(it.Kind) {
-				warn(path+".digest", "entries of kind %s hold the hash of an envelope's payload: the digest of an artifact never matches there", strings.Join(it.Kind, ", "))
-			} else if len(it.Digest) > 0 && len(it.Kind) == 0 {
-				warn(path+".digest", "attestations are logged with the hash of what is wrapped around them: this digest matches plain signatures of the artifact only")
-			}
-			if why := impossible(it); why != "" {
-				warn(path, "this item can never match: %s", why)
-			}
-		}
-		for j, it := range w.Expect {
-			if slices.Contains(it.Issuer, "none") && len(it.Fingerprint)+len(it.Digest) == 0 {
-				warn(fmt.Sprintf("%s.expect[%d]", w.Path, j), "no key fits this item, since anybody can make one with this name: name its fingerprint (certificates of a trusted authority that name no issuer do fit)")
-			}
-		}
-	}
-	return out
-}
-
-// kindNames are the kinds of entries that are understood.
-func kindNames() []string {
-	var names []string
-	for _, k := range entry.Kinds() {
-		names = append(names, k.Name)
-	}
-	return names
-}
-
-func onlyEnvelopes(kinds []string) bool {
-	for _, kind := range kinds {
-		ok := false
-		for _, k := range entry.Kinds() {
-			ok = ok || k.Name == kind && k.DigestOfEnvelope
-		}
-		if !ok {
-			return false
-		}
-	}
-	return true
-}
-
-// The issuers that name subjects in a form of their own.
-var issuerForms = []struct{ issuer, subject string }{
-	{"https://token.actions.githubusercontent.com", "https://github.com/"},
-	{"https://gitlab.com", "https://gitlab.com/"},
-}
-
-// impossible says why an item can never match, if that is plain to see.
-func impossible(it config.Item) string {
-	if len(it.Subject) == 0 || len(it.Issuer) == 0 {
-		return ""
-	}
-	mails := allOf(it.Subject, func(s string) bool {
-		return strings.Contains(s, "@") && !strings.Contains(s, "://") && !strings.HasPrefix(s, "re:")
-	})
-	for _, form := range issuerForms {
-		if !allOf(it.Issuer, func(s string) bool { return s == form.issuer }) {
-			continue
-		}
-		if mails {
-			return fmt.Sprintf("issuer %s names URIs, not e-mail addresses", form.issuer)
-		}
-	}
-	for _, form := range issuerForms {
-		ofForm := allOf(it.Subject, func(s string) bool { return strings.HasPrefix(s, form.subject) })
-		known := allOf(it.Issuer, func(s string) bool {
-			return s == "none" || s == "https://accounts.google.com" || s == "https://github.com/login/oauth" || s == "https://login.microsoftonline.com" || otherForm(s, form.issuer)
-		})
-		if ofForm && known {
-			return fmt.Sprintf("subjects that begin with %s come from issuer %s", form.subject, form.issuer)
-		}
-	}
-	return ""
-}
-
-func otherForm(issuer, own string) bool {
-	for _, form := range issuerForms {
-		if form.issuer == issuer && issuer != own {
-			return true
-		}
-	}
-	return false
-}
-
-func allOf(list []string, f func(string) bool) bool {
-	for _, s := range list {
-		if !f(s) {
-			return false
-		}
-	}
-	return true
 }
