@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,7 +30,9 @@ func (a *app) checkCommand() *cobra.Command {
 				return a.explain(c.Context(), s, explain, asJSON)
 			}
 			for _, w := range s.warnings {
-				fmt.Fprintln(a.stderr, "warning: "+safe(w))
+				for i, line := range strings.Split(w, "\n") { // the second one is that of the file
+					fmt.Fprintln(a.stderr, map[bool]string{true: "warning: "}[i == 0]+safe(line))
+				}
 			}
 			if err := a.checkCoverage(c.Context(), s); err != nil {
 				return err
