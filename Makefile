@@ -24,7 +24,7 @@ race:
 	CGO_ENABLED=1 $(GO) test -race -short ./...
 
 # Against the real servers, which are built first: many minutes on a cold cache.
-# Rekor v1 needs initdb, postgres, psql and redis-server.
+# Rekor v1 needs initdb, postgres, psql and redis-server, syslog needs rsyslogd with its TLS driver.
 e2e:
 	cd e2e && CGO_ENABLED=0 $(GO) test -count=1 -timeout 45m ./...
 
