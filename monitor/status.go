@@ -12,7 +12,7 @@ import (
 type Status struct {
 	Logs      []LogStatus     `json:"logs"`
 	Channels  []ChannelStatus `json:"channels"`
-	Findings  OpenCount       `json:"findings"`
+	Findings  FindingCount    `json:"findings"`
 	Incidents OpenCount       `json:"incidents"`
 	// Trust is the source of trusted roots; null where none was asked yet.
 	Trust *TrustStatus `json:"trust"`
@@ -33,6 +33,13 @@ type TrustStatus struct {
 // OpenCount counts what is open.
 type OpenCount struct {
 	Open int `json:"open"`
+}
+
+// FindingCount counts findings that are open, and those that may still come on a
+// list.
+type FindingCount struct {
+	Open    int `json:"open"`
+	Pending int `json:"pending"`
 }
 
 // LogStatus is how one log is.
@@ -131,6 +138,8 @@ type StatusStore interface {
 	TrustSource(ctx context.Context, source string) (TrustSource, error)
 	// CountOpen returns how many findings and incidents are open.
 	CountOpen(ctx context.Context) (findings, incidents int, err error)
+	// CountPending returns how many findings may still come on a list.
+	CountPending(ctx context.Context) (int, error)
 }
 
 // Status reads how everything is. channels are the names of those configured.
@@ -148,6 +157,9 @@ func (e *Engine) Status(ctx context.Context, store StatusStore, channels []strin
 		return s, err
 	}
 	if s.Trust, err = trustStatus(ctx, store, e.opts.TrustSource); err != nil {
+		return s, err
+	}
+	if s.Findings.Pending, err = store.CountPending(ctx); err != nil {
 		return s, err
 	}
 	s.Findings.Open, s.Incidents.Open, err = store.CountOpen(ctx)

@@ -92,6 +92,9 @@ func (a *app) printStatus(s monitor.Status) {
 		fmt.Fprintf(a.stdout, "\nTrusted root of %s: %s\n", safe(t.Source), text)
 	}
 	fmt.Fprintf(a.stdout, "\nOpen: %d findings, %d incidents\n", s.Findings.Open, s.Incidents.Open)
+	if s.Findings.Pending > 0 {
+		fmt.Fprintf(a.stdout, "Pending: %d findings that may still come on a list\n", s.Findings.Pending)
+	}
 }
 
 func ranges(list []monitor.Range) string {

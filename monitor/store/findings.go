@@ -289,3 +289,10 @@ func (s *Store) CountOpen(ctx context.Context) (findings, incidents int, err err
 	err = s.db.QueryRowContext(ctx, "SELECT (SELECT COUNT(*) FROM findings WHERE state = 'open'), (SELECT COUNT(*) FROM incidents WHERE state = 'open')").Scan(&findings, &incidents)
 	return findings, incidents, s.explain("reading", err)
 }
+
+// CountPending returns how many findings may still come on a list.
+func (s *Store) CountPending(ctx context.Context) (int, error) {
+	var n int
+	err := s.db.QueryRowContext(ctx, "SELECT COUNT(*) FROM findings WHERE state = 'pending'").Scan(&n)
+	return n, s.explain("reading", err)
+}

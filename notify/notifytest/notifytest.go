@@ -76,6 +76,20 @@ func Hostile() notify.Event {
 	}
 }
 
+// maxHuge bounds the request that tells of Huge: webhooks get the document, and
+// people what they can read.
+const maxHuge = 128 << 10
+
+// Huge is an event that tells of very many others.
+func Huge() notify.Event {
+	e := Hostile()
+	e.ID, e.Type, e.Title, e.Group = "e-huge", notify.FindingsGrouped, "10000 unexpected signing events for watch releases", "0011223344556677"
+	for i := range 300 {
+		e.Fields = append(e.Fields, notify.Field{Name: fmt.Sprint("Number ", i), Value: strings.Repeat("evil ", 1000)})
+	}
+	return e
+}
+
 // document is JSON with the text of a stranger in it.
 func document(evil string) []byte {
 	doc, err := json.Marshal(map[string]any{"finding": map[string]string{"id": "f-1", "subject": evil + "\u009b2J\x7f\U000e0041"}})
@@ -124,6 +138,17 @@ func Run(t *testing.T, accept string, make func(t *testing.T, service *Service) 
 		}
 		if after[0] == 0 || after[1] != 2*after[0] {
 			t.Errorf("%d requests, and %d in all after the second", after[0], after[1])
+		}
+	})
+	t.Run("a huge group", func(t *testing.T) {
+		s := NewService(t, accept)
+		if err := make(t, s).Notify(ctx, Huge()); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range s.Requests() {
+			if len(r.Body) > maxHuge {
+				t.Errorf("%d bytes in one request", len(r.Body))
+			}
 		}
 	})
 	for _, status := range []int{301, 400, 401, 403, 404, 500, 502, 503} {
