@@ -135,7 +135,11 @@ func (r *runner) judge(decoder *entry.Decoder, index uint64, leaf []byte, hash c
 	for _, h := range raw {
 		malformed[h.Watch] = true
 		f := r.about(base, rules, h.Watch)
-		f.take(policy.Judgement{Verdict: policy.Malformed, Cause: "the entry cannot be decoded in full", Time: base.SeenAt, Source: policy.FirstSeen,
+		at, source := base.SeenAt, policy.FirstSeen
+		if !when.IsZero() {
+			at, source = when, policy.FromLog
+		}
+		f.take(policy.Judgement{Verdict: policy.Malformed, Cause: "the entry cannot be decoded in full", Time: at, Source: source,
 			Reason: fmt.Sprintf("the entry cannot be decoded in full (%s), and its bytes contain %s", shorten(err.Error()), quoted(h.Found))})
 		findings = append(findings, f)
 	}

@@ -41,6 +41,9 @@ type Rolls interface {
 	// waits rolled up and is due; with digest, of everything that is to become a
 	// part of a digest and is due.
 	Fold(ctx context.Context, channel string, now time.Time, digest bool, fold func([]Group) []Event) error
+	// Release makes deliveries of their own of what was to become a part of a
+	// digest.
+	Release(ctx context.Context, channel string) error
 	// SetWindow keeps the window of a channel.
 	SetWindow(ctx context.Context, channel string, w Window) error
 }

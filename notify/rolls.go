@@ -33,7 +33,14 @@ func (l *lane) prepare(ctx context.Context, now time.Time, once bool) (time.Time
 		return time.Time{}, err
 	}
 	if w.Digest > 0 {
-		if err := l.fold(ctx, now, true); err != nil {
+		if l.Grouping == nil {
+			// The channel was one for people when this was put by.
+			err = l.d.outbox.Release(ctx, l.Name)
+			w.Rolled++
+		} else {
+			err = l.fold(ctx, now, true)
+		}
+		if err != nil {
 			return time.Time{}, err
 		}
 	}

@@ -236,6 +236,30 @@ func TestDeadForADay(t *testing.T) {
 	})
 }
 
+// TestProgramsGetEverything: a channel that was one for people, and is one for
+// programs now, gets what was put by for a digest.
+func TestProgramsGetEverything(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := open(t)
+		defer o.Close()
+		at := time.Now().Add(time.Hour)
+		inc := monitor.Incident{ID: "i-1", State: "open", OpenedAt: time.Now()}
+		for i := range 3 {
+			inc.Deliveries = append(inc.Deliveries, notify.Delivery{Address: notify.Address{Channel: "c", Due: at, Digest: true}, Event: notify.Event{ID: fmt.Sprint("e-", i), Data: []byte("{}")}})
+		}
+		if err := o.Record(context.Background(), []monitor.Incident{inc}, nil); err != nil {
+			t.Fatal(err)
+		}
+		hook := &inbox{}
+		_, stop := running(t, o, notify.Channel{Name: "c", Notifier: hook})
+		defer stop()
+		time.Sleep(2 * time.Hour)
+		if got := hook.all(); len(got) != 3 {
+			t.Errorf("%d of 3", len(got))
+		}
+	})
+}
+
 // TestDigest: what is mild comes in one message, when it is due.
 func TestDigest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

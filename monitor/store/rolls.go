@@ -184,6 +184,18 @@ func (s *Store) Unroll(ctx context.Context, channel string, now time.Time, limit
 	return made, err
 }
 
+// Release makes deliveries of their own of what was to become a part of a digest.
+func (s *Store) Release(ctx context.Context, channel string) error {
+	return s.write(ctx, "writing", func(tx *sql.Tx) error {
+		for _, table := range []string{"outbox", "rolls"} {
+			if _, err := tx.ExecContext(ctx, "UPDATE "+table+" SET digest = 0 WHERE channel = $1", channel); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // maxFirst is how many of a group are named.
 const maxFirst = 5
 
