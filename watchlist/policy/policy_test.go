@@ -265,7 +265,7 @@ func TestCases(t *testing.T) {
 					if j.Cause == "" || j.Source != policy.FromLog || !j.Time.Equal(time.Now()) {
 						t.Errorf("cause %q, time %s by %s", j.Cause, j.Time, j.Source)
 					}
-					if j.Pending() != (tc.pending > 0) || j.Pending() && j.Due.Sub(time.Now()) != tc.pending {
+					if j.Pending() != (tc.pending > 0) || j.Pending() && time.Until(j.Due) != tc.pending {
 						t.Errorf("waits for %q until %s", j.Waits, j.Due)
 					}
 					if got, final := policy.Stateless([]policy.Identity{id}); final && (got.Verdict != j.Verdict || got.Reason != j.Reason) {
