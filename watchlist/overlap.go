@@ -42,10 +42,34 @@ func meets(a, b string) bool {
 	if strings.HasPrefix(a, "re:") || strings.HasPrefix(b, "re:") {
 		return regexpMeets(a, b)
 	}
+	if !prefixesMeet(a, b) {
+		return false // nearly all pairs of a long watchlist
+	}
 	if (isMailGlob(a) && isURIGlob(b)) || (isURIGlob(a) && isMailGlob(b)) {
 		return false
 	}
 	return globsMeet(globTokens(a), globTokens(b))
+}
+
+// prefixesMeet compares what is before the first wildcard of each.
+func prefixesMeet(a, b string) bool {
+	for i := 0; i < len(a) && i < len(b); i++ {
+		x, y := a[i], b[i]
+		if x >= 0x80 || y >= 0x80 || strings.IndexByte(`*?\`, x) >= 0 || strings.IndexByte(`*?\`, y) >= 0 {
+			return true
+		}
+		if x != y && asciiLowerByte(x) != asciiLowerByte(y) {
+			return false
+		}
+	}
+	return true
+}
+
+func asciiLowerByte(c byte) byte {
+	if c >= 'A' && c <= 'Z' {
+		c += 'a' - 'A'
+	}
+	return c
 }
 
 func isURIGlob(s string) bool  { return strings.Contains(s, "://") }

@@ -1,6 +1,7 @@
 package watchlist
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -72,6 +73,24 @@ func TestDisjointAndBroad(t *testing.T) {
 	for _, it := range []Item{{Subject: []string{"*"}}, {Issuer: []string{gh}}, {Kind: []string{"dsse"}}, {Subject: []string{"re:.*"}, Issuer: []string{gh}}, {Digest: []string{"sha256:*", "*"}}} {
 		if why := it.Broad(); why == "" {
 			t.Errorf("%+v is narrow", it)
+		}
+	}
+}
+
+// BenchmarkOverlaps compares each of 500 watches with each other, as a check of the
+// configuration does.
+func BenchmarkOverlaps(b *testing.B) {
+	var items []Item
+	for i := range 500 {
+		items = append(items, Item{Subject: []string{fmt.Sprintf("https://github.com/org-%d/*/.github/workflows/release.yml@refs/tags/v*", i)}, Issuer: []string{gh}})
+	}
+	for b.Loop() {
+		for i, x := range items {
+			for _, y := range items[i+1:] {
+				if Disjoint(x, y) == "" {
+					b.Fatal(x, y)
+				}
+			}
 		}
 	}
 }
