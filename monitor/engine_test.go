@@ -705,19 +705,36 @@ func TestResume(t *testing.T) {
 		r.server.Show(fork, nil)
 		out := r.mustPass()
 		ctx := context.Background()
-		if err := r.engine.Resume(ctx, "acme", "i-other", rebaseline); !errors.Is(err, monitor.ErrNotHalted) {
+		if err := r.engine.Resume(ctx, monitor.Resumption{Log: "acme", Incident: "i-other", Rebaseline: rebaseline}); !errors.Is(err, monitor.ErrNotHalted) {
 			t.Errorf("resume with another incident: %v", err)
 		}
-		if err := r.engine.Resume(ctx, "nobody", out.Halted, rebaseline); !errors.Is(err, monitor.ErrUnknownLog) {
+		if err := r.engine.Resume(ctx, monitor.Resumption{Log: "nobody", Incident: out.Halted, Rebaseline: rebaseline}); !errors.Is(err, monitor.ErrUnknownLog) {
 			t.Errorf("resume of another log: %v", err)
 		}
 		if !rebaseline {
 			r.server.Show(r.log, nil)
 		}
-		if err := r.engine.Resume(ctx, "acme", out.Halted, rebaseline); err != nil {
+		if err := r.engine.Resume(ctx, monitor.Resumption{Log: "acme", Incident: out.Halted, Rebaseline: rebaseline, By: "alice", Note: "looked into it"}); err != nil {
 			t.Fatal(err)
 		}
 		r.wantIncidents("fork:integrity:resolved")
+		var acts []string
+		err := r.store.EachAudit(ctx, 1, out.Halted, func(row monitor.AuditRow) error {
+			acts = append(acts, row.Action+" by "+row.Actor)
+			return nil
+		})
+		if want := map[bool]string{false: "[resume by alice]", true: "[rebaseline by alice]"}[rebaseline]; err != nil || fmt.Sprint(acts) != want {
+			t.Errorf("the audit trail says %v (%v), want %s", acts, err, want)
+		}
+		for _, to := range []string{monitor.StateOpen, monitor.StateResolved} {
+			c := monitor.Change{To: to, Resolution: map[string]string{monitor.StateResolved: monitor.AsIncident}[to], By: "bob", Note: "n", At: time.Now()}
+			if err := r.store.Triage(ctx, out.Halted, c, nil); err == nil {
+				t.Errorf("an incident whose log goes on can be changed to %s", to)
+			}
+		}
+		if _, err := r.store.VerifyAudit(ctx, monitor.AuditHead{}); err != nil {
+			t.Error(err)
+		}
 		if rebaseline {
 			r.log = fork
 			if r.coverage() != "" {

@@ -483,7 +483,7 @@ func TestRebaselineSettlesGaps(t *testing.T) {
 	r.server.Set(locallog.Faults{})
 	r.server.Show(fork, nil)
 	out := r.mustPass()
-	if err := r.engine.Resume(context.Background(), "acme", out.Halted, true); err != nil {
+	if err := r.engine.Resume(context.Background(), monitor.Resumption{Log: "acme", Incident: out.Halted, Rebaseline: true}); err != nil {
 		t.Fatal(err)
 	}
 	if strings.Contains(r.incidents(), "open") {

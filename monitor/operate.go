@@ -29,16 +29,24 @@ func (e *Engine) runner(name string) (*runner, error) {
 	return nil, fmt.Errorf("log %q: %w", name, ErrUnknownLog)
 }
 
+// Resumption is a person's decision that a halted log goes on.
+type Resumption struct {
+	Log, Incident string // by name, by id
+	// Rebaseline begins anew at the log's present head, with coverage from there
+	// on; the old head stays with the incident.
+	Rebaseline bool
+	By, Note   string // who decided, and why: for the audit trail
+}
+
 // Resume lets a halted log go on from our head, once a person has looked at
-// the incident. With rebaseline it begins anew at the log's present head, with
-// coverage from there on; the old head stays with the incident.
-func (e *Engine) Resume(ctx context.Context, name, incident string, rebaseline bool) error {
-	r, err := e.runner(name)
+// the incident.
+func (e *Engine) Resume(ctx context.Context, d Resumption) error {
+	r, err := e.runner(d.Log)
 	if err != nil {
 		return err
 	}
 	for try := 0; ; try++ {
-		err := r.resume(ctx, incident, rebaseline)
+		err := r.resume(ctx, d)
 		// A daemon that polls just now was faster: it is its state then that
 		// has to go on.
 		if !errors.Is(err, ErrConflict) || try == 5 {
@@ -47,7 +55,8 @@ func (e *Engine) Resume(ctx context.Context, name, incident string, rebaseline b
 	}
 }
 
-func (r *runner) resume(ctx context.Context, incident string, rebaseline bool) error {
+func (r *runner) resume(ctx context.Context, d Resumption) error {
+	incident := d.Incident
 	var out Outcome
 	t, err := r.newTurn(ctx, &out)
 	if err != nil {
@@ -62,7 +71,7 @@ func (r *runner) resume(ctx context.Context, incident string, rebaseline bool) e
 	}
 	note := "Resumed from the verified head by an operator."
 	t.next.Halted = ""
-	if rebaseline {
+	if d.Rebaseline {
 		raw, err := r.checkpoint(ctx)
 		if err != nil {
 			return fmt.Errorf("fetching the checkpoint: %w", err)
@@ -88,6 +97,14 @@ func (r *runner) resume(ctx context.Context, incident string, rebaseline bool) e
 		}
 	} else if inc := t.find(KindRetiredChanged); inc != nil && inc.ID == incident {
 		t.next.Frozen = "" // a person has decided that the log goes on
+	}
+	act := "resume"
+	if d.Rebaseline {
+		act = "rebaseline"
+	}
+	t.batch.Acts = append(t.batch.Acts, Act{By: d.By, Action: act, Subject: incident, Detail: map[string]string{"log": r.cfg.Name, "did": note, "note": d.Note}})
+	if d.Note != "" {
+		note += " " + d.By + ": " + d.Note
 	}
 	for _, inc := range t.open {
 		if inc.ID == incident {

@@ -117,7 +117,7 @@ func (r *runner) count(b Batch, rec Recorded, out *Outcome) {
 
 func (b *Batch) empty() bool {
 	return len(b.Findings)+len(b.Open)+len(b.Update)+len(b.Resolve)+len(b.Tiles)+len(b.Coverage)+len(b.SetGaps)+len(b.FilledGaps)+
-		len(b.Pending)+len(b.Judged)+len(b.Collect) == 0 && !b.Reset
+		len(b.Pending)+len(b.Judged)+len(b.Collect)+len(b.Acts) == 0 && !b.Reset
 }
 
 func (b *Batch) delivers() bool {

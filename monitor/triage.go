@@ -70,6 +70,12 @@ func (c *Change) Action() string {
 // Halts reports whether incidents of a kind halt their log.
 func Halts(kind string) bool { return incidentKind(kind).Halts }
 
+// Act is what a line of the audit trail says.
+type Act struct {
+	By, Action, Subject string
+	Detail              any // for JSON
+}
+
 // AuditRow is one line of the audit trail.
 type AuditRow struct {
 	N       int64           `json:"n"`

@@ -231,6 +231,8 @@ type Batch struct {
 	Judged  []Pending
 	// Collect adds evidence to incidents that are open, by incident id.
 	Collect map[string][]Evidence
+	// Acts are what a person has decided with it, for the audit trail.
+	Acts []Act
 	// Reset forgets own hashes, gaps, coverage and pending checkpoints: the log
 	// was given a new baseline.
 	Reset bool

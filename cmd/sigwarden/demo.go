@@ -300,7 +300,7 @@ func (d *demo) serve(ctx context.Context, listen string) error {
 	}
 	d.server.Show(d.log, nil)
 	for _, inc := range incidents {
-		if err := d.engine.Resume(ctx, "acme-log", inc.ID, false); err != nil {
+		if err := d.engine.Resume(ctx, monitor.Resumption{Log: "acme-log", Incident: inc.ID, By: monitor.Ourselves, Note: "the demonstration goes on"}); err != nil {
 			return err
 		}
 	}

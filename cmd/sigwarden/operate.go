@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -18,7 +19,7 @@ import (
 )
 
 func (a *app) logsCommand() *cobra.Command {
-	var incident string
+	var incident, note, by string
 	var rebaseline bool
 	resume := &cobra.Command{
 		Use: "resume NAME --incident ID", Short: "Let a halted log go on, after a person has looked at the incident", Args: cobra.ExactArgs(1),
@@ -31,7 +32,7 @@ func (a *app) logsCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				err = engine.Resume(c.Context(), args[0], incident, rebaseline)
+				err = engine.Resume(c.Context(), monitor.Resumption{Log: args[0], Incident: incident, Rebaseline: rebaseline, By: by, Note: strings.TrimSpace(note)})
 				if errors.Is(err, monitor.ErrUnknownLog) {
 					return usage(err)
 				}
@@ -52,6 +53,8 @@ func (a *app) logsCommand() *cobra.Command {
 		},
 	}
 	resume.Flags().StringVar(&incident, "incident", "", "incident that halts the log")
+	resume.Flags().StringVar(&note, "note", "", "what was found out")
+	resume.Flags().StringVar(&by, "by", whoami(), "who decides")
 	resume.Flags().BoolVar(&rebaseline, "rebaseline", false, "begin anew at the log's present head, with coverage from there on (a private log that was restored from a backup)")
 	group := &cobra.Command{Use: "logs", Short: "Operate logs"}
 	group.AddCommand(resume)

@@ -64,6 +64,94 @@ func TestAuditTampering(t *testing.T) {
 	}
 }
 
+// TestStoredBesideTheTrail: what was changed in the tables themselves is noticed,
+// though the trail is as it was.
+func TestStoredBesideTheTrail(t *testing.T) {
+	for name, edit := range map[string]string{
+		"a finding resolved":      "UPDATE findings SET state = 'resolved' WHERE id = 'f-3'",
+		"a finding put away":      "UPDATE findings SET state = 'closed' WHERE id = 'f-3'",
+		"resolved as another":     "UPDATE findings SET resolution = 'false-positive' WHERE id = 'f-0'",
+		"resolved by another":     "UPDATE findings SET changed_by = 'bob' WHERE id = 'f-0'",
+		"an incident resolved":    "UPDATE incidents SET state = 'resolved', resolution = 'expected' WHERE id = 'i-1'",
+		"an incident seen":        "UPDATE incidents SET state = 'acknowledged' WHERE id = 'i-2'",
+		"a token made":            "INSERT INTO tokens (id, name, scopes, watches, hash, created_at) VALUES ('t-2', 'mine', 'expect', 'null', 'ab', 1)",
+		"a token that may more":   "UPDATE tokens SET scopes = 'expect triage'",
+		"a token revived":         "UPDATE tokens SET revoked_at = NULL WHERE id = 't-1'",
+		"a token gone":            "DELETE FROM tokens",
+		"an announcement made":    "INSERT INTO announcements (id, watch, digest, announcer, note, created_at, expires_at) VALUES ('a-2', 'w', 'sha256:00', 'me', '', 1, 2)",
+		"an announcement changed": "UPDATE announcements SET digest = 'sha256:01'",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, filepath.Join(t.TempDir(), "s.db"), Options{Create: true})
+			b, now := batchOf(4), time.Now()
+			for _, id := range []string{"i-1", "i-2", "i-3"} {
+				b.Open = append(b.Open, monitor.Incident{ID: id, Kind: monitor.KindUndecodable, State: monitor.StateOpen})
+			}
+			change := func(id, to, as string) error {
+				return s.Triage(ctx, id, monitor.Change{To: to, Resolution: as, By: "alice", Note: "why", At: now}, nil)
+			}
+			_, err := s.Commit(ctx, "log", monitor.State{}, nil, b)
+			expires := now.Add(time.Hour)
+			a, announceErr := monitor.Announce("w", "sha256:00", time.Hour, "job", "", now)
+			for _, err := range []error{err, announceErr,
+				change("f-0", monitor.StateResolved, monitor.AsExpected), change("f-1", monitor.StateAcknowledged, ""), change("f-1", monitor.StateOpen, ""),
+				change("i-1", monitor.StateAcknowledged, ""), change("i-3", monitor.StateAcknowledged, ""),
+				s.Record(ctx, nil, []monitor.Resolution{{ID: "i-3", At: now}}),
+				s.AddToken(ctx, monitor.Token{ID: "t-0", Name: "ci", Scopes: []string{monitor.ScopeExpect}, CreatedAt: now, ExpiresAt: &expires}, "secret", "alice"),
+				s.AddToken(ctx, monitor.Token{ID: "t-1", Name: "old", Scopes: []string{monitor.ScopeExpect}, CreatedAt: now}, "secret2", "alice"),
+				s.RevokeToken(ctx, "old", "alice", now), s.Announce(ctx, a),
+			} {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := s.VerifyAudit(ctx, monitor.AuditHead{}); err != nil {
+				t.Fatalf("before: %v", err)
+			}
+			if res, err := s.db.Exec(edit); err != nil {
+				t.Fatal(err)
+			} else if n, _ := res.RowsAffected(); n == 0 {
+				t.Fatal("nothing was changed")
+			}
+			if _, err := s.VerifyAudit(ctx, monitor.AuditHead{}); !errors.Is(err, ErrTampered) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+// TestVerifyAuditBesideWriters: what others write meanwhile is no tampering.
+func TestVerifyAuditBesideWriters(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "s.db"), Options{Create: true})
+	if _, err := s.Commit(ctx, "log", monitor.State{}, nil, batchOf(1)); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		for i := range 100 {
+			to := []string{monitor.StateAcknowledged, monitor.StateOpen}[i%2]
+			if err := s.Triage(ctx, "f-0", monitor.Change{To: to, By: "alice", At: time.Now()}, nil); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	for {
+		if _, err := s.VerifyAudit(ctx, monitor.AuditHead{}); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+			return
+		default:
+		}
+	}
+}
+
 func TestTriage(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "s.db"), Options{Create: true})
 	b := batchOf(2)

@@ -106,26 +106,33 @@ func (s *Store) Announce(ctx context.Context, a monitor.Announcement) error {
 			return err
 		}
 		w := writer{ctx: ctx, tx: tx, now: a.CreatedAt}
-		return w.audit(a.By, "expect", a.ID, a)
+		return w.audit(a.By, actExpect, a.ID, a)
 	})
+}
+
+const announcementColumns = "id, watch, digest, announcer, note, created_at, expires_at"
+
+func scanAnnouncement(row interface{ Scan(...any) error }) (a monitor.Announcement, err error) {
+	var created, expires int64
+	err = row.Scan(&a.ID, &a.Watch, &a.Digest, &a.By, &a.Note, &created, &expires)
+	a.CreatedAt, a.ExpiresAt = timeOf(created), timeOf(expires)
+	return a, err
 }
 
 // Announcements returns those of a watch (all: "") that have not expired at a
 // time, oldest first.
 func (s *Store) Announcements(ctx context.Context, watch string, now time.Time) ([]monitor.Announcement, error) {
-	rows, err := s.db.QueryContext(ctx, "SELECT id, watch, digest, announcer, note, created_at, expires_at FROM announcements WHERE expires_at > $1 AND ($2 = '' OR watch = $2) ORDER BY created_at, id", micros(now), watch)
+	rows, err := s.db.QueryContext(ctx, "SELECT "+announcementColumns+" FROM announcements WHERE expires_at > $1 AND ($2 = '' OR watch = $2) ORDER BY created_at, id", micros(now), watch)
 	if err != nil {
 		return nil, s.explain("reading", err)
 	}
 	defer rows.Close()
 	out := []monitor.Announcement{}
 	for rows.Next() {
-		var a monitor.Announcement
-		var created, expires int64
-		if err := rows.Scan(&a.ID, &a.Watch, &a.Digest, &a.By, &a.Note, &created, &expires); err != nil {
+		a, err := scanAnnouncement(rows)
+		if err != nil {
 			return nil, s.explain("reading", err)
 		}
-		a.CreatedAt, a.ExpiresAt = timeOf(created), timeOf(expires)
 		out = append(out, a)
 	}
 	return out, s.explain("reading", rows.Err())

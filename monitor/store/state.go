@@ -157,6 +157,11 @@ func (w *writer) batch(b monitor.Batch) (rec monitor.Recorded, err error) {
 			return rec, err
 		}
 	}
+	for _, a := range b.Acts {
+		if err := w.audit(a.By, a.Action, a.Subject, a.Detail); err != nil {
+			return rec, err
+		}
+	}
 	for i := range b.Findings {
 		isNew, otherwise, err := w.finding(&b.Findings[i])
 		if err != nil {

@@ -314,6 +314,23 @@ func (s *Store) write(ctx context.Context, doing string, f func(tx *sql.Tx) erro
 	return nil
 }
 
+// querier is a database or a transaction, for reading.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// snapshot lets a function read everything as of one moment. It keeps nobody from
+// writing.
+func (s *Store) snapshot(ctx context.Context, f func(querier) error) error {
+	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return s.explain("reading", err)
+	}
+	defer tx.Rollback()
+	return f(tx)
+}
+
 func micros(t time.Time) int64 { return t.UnixMicro() }
 
 func timeOf(us int64) time.Time { return time.UnixMicro(us).UTC() }

@@ -26,6 +26,11 @@ func (s *Store) AddToken(ctx context.Context, t monitor.Token, secret, by string
 	if err != nil {
 		return err
 	}
+	t.CreatedAt = timeOf(micros(t.CreatedAt)) // as it is read back
+	if t.ExpiresAt != nil {
+		at := timeOf(micros(*t.ExpiresAt))
+		t.ExpiresAt = &at
+	}
 	return s.write(ctx, "writing", func(tx *sql.Tx) error {
 		var n int
 		if err := tx.QueryRowContext(ctx, "SELECT COUNT(*) FROM tokens WHERE name = $1 AND revoked_at IS NULL", t.Name).Scan(&n); err != nil {
@@ -43,7 +48,7 @@ func (s *Store) AddToken(ctx context.Context, t monitor.Token, secret, by string
 			return err
 		}
 		w := writer{ctx: ctx, tx: tx, now: t.CreatedAt}
-		return w.audit(by, "token-create", t.ID, t)
+		return w.audit(by, actToken, t.ID, t)
 	})
 }
 
@@ -109,6 +114,6 @@ func (s *Store) RevokeToken(ctx context.Context, name, by string, now time.Time)
 			return err
 		}
 		w := writer{ctx: ctx, tx: tx, now: now}
-		return w.audit(by, "token-revoke", id, map[string]string{"name": name})
+		return w.audit(by, actRevoke, id, map[string]string{"name": name})
 	})
 }

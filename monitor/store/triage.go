@@ -32,8 +32,14 @@ func (s *Store) Triage(ctx context.Context, id string, c monitor.Change, told fu
 		if err != nil {
 			return err
 		}
-		if table == "incidents" && c.To == monitor.StateResolved && monitor.Halts(kind) {
-			return fmt.Errorf("%s halts its log: `sigwarden logs resume` lets the log go on, and resolves it", id)
+		if table == "incidents" && monitor.Halts(kind) {
+			// They are open just as long as their log is halted.
+			switch {
+			case c.To == monitor.StateResolved && state != monitor.StateResolved:
+				return fmt.Errorf("%s halts its log: `sigwarden logs resume` lets the log go on, and resolves it", id)
+			case c.To == monitor.StateOpen && state == monitor.StateResolved:
+				return fmt.Errorf("%s halted its log until somebody let it go on; that cannot be taken back. What the log contradicts from now on opens an incident of its own", id)
+			}
 		}
 		if err := c.Allowed(state); err != nil {
 			return fmt.Errorf("%s is %s: %w", id, state, err)
