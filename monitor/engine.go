@@ -86,9 +86,10 @@ type Options struct {
 	Watches      *watchlist.List
 	WatchConfigs []WatchConfig
 	// Lists tells whether artifacts are on lists that terms ask for, BadLists which
-	// of those cannot be used.
-	Lists    Lists
-	BadLists func() []BadList
+	// of those cannot be used, ListsRead whether all of them were asked once.
+	Lists     Lists
+	BadLists  func() []BadList
+	ListsRead func() bool
 	// IncidentChannels hear of integrity incidents, HealthChannels of
 	// operational ones.
 	IncidentChannels, HealthChannels []string
@@ -192,7 +193,12 @@ func New(opts Options) (*Engine, error) {
 		var counters []string
 		for _, it := range w.Expect {
 			// Terms do not enter: whoever raises a limit does not begin to count anew.
-			counters = append(counters, shortID("", w.Name, it.Hash()))
+			// Items with the same patterns count each for itself.
+			parts := []string{w.Name, it.Hash()}
+			for slices.Contains(counters, shortID("", parts...)) {
+				parts = append(parts, "and another")
+			}
+			counters = append(counters, shortID("", parts...))
 		}
 		e.counters = append(e.counters, counters)
 	}

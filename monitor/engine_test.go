@@ -621,6 +621,7 @@ func TestShutdownKeepsProgress(t *testing.T) {
 	r.fill(r.log, 5000)
 	r.opts.CommitEvery = 512
 	ctx, cancel := context.WithCancel(context.Background())
+	r.cfg.Parallel = 1 // so that the first bundles are among those that were fetched
 	r.cfg.Source = &stopAfter{TileLog: r.source(), n: 9, stop: cancel}
 	r.restart()
 	out := r.engine.Once(ctx, 20*time.Second)[0]

@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -148,14 +149,13 @@ func (r *runner) judge(decoder *entry.Decoder, index uint64, leaf []byte, hash c
 			continue
 		}
 		f := r.about(base, rules, h.Watch)
-		f.draft.identities, f.draft.suffix = r.identities(h, &facts, vouched, index, when, base.SeenAt), untimely
-		if j, final := policy.Stateless(f.draft.identities); final {
-			if !policy.Stores(j.Verdict, f.draft.untrusted) {
+		f.draft.Identities, f.draft.Suffix = r.identities(h, &facts, vouched, index, when, base.SeenAt), untimely
+		if j, final := policy.Stateless(f.draft.Identities); final {
+			if !policy.Stores(j.Verdict, f.draft.Untrusted) {
 				continue
 			}
-			j.Reason += untimely
 			f.take(j)
-			f.draft.identities = nil
+			f.draft.Identities = nil
 		}
 		findings = append(findings, f)
 	}
@@ -164,20 +164,24 @@ func (r *runner) judge(decoder *entry.Decoder, index uint64, leaf []byte, hash c
 
 func quoted(s string) string { return fmt.Sprintf("%q", shorten(s)) }
 
+// shortLived is how long a certificate is valid at most that tells when it was used:
+// that of a private authority may be used for years.
+const shortLived = 24 * time.Hour
+
 // identities says what is known of the identities that a watch claims.
 func (r *runner) identities(h watchlist.Hit, facts *entry.Facts, vouched []error, index uint64, integrated, seen time.Time) []policy.Identity {
 	var ids []policy.Identity
 	cfg := &r.opts.WatchConfigs[h.Watch]
 	for _, ours := range h.Ours {
-		id := policy.Identity{Pinned: ours.Pinned, Vouched: true}
-		id.Event = policy.Event{Time: seen, Source: policy.FirstSeen, Index: index, Digests: facts.Digests,
-			Extension: func(string) (string, bool) { return "", false }}
+		id := policy.Identity{Pinned: ours.Pinned, Known: ours.Known, Vouched: true}
+		id.Event = policy.Event{Time: seen, Source: policy.FirstSeen, Index: index, Digests: facts.Digests}
+		var one *entry.Identity
 		if ours.Index >= 0 {
-			one := &facts.Identities[ours.Index]
-			id.Certificate, id.Event.Extension = one.Certificate != nil, one.Extension
+			one = &facts.Identities[ours.Index]
+			id.Certificate = one.Certificate != nil
 			if err := vouched[ours.Index]; id.Certificate && err != nil {
 				id.Vouched, id.Untrusted = false, err.Error()
-			} else if id.Certificate {
+			} else if id.Certificate && one.NotAfter.Sub(one.NotBefore) <= shortLived {
 				id.Event.Time, id.Event.Source = one.NotBefore.UTC(), policy.FromCertificate
 			}
 		}
@@ -192,6 +196,14 @@ func (r *runner) identities(h watchlist.Hit, facts *entry.Facts, vouched []error
 				item.Terms = cfg.Terms[i]
 			}
 			id.Fits = append(id.Fits, item)
+			if t := item.Terms; t != nil && one != nil && t.OncePer != "" && t.OncePer != policy.ByDigest {
+				if value, ok := one.Extension(t.OncePer); ok {
+					if id.Event.Extensions == nil {
+						id.Event.Extensions = map[string]string{}
+					}
+					id.Event.Extensions[t.OncePer] = value
+				}
+			}
 		}
 		ids = append(ids, id)
 	}
@@ -202,18 +214,25 @@ func (r *runner) identities(h watchlist.Hit, facts *entry.Facts, vouched []error
 func (r *runner) about(f Finding, rules []watchlist.Watch, watch int) Finding {
 	cfg := &r.opts.WatchConfigs[watch]
 	f.Watch, f.Severity, f.RuleHash, f.Channels = rules[watch].Name, cfg.Severity, r.watchSet[watch], cfg.Channels
-	f.draft = &draft{untrusted: rules[watch].Untrusted, lists: r.opts.Lists, route: r.opts.Route}
+	f.draft = &draft{waiting: waiting{Untrusted: rules[watch].Untrusted}, lists: r.opts.Lists, route: r.opts.Route}
 	return f
 }
 
 // draft is what is needed to judge a finding in the transaction that stores it,
 // where what came before it is known.
 type draft struct {
-	identities []policy.Identity // nil: it is judged
-	suffix     string            // of the reason
-	untrusted  string            // key of the watch
-	lists      Lists
-	route      Route
+	waiting
+	lists Lists
+	route Route
+}
+
+// waiting is what a finding that waits for a list is judged by again, in JSON: what
+// the rule of its day asks for, not that of the day on which it is decided.
+type waiting struct {
+	Identities []policy.Identity // nil: it is judged
+	Suffix     string            // of the reason
+	Untrusted  string            // key of the watch
+	Quiet      bool              // nobody is to be told
 }
 
 // Lists tells whether artifacts are on lists.
@@ -225,8 +244,8 @@ type Lists interface {
 // Ledger is what a store knows that judgements depend on.
 type Ledger interface {
 	// Announced returns who has announced one of some digests for a watch, for an
-	// event at a time.
-	Announced(watch string, digests []string, at time.Time) (by string, ok bool, err error)
+	// event at a time; not those who did so only after until.
+	Announced(watch string, digests []string, at, until time.Time) (by string, ok bool, err error)
 	// Within, Seen and Admit are those of policy.World, for one log.
 	Within(counter string, index uint64, at time.Time, per time.Duration, limit int) (int, error)
 	Seen(counter, key string, index uint64) (at uint64, ok bool, err error)
@@ -247,26 +266,49 @@ func (w world) Listed(list string, digests []string) (string, bool) {
 	return w.lists.Listed(list, digests)
 }
 
-func (w world) Announced(digests []string, at time.Time) (string, bool, error) {
-	return w.Ledger.Announced(w.watch, digests, at)
+func (w world) Announced(digests []string, at, until time.Time) (string, bool, error) {
+	return w.Ledger.Announced(w.watch, digests, at, until)
 }
 
 // Settle judges a finding, if that was not done yet, by what the ledger knows.
 // Called again it comes to the same. It returns whether the finding is kept.
-func (f *Finding) Settle(l Ledger) (keep bool, err error) {
+func (f *Finding) Settle(l Ledger) (keep bool, err error) { return f.settle(l, f.SeenAt) }
+
+// settle is Settle at a time; what waits may not have to wait any more.
+func (f *Finding) settle(l Ledger, now time.Time) (keep bool, err error) {
 	if f.draft == nil {
 		return true, nil
 	}
-	if f.draft.identities != nil {
-		j, err := policy.Judge(f.draft.identities, world{l, f.draft.lists, f.Watch}, f.SeenAt)
+	if f.draft.Identities != nil {
+		j, err := policy.Judge(f.draft.Identities, world{l, f.draft.lists, f.Watch}, f.SeenAt, now)
 		if err != nil {
 			return false, err
 		}
-		j.Reason += f.draft.suffix
 		f.take(j)
 	}
-	return policy.Stores(f.Verdict, f.draft.untrusted), nil
+	return policy.Stores(f.Verdict, f.draft.Untrusted), nil
 }
+
+// reconsider judges a finding that waits once more, by the rule of its day. It
+// returns whether anything has changed.
+func (f *Finding) reconsider(l Ledger, lists Lists, now time.Time) (changed bool, err error) {
+	before := *f
+	f.draft = &draft{lists: lists, route: f.draft.route}
+	if err := json.Unmarshal(f.Waiting, &f.draft.waiting); err != nil || len(f.draft.Identities) == 0 {
+		if f.PendingUntil != nil && now.Before(*f.PendingUntil) {
+			return false, nil
+		}
+		f.take(policy.Judgement{Verdict: policy.Unexpected, Cause: "what it waited for cannot be read", Reason: "what it waited for cannot be read any more", Time: f.EventTime, Source: f.EventTimeSource})
+		return true, nil
+	}
+	if _, err := f.settle(l, now); err != nil {
+		return false, err
+	}
+	return f.State != StatePending || !slices.Equal(f.Waits, before.Waits) || !f.PendingUntil.Equal(*before.PendingUntil), nil
+}
+
+// Quiet reports whether nobody is to be told of the finding, now or later.
+func (f *Finding) Quiet() bool { return f.draft != nil && f.draft.Quiet }
 
 // Addresses are where the finding is told, and when.
 func (f *Finding) Addresses(now time.Time) []notify.Address {
@@ -280,20 +322,21 @@ func (f *Finding) Addresses(now time.Time) []notify.Address {
 // remark adds to the reason, whether it is known already or not.
 func (f *Finding) remark(text string) {
 	f.Reason += text
-	f.draft.suffix += text
+	f.draft.Suffix += text
 }
 
 // take books a judgement.
 func (f *Finding) take(j policy.Judgement) {
-	f.Verdict, f.Cause, f.Reason = j.Verdict, j.Cause, shorten(j.Reason)
+	f.Verdict, f.Cause, f.Reason = j.Verdict, j.Cause, shorten(j.Reason+f.draft.Suffix)
 	f.EventTime, f.EventTimeSource = j.Time.UTC(), j.Source
-	f.Waits, f.PendingUntil = j.Waits, nil
+	f.Waits, f.PendingUntil, f.Waiting = j.Waits, nil, nil
 	switch {
-	case policy.Notifies(j.Verdict, f.draft.untrusted):
+	case policy.Notifies(j.Verdict, f.draft.Untrusted):
 		f.State = StateOpen
 	case j.Pending():
 		f.State = StatePending
-		f.PendingUntil = &j.Due
+		due := j.Due.UTC()
+		f.PendingUntil, f.Waiting = &due, marshal(f.draft.waiting)
 	default:
 		f.State = StateClosed
 	}
@@ -343,17 +386,13 @@ func signer(id entry.Report) string {
 }
 
 // EscalationEvent makes the event that tells, once more and to others, of a
-// finding that nobody has acknowledged.
+// finding that nobody has acknowledged. Its id is the caller's to give.
 func EscalationEvent(f Finding) notify.Event {
 	e := FindingEvent(f)
-	e.ID += escalatedSuffix
 	e.Type, e.Title = notify.FindingEscalated, "Nobody has acknowledged: "+e.Title
 	e.Summary = "This finding was told before, and nobody has acknowledged it. " + e.Summary
 	return e
 }
-
-// escalatedSuffix ends the id of an event that repeats another one.
-const escalatedSuffix = "-escalated"
 
 // timeSources say how the time of an event is known.
 var timeSources = map[policy.TimeSource]string{

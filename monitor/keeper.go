@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sigwarden/sigwarden/notify"
 	"github.com/sigwarden/sigwarden/watchlist/policy"
 )
 
@@ -22,12 +21,13 @@ import (
 type Decisions interface {
 	// PendingFindings returns the findings that may still come on a list.
 	PendingFindings(ctx context.Context) ([]Finding, error)
-	// Decide ends the waiting of one, if decide says so, and returns whether it is
-	// to be told.
-	Decide(ctx context.Context, f Finding, now time.Time, decide func(*Finding, Ledger) (bool, error)) (tells bool, err error)
-	// Escalate tells critical findings once more that are open since before a time,
-	// each once.
-	Escalate(ctx context.Context, before, now time.Time, route func(Finding) []notify.Address) (int, error)
+	// Decide judges findings that wait anew, in one transaction: decide does, and
+	// returns whether anything has changed. It returns those that do not wait any
+	// more.
+	Decide(ctx context.Context, waiting []Finding, now time.Time, decide func(*Finding, Ledger) (bool, error)) ([]Finding, error)
+	// Escalate tells some channels once more of critical findings that are open since
+	// before a time, each once.
+	Escalate(ctx context.Context, before, now time.Time, channels []string) (int, error)
 	// NextDeadline returns when the next pending finding is to be decided, and
 	// since when the oldest critical finding is open that was not escalated; zero
 	// for none.
@@ -57,8 +57,16 @@ func (e *Engine) Kick() {
 	}
 }
 
-// keep decides whatever is due, until ctx ends. While nothing is it sleeps.
+// lookAnyway is how long nothing is looked at, at most: other processes have findings
+// to decide too, and cannot kick.
+const lookAnyway = time.Minute
+
+// keep decides whatever is due, until ctx ends, once every log was looked at and every
+// list was read: what happened while the program was down is known only then.
 func (e *Engine) keep(ctx context.Context) {
+	for ctx.Err() == nil && !(e.Ready() && e.listsRead()) {
+		e.sleep(ctx, e.opts.Now().Add(time.Second))
+	}
 	for ctx.Err() == nil {
 		_, err := e.Decide(ctx)
 		next, nextErr := e.nextDecision(ctx)
@@ -66,20 +74,27 @@ func (e *Engine) keep(ctx context.Context) {
 			e.opts.Logger.Error("what is due could not be decided; that is tried again", "error", err)
 			next = e.opts.Now().Add(time.Minute)
 		}
-		e.sleep(ctx, next)
+		e.sleep(ctx, earlier(next, e.opts.Now().Add(lookAnyway)))
 	}
 }
 
-// sleep waits until a time (zero: for ever), a kick, or the end.
-func (e *Engine) sleep(ctx context.Context, until time.Time) {
-	var due <-chan time.Time
-	if !until.IsZero() {
-		timer := time.NewTimer(max(until.Sub(e.opts.Now()), time.Millisecond))
-		defer timer.Stop()
-		due = timer.C
+// earlier returns the earlier of two times; the first may be zero for none.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || b.Before(a) {
+		return b
 	}
+	return a
+}
+
+// listsRead reports whether every list was read, or could not be.
+func (e *Engine) listsRead() bool { return e.opts.ListsRead == nil || e.opts.ListsRead() }
+
+// sleep waits until a time, a kick, or the end.
+func (e *Engine) sleep(ctx context.Context, until time.Time) {
+	timer := time.NewTimer(max(until.Sub(e.opts.Now()), time.Millisecond))
+	defer timer.Stop()
 	select {
-	case <-due:
+	case <-timer.C:
 	case <-e.kicked:
 	case <-ctx.Done():
 	}
@@ -125,12 +140,22 @@ func (e *Engine) nextDecision(ctx context.Context) (next time.Time, err error) {
 // to be told.
 func (e *Engine) Decide(ctx context.Context) (notifying int, err error) {
 	now := e.opts.Now()
-	notifying, err = Reconsider(ctx, e.opts.Store, e.opts.Lists, now, e.hears, e.opts.Route)
+	w := Waiting{e.opts.Store, e.opts.Lists, now, e.hears, e.opts.Route}
+	decided, err := w.Reconsider(ctx)
+	e.mu.Lock()
+	for _, f := range decided {
+		if f.Verdict != policy.Expected {
+			// As expected it was counted when it was found.
+			e.metrics.Findings[[2]string{f.Watch, string(f.Verdict)}]++
+		}
+		if f.State == StateOpen {
+			notifying++
+		}
+	}
+	e.mu.Unlock()
 	told := notifying
 	if x := e.opts.Escalation; x.After > 0 {
-		n, escErr := e.opts.Store.Escalate(ctx, now.Add(-x.After), now, func(f Finding) []notify.Address {
-			return e.opts.Route.addresses(x.To, notify.About{Class: notify.ClassFinding, Kind: string(f.Verdict), Severity: f.Severity, Watch: f.Watch}, now)
-		})
+		n, escErr := e.opts.Store.Escalate(ctx, now.Add(-x.After), now, x.To)
 		if n > 0 {
 			e.opts.Logger.Warn("critical findings were told once more: nobody has acknowledged them", "findings", n, "after", x.After)
 		}
@@ -153,62 +178,6 @@ func (e *Engine) hears(watch string) []string {
 		}
 	}
 	return e.opts.IncidentChannels
-}
-
-// Reconsider looks at every finding that waits: one whose artifact is on a list or
-// was announced by now is expected for good, one that has waited too long is
-// unexpected, and told. It returns how many of those there were.
-func Reconsider(ctx context.Context, store Decisions, lists Lists, now time.Time, hears func(watch string) []string, route Route) (notifying int, err error) {
-	pending, err := store.PendingFindings(ctx)
-	if err != nil {
-		return 0, err
-	}
-	var failed []error
-	for _, f := range pending {
-		f.Channels = hears(f.Watch)
-		f.draft = &draft{route: route}
-		tells, err := store.Decide(ctx, f, now, func(f *Finding, l Ledger) (bool, error) {
-			return f.reconsider(world{l, lists, f.Watch}, now)
-		})
-		if tells {
-			notifying++
-		}
-		failed = append(failed, err)
-	}
-	return notifying, errors.Join(failed...)
-}
-
-// reconsider ends the waiting of a finding, if it is over.
-func (f *Finding) reconsider(w world, now time.Time) (bool, error) {
-	waits, due := f.Waits, f.PendingUntil
-	for _, list := range waits {
-		if digest, ok := w.Listed(list, f.Digests); ok {
-			f.settleAs(policy.Expected, "an expect item fits", fmt.Sprintf("an expect item fits, and since %s %s is on the list %s", now.UTC().Format(time.RFC3339), digest, list))
-			return true, nil
-		}
-	}
-	by, ok, err := w.Announced(f.Digests, f.EventTime)
-	switch {
-	case err != nil:
-		return false, err
-	case ok:
-		f.settleAs(policy.Expected, "announced", "an expect item fits, and the artifact was announced by "+by)
-	case due == nil || !now.Before(*due):
-		f.settleAs(policy.Unexpected, "an expect item fits, but not its digests",
-			fmt.Sprintf("an expect item fits, but for %s the artifact has not come on the list %s", now.Sub(f.SeenAt).Round(time.Second), strings.Join(waits, " or ")))
-	default:
-		return false, nil
-	}
-	return true, nil
-}
-
-func (f *Finding) settleAs(v policy.Verdict, cause, reason string) {
-	f.Verdict, f.Cause, f.Reason = v, cause, shorten(reason)
-	f.Waits, f.PendingUntil = nil, nil
-	f.State = StateClosed
-	if v == policy.Unexpected {
-		f.State = StateOpen
-	}
 }
 
 // silenceDetails are those of incidents about a watch whose events do not come.
@@ -263,7 +232,12 @@ func (e *Engine) judgeSilence(ctx context.Context, now time.Time) error {
 			return err
 		}
 		at := slices.IndexFunc(open, func(i Incident) bool { return of(i) == w.Name })
-		switch silent := now.Sub(since) >= longest; {
+		quiet := now.Sub(since)
+		silent := quiet >= longest
+		if silent && at < 0 && quiet < 2*longest && e.behind(ctx) {
+			continue // it may be in what is still to be read
+		}
+		switch {
 		case silent && at < 0:
 			summary := fmt.Sprintf("For %s no expected event of watch %s has come; one is expected every %s. Either nothing was signed, or it was signed otherwise, or elsewhere.", now.Sub(since).Round(time.Minute), w.Name, longest)
 			if trouble := e.trouble(ctx); len(trouble) > 0 {
@@ -294,6 +268,14 @@ func (e *Engine) judgeSilence(ctx context.Context, now time.Time) error {
 	return nil
 }
 
+// behind reports whether entries of a log are still to be read.
+func (e *Engine) behind(ctx context.Context) bool {
+	return slices.ContainsFunc(e.all(), func(r *runner) bool {
+		st, err := e.opts.Store.State(ctx, r.cfg.ID)
+		return err == nil && !r.cfg.ConsistencyOnly && st.unread() > 0
+	})
+}
+
 // trouble names the logs that have open incidents.
 func (e *Engine) trouble(ctx context.Context) []string {
 	var out []string
@@ -313,13 +295,17 @@ type BadList struct {
 	Err         error
 }
 
-// listPatience is how long a list that was read before may fail.
-const listPatience = 10 * time.Minute
+// listPatience is how long a list that was read before may fail, and firstPatience
+// one that was not: whose signature is in a log, is verified once that was polled.
+const (
+	listPatience  = 10 * time.Minute
+	firstPatience = time.Minute
+)
 
 // due is when that is told.
 func (l *BadList) due() time.Time {
 	if l.Read.IsZero() {
-		return l.Since
+		return l.Since.Add(firstPatience)
 	}
 	return l.Since.Add(listPatience)
 }

@@ -400,7 +400,7 @@ func (c *recorder) flush(ctx context.Context) error {
 	}
 	if c.quiet {
 		for i := range t.batch.Findings {
-			t.batch.Findings[i].Channels = nil
+			t.batch.Findings[i].Channels, t.batch.Findings[i].draft.Quiet = nil, true
 		}
 	}
 	missing := rangesOf(t.batch.SetGaps)

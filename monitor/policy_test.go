@@ -241,6 +241,11 @@ func TestWaitingForAList(t *testing.T) {
 	if err := r.store.Announce(ctx, a); err != nil {
 		t.Fatal(err)
 	}
+	// Whoever announces knows no lists: that ends no waiting, however late it is.
+	w := monitor.Waiting{Store: r.store, Now: now.Add(9 * time.Hour), Hears: func(string) []string { return []string{"chat"} }}
+	if done, err := w.Announced(ctx, a); err != nil || len(done) != 1 || done[0].Index != 2 {
+		t.Fatalf("%+v, %v", done, err)
+	}
 	decide(0)
 	if got, want := states(), "expected:closed expected:closed expected:closed expected:pending"; got != want {
 		t.Fatalf("%s, want %s", got, want)

@@ -190,12 +190,7 @@ func (e *Engine) Reassess(f Finding, l Ledger) (Finding, error) {
 			continue
 		}
 		found.SeenAt = f.SeenAt
-		if _, err := found.Settle(l); err != nil {
-			return now, err
-		}
-		if found.State == StatePending {
-			_, err = found.reconsider(world{l, e.opts.Lists, f.Watch}, e.opts.Now())
-		}
+		_, err = found.settle(l, e.opts.Now())
 		return found, err
 	}
 	return now, nil

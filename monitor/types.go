@@ -316,6 +316,8 @@ type Finding struct {
 	Authorities []byte `json:"-"`
 	// TrustRoot is the trusted root that these came from; nil: they did not.
 	TrustRoot *TrustRoot `json:"-"`
+	// Waiting is what one that is pending is judged by in the end.
+	Waiting []byte `json:"-"`
 	// Channels hear of it, if it is new and open.
 	Channels []string `json:"-"`
 	draft    *draft

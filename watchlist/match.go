@@ -20,8 +20,9 @@ type Hit struct {
 type Ours struct {
 	Index int
 	// Pinned says that a fingerprint or digest made it ours: then it is ours
-	// whether or not anybody vouches for its certificate.
-	Pinned bool
+	// whether or not anybody vouches for its certificate. Known says that a
+	// fingerprint did.
+	Pinned, Known bool
 }
 
 // Match finds the watches that an entry belongs to, in the order of the list.
@@ -121,19 +122,21 @@ func (l *List) matchOne(hits []Hit, v *view, at int) []Hit {
 }
 
 func addHit(hits []Hit, it *item, at int) []Hit {
-	pinned := len(it.fingerprint)+len(it.digest) > 0
+	known := len(it.fingerprint) > 0
+	pinned := known || len(it.digest) > 0
 	i := slices.IndexFunc(hits, func(h Hit) bool { return h.Watch == it.watch })
 	if i < 0 {
-		return append(hits, Hit{Watch: it.watch, Ours: []Ours{{at, pinned}}})
+		return append(hits, Hit{Watch: it.watch, Ours: []Ours{{at, pinned, known}}})
 	}
 	ours := &hits[i].Ours
 	for j := range *ours {
 		if (*ours)[j].Index == at {
 			(*ours)[j].Pinned = (*ours)[j].Pinned || pinned
+			(*ours)[j].Known = (*ours)[j].Known || known
 			return hits
 		}
 	}
-	*ours = append(*ours, Ours{at, pinned})
+	*ours = append(*ours, Ours{at, pinned, known})
 	return hits
 }
 

@@ -150,7 +150,7 @@ func (s *setup) engine(ctx context.Context, st *store.Store, log *slog.Logger, w
 	}
 	s.readLists(log)
 	s.current, err = monitor.New(monitor.Options{
-		Store: st, Logs: logs, Families: families, Watches: s.list, WatchConfigs: s.watches, Lists: s.lists, BadLists: s.badLists,
+		Store: st, Logs: logs, Families: families, Watches: s.list, WatchConfigs: s.watches, Lists: s.lists, BadLists: s.badLists, ListsRead: s.lists.Tried,
 		IncidentChannels: incidents, HealthChannels: health, Route: s.routes.Route, TrustSource: s.roots.name, Wake: wake, Logger: log,
 		Escalation: monitor.Escalation{After: s.cfg.Notify.EscalateAfter, To: s.cfg.Notify.EscalateTo},
 	})

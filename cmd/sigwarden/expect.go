@@ -101,7 +101,8 @@ func (s *setup) announce(ctx context.Context, st *store.Store, watch, digest str
 		return a, err
 	}
 	// Those that wait are decided in the store, whichever process follows the logs.
-	_, err = monitor.Reconsider(ctx, st, nil, now, func(w string) []string { return s.hears(w) }, s.routes.Route)
+	w := monitor.Waiting{Store: st, Now: now, Hears: s.hears, Route: s.routes.Route}
+	_, err = w.Announced(ctx, a)
 	return a, err
 }
 

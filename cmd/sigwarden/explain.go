@@ -155,27 +155,27 @@ func (s *setup) explainEntry(n, w int, rule watchlist.Watch, facts *entry.Facts,
 
 // judge says the verdict, as far as the entry and the rule alone decide it.
 func (s *setup) judge(x *explained, w int, facts *entry.Facts, id *entry.Identity, ours watchlist.Ours, trusted bool) {
-	p := policy.Identity{Certificate: id != nil && id.Certificate != nil, Vouched: trusted, Pinned: ours.Pinned, Untrusted: x.Trusted}
-	p.Event = policy.Event{Time: time.Now(), Source: policy.FirstSeen, Digests: facts.Digests, Extension: func(string) (string, bool) { return "", false }}
-	if id != nil {
-		p.Event.Extension = id.Extension
-		if p.Certificate && trusted {
-			p.Event.Time, p.Event.Source = id.NotBefore, policy.FromCertificate
-		}
+	p := policy.Identity{Certificate: id != nil && id.Certificate != nil, Vouched: trusted, Pinned: ours.Pinned, Known: ours.Known, Untrusted: x.Trusted}
+	p.Event = policy.Event{Time: time.Now(), Source: policy.FirstSeen, Digests: facts.Digests}
+	if p.Certificate && trusted {
+		p.Event.Time, p.Event.Source = id.NotBefore, policy.FromCertificate
 	}
 	fits, cause, misfit := s.list.Fits(w, facts, ours.Index, trusted)
 	p.Cause, p.Misfit = cause, misfit
+	timed := false
 	for _, i := range fits {
 		it := policy.Item{Number: i + 1}
 		if terms := s.watches[w].Terms; i < len(terms) {
 			it.Terms = terms[i]
 		}
 		p.Fits = append(p.Fits, it)
-		if t := it.Terms; t != nil {
-			for what, set := range map[string]bool{"digests": t.Digests != nil, "at_most": t.AtMost != nil, "once_per": t.OncePer != ""} {
-				if set {
-					x.Open = append(x.Open, fmt.Sprintf("%s of expect item %d", what, i+1))
-				}
+		timed = timed || it.Terms.Timed()
+		if !it.Terms.Open(p.Event) {
+			continue // its hours or dates refuse, whatever was before
+		}
+		for what, set := range map[string]bool{"digests": it.Terms.Digests != nil, "at_most": it.Terms.AtMost != nil, "once_per": it.Terms.OncePer != ""} {
+			if set {
+				x.Open = append(x.Open, fmt.Sprintf("%s of expect item %d", what, i+1))
 			}
 		}
 	}
@@ -184,6 +184,13 @@ func (s *setup) judge(x *explained, w int, facts *entry.Facts, id *entry.Identit
 	x.Verdict, x.Reason = string(j.Verdict), j.Reason
 	if !final && len(x.Open) > 0 {
 		x.Verdict, x.Reason = "", "an item fits by its patterns; the rest depends on what was before"
+	}
+	if timed {
+		how := map[policy.TimeSource]string{policy.FirstSeen: "now", policy.FromCertificate: "since its certificate is valid"}[p.Event.Source]
+		x.Open = append(x.Open, fmt.Sprintf("the time of the event: here it is taken to be %s, %s; a log that signs a time has the say", how, p.Event.Time.UTC().Format(time.RFC3339)))
+	}
+	if !final {
+		x.Open = append(x.Open, "announcements")
 	}
 }
 

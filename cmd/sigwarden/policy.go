@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/monitor/config"
@@ -42,6 +45,10 @@ func (s *setup) makeTerms(w config.Watch) (terms []*policy.Terms, issues []confi
 			out.OncePer = name
 		}
 		if t.Digests != nil {
+			if g := t.Digests.Grace / 2; t.Digests.URL != "" && g > 0 && t.Digests.Every > g {
+				// What waits is not to be given up before the list was asked again.
+				t.Digests.Every = max(g, time.Minute)
+			}
 			source, err := s.listSource(t.Digests)
 			if err != nil {
 				bad(t.Digests.Path+".signed_by", "%v", err)
@@ -73,16 +80,24 @@ func (s *setup) listSource(d *config.DigestList) (lists.Source, error) {
 	case d.Key != "":
 		src.Verify, err = lists.ByKey(d.Key)
 		suffix = ".sig"
-		src.Name += " (signed by a key)"
+		src.Name += fmt.Sprintf(" (signed by the key %s)", shortHash(d.Key))
 	case len(d.Subject) > 0:
 		src.Verify, err = lists.ByIdentity(d.Subject, d.Issuer, s.trusted)
 		suffix = ".sigstore.json"
-		src.Name += fmt.Sprintf(" (signed by %s)", strings.Join(d.Subject, " or "))
+		src.Name += fmt.Sprintf(" (signed by %s of %s)", strings.Join(d.Subject, " or "), strings.Join(d.Issuer, " or "))
 	}
 	if src.Verify != nil && src.Signature == "" {
 		src.Signature = d.File + d.URL + suffix
+	} else if src.Verify != nil {
+		src.Name += " at " + src.Signature
 	}
 	return src, err
+}
+
+// shortHash tells texts apart: who must have signed a list is a part of its name.
+func shortHash(text string) string {
+	sum := sha256.Sum256([]byte(strings.Join(strings.Fields(text), "")))
+	return hex.EncodeToString(sum[:6])
 }
 
 // trusted returns the logs of today, for signatures of lists.

@@ -40,8 +40,12 @@ type Source struct {
 	Client *http.Client
 }
 
-// lookEvery is how often a file is looked at.
-const lookEvery = 5 * time.Second
+const (
+	// lookEvery is how often a file is looked at.
+	lookEvery = 5 * time.Second
+	// againAfter is the wait after a URL could not be read.
+	againAfter = time.Minute
+)
 
 // Lists holds what lists say now. It may be used by several goroutines.
 type Lists struct {
@@ -55,7 +59,21 @@ type list struct {
 	digests atomic.Pointer[map[string]bool]
 	mu      sync.Mutex
 	state   State
-	seen    os.FileInfo
+	seen    looks
+	tried   bool // once at least
+}
+
+// looks are how a file and its signature looked when they were last read.
+type looks [2]os.FileInfo
+
+// same reports whether they have not changed since.
+func (l looks) same(o looks) bool {
+	for i, info := range l {
+		if (info == nil) != (o[i] == nil) || info != nil && !(os.SameFile(info, o[i]) && info.Size() == o[i].Size() && info.ModTime().Equal(o[i].ModTime())) {
+			return false
+		}
+	}
+	return l[0] != nil
 }
 
 // State is how a list is.
@@ -111,6 +129,19 @@ func (l *Lists) States() []State {
 	return out
 }
 
+// Tried reports whether every list was read, or could not be, at least once.
+func (l *Lists) Tried() bool {
+	for _, one := range l.lists {
+		one.mu.Lock()
+		tried := one.tried
+		one.mu.Unlock()
+		if !tried {
+			return false
+		}
+	}
+	return true
+}
+
 // Load reads every list once, at the same time.
 func (l *Lists) Load(ctx context.Context) {
 	var wg sync.WaitGroup
@@ -126,17 +157,20 @@ func (l *Lists) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	for _, one := range l.lists {
 		wg.Go(func() {
-			every := one.Every
-			if one.File != "" {
-				every = lookEvery
-			}
-			tick := time.NewTicker(every)
-			defer tick.Stop()
 			for {
-				l.read(ctx, one)
+				err := l.read(ctx, one)
+				wait := one.Every
+				switch {
+				case one.File != "":
+					wait = lookEvery
+				case err != nil:
+					wait = min(wait, againAfter)
+				}
+				timer := time.NewTimer(wait)
 				select {
-				case <-tick.C:
+				case <-timer.C:
 				case <-ctx.Done():
+					timer.Stop()
 					return
 				}
 			}
@@ -146,21 +180,20 @@ func (l *Lists) Run(ctx context.Context) {
 }
 
 // read reads a list, and keeps what it said before if that fails.
-func (l *Lists) read(ctx context.Context, one *list) {
+func (l *Lists) read(ctx context.Context, one *list) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	fresh, same, err := one.fetch(ctx)
 	if ctx.Err() != nil && errors.Is(ctx.Err(), context.Canceled) {
-		return
+		return ctx.Err()
 	}
 	now := time.Now()
 	one.mu.Lock()
 	before := one.state
-	one.state.Err = err
+	one.state.Err, one.tried = err, true
 	switch {
 	case err != nil && before.Err == nil:
 		one.state.Failing = now
-		one.seen = nil
 	case err == nil:
 		one.state.Failing, one.state.Read = time.Time{}, now
 		if !same {
@@ -171,9 +204,9 @@ func (l *Lists) read(ctx context.Context, one *list) {
 	if err != nil {
 		if before.Err == nil {
 			l.log.Warn("a list of digests cannot be used; what it said last stays in force", "list", one.Name, "error", err)
+			l.changed()
 		}
-		l.changed()
-		return
+		return err
 	}
 	if !same {
 		one.digests.Store(&fresh)
@@ -182,41 +215,67 @@ func (l *Lists) read(ctx context.Context, one *list) {
 	if !same || before.Err != nil {
 		l.changed()
 	}
+	return nil
 }
 
-// fetch reads and verifies a list; same says that a file has not changed.
+// fetch reads and verifies a list; same says that a file, and the one with its
+// signature, are as they were when they were good last.
 func (one *list) fetch(ctx context.Context) (digests map[string]bool, same bool, err error) {
-	var data, signature []byte
+	var data []byte
+	var now looks
 	if one.File != "" {
-		info, err := os.Stat(one.File)
-		if err != nil {
+		if now, err = one.look(); err != nil {
 			return nil, false, err
 		}
-		if one.seen != nil && os.SameFile(info, one.seen) && info.Size() == one.seen.Size() && info.ModTime().Equal(one.seen.ModTime()) {
+		if now.same(one.seen) {
 			return nil, true, nil
 		}
-		if data, err = readFile(one.File, maxList); err != nil {
-			return nil, false, err
-		}
-		one.seen = info
-	} else if data, err = one.get(ctx, one.URL, maxList); err != nil {
+		data, err = readFile(one.File, maxList)
+	} else {
+		data, err = one.get(ctx, one.URL, maxList)
+	}
+	if err != nil {
 		return nil, false, err
 	}
-	if one.Verify != nil {
-		if strings.Contains(one.Signature, "://") {
-			signature, err = one.get(ctx, one.Signature, maxSignature)
-		} else {
-			signature, err = readFile(one.Signature, maxSignature)
-		}
-		if err != nil {
-			return nil, false, fmt.Errorf("its signature: %w", err)
-		}
-		if err := one.Verify(data, signature); err != nil {
-			return nil, false, fmt.Errorf("its signature does not hold: %w", err)
-		}
+	if err := one.check(ctx, data); err != nil {
+		return nil, false, err
 	}
-	digests, err = Parse(data)
-	return digests, false, err
+	if digests, err = Parse(data); err != nil {
+		return nil, false, err
+	}
+	one.seen = now
+	return digests, false, nil
+}
+
+// look looks at a file, and at that with its signature.
+func (one *list) look() (now looks, err error) {
+	if now[0], err = os.Stat(one.File); err != nil {
+		return now, err
+	}
+	if one.Verify != nil && !strings.Contains(one.Signature, "://") {
+		now[1], err = os.Stat(one.Signature)
+	}
+	return now, err
+}
+
+// check verifies the signature of a list that somebody must have signed.
+func (one *list) check(ctx context.Context, data []byte) (err error) {
+	if one.Verify == nil {
+		return nil
+	}
+	var signature []byte
+	if strings.Contains(one.Signature, "://") {
+		signature, err = one.get(ctx, one.Signature, maxSignature)
+	} else {
+		signature, err = readFile(one.Signature, maxSignature)
+	}
+	if err != nil {
+		return fmt.Errorf("its signature: %w", err)
+	}
+	if err := one.Verify(data, signature); err != nil {
+		return fmt.Errorf("its signature does not hold: %w", err)
+	}
+	return nil
 }
 
 func readFile(name string, most int64) ([]byte, error) {

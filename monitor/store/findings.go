@@ -22,6 +22,15 @@ var ErrNotFound = errors.New("not found")
 // told of it, unless it is there already: a crash repeats a batch, and ids make
 // repeats harmless. What was judged by the rules of an earlier day stays as it was.
 func (w *writer) finding(f *monitor.Finding) (isNew, otherwise bool, err error) {
+	var verdict string
+	err = w.tx.QueryRowContext(w.ctx, "SELECT verdict FROM findings WHERE id = $1", f.ID).Scan(&verdict)
+	if err == nil {
+		_, err = f.Settle(w.looking())
+		return false, verdict != string(f.Verdict), err
+	}
+	if !errors.Is(err, sql.ErrNoRows) {
+		return false, false, err
+	}
 	keep, err := f.Settle(w)
 	if err != nil || !keep {
 		return false, false, err
@@ -47,26 +56,11 @@ func (w *writer) finding(f *monitor.Finding) (isNew, otherwise bool, err error) 
 	if err != nil {
 		return false, false, err
 	}
-	var pending sql.NullInt64
-	if f.PendingUntil != nil {
-		pending = sql.NullInt64{Int64: micros(*f.PendingUntil), Valid: true}
-	}
-	res, err := w.tx.ExecContext(w.ctx, "INSERT INTO findings (id, log_id, log_name, idx, watch, verdict, severity, state, note, seen_at, size, root, document, leaf, proof, authorities, trust_root, cause, event_at, opened_at, opened_n, event_id, pending_until) "+
-		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '', $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22) ON CONFLICT (id) DO NOTHING",
+	if _, err := w.tx.ExecContext(w.ctx, "INSERT INTO findings (id, log_id, log_name, idx, watch, verdict, severity, state, note, seen_at, size, root, document, leaf, proof, authorities, trust_root, cause, event_at, opened_at, opened_n, event_id, pending_until, waiting) "+
+		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '', $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)",
 		f.ID, w.logID, f.Log, f.Index, f.Watch, string(f.Verdict), f.Severity, f.State, micros(f.SeenAt), f.Checkpoint.Size, root, string(doc), f.Leaf, proof, authorities, trustRoot,
-		f.Cause, micros(f.EventTime), opened.at, opened.n, opened.event, pending)
-	if err != nil {
+		f.Cause, micros(f.EventTime), opened.at, opened.n, opened.event, pendingUntil(f), string(f.Waiting)); err != nil {
 		return false, false, err
-	}
-	if n, err := res.RowsAffected(); err != nil || n == 0 {
-		if opened.n.Valid {
-			w.opened-- // its number is free
-		}
-		var verdict string
-		if err == nil {
-			err = w.tx.QueryRowContext(w.ctx, "SELECT verdict FROM findings WHERE id = $1", f.ID).Scan(&verdict)
-		}
-		return false, verdict != string(f.Verdict), err
 	}
 	if opened.n.Valid {
 		w.tell(tellFinding, f, opened.n.Int64, f.Addresses(w.now))
@@ -88,7 +82,7 @@ type opened struct {
 
 // opening numbers a finding that is to be told.
 func (w *writer) opening(f *monitor.Finding) (o opened, err error) {
-	if f.State != monitor.StateOpen {
+	if f.State != monitor.StateOpen || f.Quiet() {
 		return o, nil
 	}
 	if w.opened == 0 {

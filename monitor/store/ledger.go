@@ -13,17 +13,35 @@ import (
 
 var _ monitor.Ledger = (*writer)(nil)
 
+// looking is a writer that judges what was judged before: it counts what lies before
+// an entry in the log, and admits nothing.
+func (w *writer) looking() *writer {
+	again := *w
+	again.past = true
+	return &again
+}
+
+// others are the entries that are counted beside one with an index. Behind it there
+// are some only where it is read late: what a log has withheld is to find the place
+// taken.
+func (w *writer) others() string {
+	if w.past {
+		return "idx < "
+	}
+	return "idx <> "
+}
+
 // Within returns how many other entries a counter has let in close to a time.
 func (w *writer) Within(counter string, index uint64, at time.Time, per time.Duration, limit int) (int, error) {
 	var n int
-	err := w.tx.QueryRowContext(w.ctx, "SELECT COUNT(*) FROM (SELECT DISTINCT idx FROM admissions WHERE log_id = $1 AND counter = $2 AND at > $3 AND at < $4 AND idx <> $5 LIMIT $6) AS near",
+	err := w.tx.QueryRowContext(w.ctx, "SELECT COUNT(*) FROM (SELECT DISTINCT idx FROM admissions WHERE log_id = $1 AND counter = $2 AND at > $3 AND at < $4 AND "+w.others()+"$5 LIMIT $6) AS near",
 		w.logID, counter, micros(at.Add(-per)), micros(at.Add(per)), index, limit).Scan(&n)
 	return n, err
 }
 
 // Seen returns the index of another entry that a counter has let in with a key.
 func (w *writer) Seen(counter, key string, index uint64) (at uint64, ok bool, err error) {
-	err = w.tx.QueryRowContext(w.ctx, "SELECT idx FROM admissions WHERE log_id = $1 AND counter = $2 AND key = $3 AND idx <> $4 ORDER BY idx LIMIT 1", w.logID, counter, key, index).Scan(&at)
+	err = w.tx.QueryRowContext(w.ctx, "SELECT idx FROM admissions WHERE log_id = $1 AND counter = $2 AND key = $3 AND "+w.others()+"$4 ORDER BY idx LIMIT 1", w.logID, counter, key, index).Scan(&at)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, false, nil
 	}
@@ -32,6 +50,9 @@ func (w *writer) Seen(counter, key string, index uint64) (at uint64, ok bool, er
 
 // Admit remembers that a counter has let in an entry.
 func (w *writer) Admit(counter string, keys []string, index uint64, at time.Time) error {
+	if w.past {
+		return nil
+	}
 	if len(keys) == 0 {
 		keys = []string{""}
 	}
@@ -43,20 +64,15 @@ func (w *writer) Admit(counter string, keys []string, index uint64, at time.Time
 	return nil
 }
 
-// early is how long before its announcement an artifact may have been signed:
-// a certificate is valid for ten minutes, and a job may announce after it has
-// asked for one.
-const early = 10 * time.Minute
-
 // Announced returns who has announced one of some digests for a watch.
-func (w *writer) Announced(watch string, digests []string, at time.Time) (by string, ok bool, err error) {
+func (w *writer) Announced(watch string, digests []string, at, until time.Time) (by string, ok bool, err error) {
 	if w.quiet == nil {
 		w.quiet = map[string]bool{}
 	}
 	quiet, asked := w.quiet[watch]
 	if !asked {
 		var n int
-		if err := w.tx.QueryRowContext(w.ctx, "SELECT COUNT(*) FROM (SELECT id FROM announcements WHERE watch = $1 LIMIT 1) AS some", watch).Scan(&n); err != nil {
+		if err := w.tx.QueryRowContext(w.ctx, "SELECT COUNT(*) FROM (SELECT id FROM announcements WHERE watch = $1 LIMIT 1) AS announced", watch).Scan(&n); err != nil {
 			return "", false, err
 		}
 		quiet = n == 0
@@ -68,7 +84,7 @@ func (w *writer) Announced(watch string, digests []string, at time.Time) (by str
 	for _, digest := range digests {
 		var note string
 		var created int64
-		err := w.tx.QueryRowContext(w.ctx, "SELECT announcer, note, created_at FROM announcements WHERE watch = $1 AND digest = $2 AND created_at <= $3 AND expires_at > $4 ORDER BY created_at LIMIT 1", watch, strings.ToLower(digest), micros(at.Add(early)), micros(at)).Scan(&by, &note, &created)
+		err := w.tx.QueryRowContext(w.ctx, "SELECT announcer, note, created_at FROM announcements WHERE watch = $1 AND digest = $2 AND created_at <= $3 AND expires_at > $4 ORDER BY created_at LIMIT 1", watch, strings.ToLower(digest), micros(until), micros(at)).Scan(&by, &note, &created)
 		if errors.Is(err, sql.ErrNoRows) {
 			continue
 		}
@@ -84,6 +100,10 @@ func (w *writer) Announced(watch string, digests []string, at time.Time) (by str
 	return "", false, nil
 }
 
+// keepAnnouncements is how long those are kept that have expired: findings that are
+// judged anew ask for them.
+const keepAnnouncements = 30 * 24 * time.Hour
+
 // maxAnnouncements bounds those of one watch that have not expired: whoever may
 // announce must not fill the disk.
 const maxAnnouncements = 10000
@@ -94,6 +114,9 @@ var ErrTooMany = errors.New("too many")
 // Announce remembers that somebody is about to sign an artifact.
 func (s *Store) Announce(ctx context.Context, a monitor.Announcement) error {
 	return s.write(ctx, "writing", func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, "DELETE FROM announcements WHERE expires_at < $1", micros(a.CreatedAt.Add(-keepAnnouncements))); err != nil {
+			return err
+		}
 		var n int
 		if err := tx.QueryRowContext(ctx, "SELECT COUNT(*) FROM announcements WHERE watch = $1 AND expires_at > $2", a.Watch, micros(a.CreatedAt)).Scan(&n); err != nil {
 			return err
@@ -138,12 +161,13 @@ func (s *Store) Announcements(ctx context.Context, watch string, now time.Time) 
 	return out, s.explain("reading", rows.Err())
 }
 
-// Peek lets a function ask the ledger of a log. Nothing that it admits is kept.
+// Peek lets a function ask the ledger of a log, which admits nothing.
 func (s *Store) Peek(ctx context.Context, logID string, ask func(monitor.Ledger) error) error {
-	tx, err := s.db.BeginTx(ctx, nil)
+	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
 		return s.explain("reading", err)
 	}
 	defer tx.Rollback()
-	return ask(&writer{ctx: ctx, tx: tx, logID: logID, now: time.Now()})
+	w := writer{ctx: ctx, tx: tx, logID: logID, now: time.Now()}
+	return ask(w.looking())
 }

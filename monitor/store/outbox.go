@@ -77,6 +77,7 @@ func (s *Store) due(ctx context.Context, channel string, now time.Time, limit in
 			err = json.Unmarshal([]byte(doc), &q.Event)
 		} else {
 			q.Event, err = findingEvent(document, doc)
+			q.Event.ID = id
 		}
 		if err != nil {
 			broken[id] = "the stored notification cannot be read: " + err.Error()

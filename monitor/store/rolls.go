@@ -138,6 +138,14 @@ func (r *waitingRoll) args(to int64, more ...any) []any {
 	return append([]any{r.from, to, r.watch, r.verdict, r.severity, r.mark}, more...)
 }
 
+// suffix ends the ids of events that repeat other ones.
+func (r *waitingRoll) suffix() string {
+	if r.telling != tellEscalation {
+		return ""
+	}
+	return fmt.Sprintf("-escalated-%d", r.mark)
+}
+
 // Unroll makes up to limit deliveries of what waits rolled up and is due.
 func (s *Store) Unroll(ctx context.Context, channel string, now time.Time, limit int) (made int, err error) {
 	if limit <= 0 {
@@ -158,8 +166,8 @@ func (s *Store) Unroll(ctx context.Context, channel string, now time.Time, limit
 			if err := tx.QueryRowContext(ctx, "SELECT MAX(n) FROM (SELECT opened_n AS n"+ofRoll+" ORDER BY opened_n LIMIT $7) AS first", r.args(r.to, limit-made)...).Scan(&last); err != nil {
 				return err
 			}
-			res, err := tx.ExecContext(ctx, "INSERT INTO outbox (channel, event_id, event, finding, created_at, attempts, due_at, state, error) SELECT $7, CASE $8 WHEN 'escalation' THEN event_id || '-escalated' ELSE event_id END, $8, id, $9, 0, $10, 'pending', ''"+ofRoll+" ON CONFLICT DO NOTHING",
-				r.args(last.Int64, channel, r.telling, r.created, micros(now))...)
+			res, err := tx.ExecContext(ctx, "INSERT INTO outbox (channel, event_id, event, finding, subject, created_at, attempts, due_at, state, error) SELECT $7, event_id || $8, $9, id, id, $10, 0, $11, 'pending', ''"+ofRoll+" ON CONFLICT DO NOTHING",
+				r.args(last.Int64, channel, r.suffix(), r.telling, r.created, micros(now))...)
 			if err != nil {
 				return err
 			}
@@ -168,12 +176,12 @@ func (s *Store) Unroll(ctx context.Context, channel string, now time.Time, limit
 				return err
 			}
 			made += int(n)
-			key := []any{channel, r.telling, r.watch, r.verdict, r.severity, r.from}
-			const where = " WHERE channel = $1 AND telling = $2 AND watch = $3 AND verdict = $4 AND severity = $5 AND from_n = $6"
+			key := []any{channel, r.telling, r.watch, r.verdict, r.severity, r.from, r.mark}
+			const where = " WHERE channel = $1 AND telling = $2 AND watch = $3 AND verdict = $4 AND severity = $5 AND from_n = $6 AND mark = $7"
 			if n >= r.count || !last.Valid || last.Int64 >= r.to {
 				err = w.exec("DELETE FROM rolls"+where, key...)
 			} else {
-				err = w.exec("UPDATE rolls SET from_n = $7, count = count - $8"+where, append(key, last.Int64+1, n)...)
+				err = w.exec("UPDATE rolls SET from_n = $8, count = count - $9"+where, append(key, last.Int64+1, n)...)
 			}
 			if err != nil {
 				return err

@@ -93,6 +93,7 @@ type writer struct {
 	rolls  map[roll]*rolled
 	noted  monitor.TreeHead // whose note is stored
 	quiet  map[string]bool  // watches for which nothing was announced
+	past   bool             // it only judges what was judged before
 }
 
 func (w *writer) exec(query string, args ...any) error {

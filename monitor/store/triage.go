@@ -53,6 +53,12 @@ func (s *Store) Triage(ctx context.Context, id string, c monitor.Change, told fu
 		if err := w.exec("UPDATE "+table+" SET state = $1, note = $2, resolution = $3, changed_by = $4, changed_at = $5 WHERE id = $6", c.To, note, c.Resolution, c.By, micros(c.At), id); err != nil {
 			return err
 		}
+		if table == "findings" && c.To == monitor.StateOpen {
+			// What is open again may escalate again, and not at once.
+			if err := w.exec("UPDATE findings SET opened_at = $1, escalated_at = NULL WHERE id = $2 AND opened_at IS NOT NULL", micros(c.At), id); err != nil {
+				return err
+			}
+		}
 		if table == "incidents" {
 			var at sql.NullInt64
 			if c.To == monitor.StateResolved {
@@ -80,80 +86,115 @@ func (s *Store) Triage(ctx context.Context, id string, c monitor.Change, told fu
 	})
 }
 
-// Pending returns the findings that may still come on a list, the one that has
-// the least time left first.
+// PendingFindings returns the findings that may still come on a list. One that cannot
+// be read is left out: it must not keep the others.
 func (s *Store) PendingFindings(ctx context.Context) ([]monitor.Finding, error) {
-	rows, err := s.db.QueryContext(ctx, "SELECT document, state, note, log_id FROM findings WHERE state = 'pending' ORDER BY pending_until, id")
+	rows, err := s.db.QueryContext(ctx, "SELECT document, state, note, log_id, waiting FROM findings WHERE state = 'pending'")
 	if err != nil {
 		return nil, s.explain("reading", err)
 	}
 	defer rows.Close()
 	var out []monitor.Finding
 	for rows.Next() {
-		var doc, logID string
+		var doc, logID, waiting string
 		var t triaged
-		if err := rows.Scan(&doc, &t.state, &t.note, &logID); err != nil {
+		if err := rows.Scan(&doc, &t.state, &t.note, &logID, &waiting); err != nil {
 			return nil, s.explain("reading", err)
 		}
 		f, err := parseFinding(doc, t)
 		if err != nil {
-			return nil, fmt.Errorf("state file %s: %w", s.path, err)
+			continue
 		}
-		f.LogID = logID
+		f.LogID, f.Waiting = logID, []byte(waiting)
 		out = append(out, f)
 	}
 	return out, s.explain("reading", rows.Err())
 }
 
-// Decide ends the waiting of a pending finding: decide judges it by what is known
-// now, and returns whether anything has changed. It returns whether the finding
-// is to be told.
-func (s *Store) Decide(ctx context.Context, f monitor.Finding, now time.Time, decide func(*monitor.Finding, monitor.Ledger) (bool, error)) (tells bool, err error) {
+// Decide judges pending findings anew: decide does, by what is known now, and returns
+// whether anything has changed. It returns those that do not wait any more.
+func (s *Store) Decide(ctx context.Context, waiting []monitor.Finding, now time.Time, decide func(*monitor.Finding, monitor.Ledger) (bool, error)) (done []monitor.Finding, err error) {
+	if len(waiting) == 0 {
+		return nil, nil
+	}
 	err = s.write(ctx, "writing", func(tx *sql.Tx) error {
-		tells = false
-		w := writer{ctx: ctx, tx: tx, logID: f.LogID, now: now}
-		changed := f
-		done, err := decide(&changed, &w)
-		if err != nil || !done {
-			return err
+		done = nil
+		w := writer{ctx: ctx, tx: tx, now: now}
+		for _, f := range waiting {
+			w.logID = f.LogID
+			changed, err := decide(&f, &w)
+			if err != nil {
+				return err
+			}
+			if !changed {
+				continue
+			}
+			decided, err := w.decided(&f)
+			if err != nil {
+				return err
+			}
+			if decided && f.State != monitor.StatePending {
+				done = append(done, f)
+			}
 		}
-		doc, err := json.Marshal(changed)
-		if err != nil {
-			return err
-		}
-		opened, err := w.opening(&changed)
-		if err != nil {
-			return err
-		}
-		res, err := tx.ExecContext(ctx, "UPDATE findings SET verdict = $1, state = $2, cause = $3, document = $4, opened_at = $5, opened_n = $6, event_id = $7, pending_until = NULL WHERE id = $8 AND state = 'pending'",
-			string(changed.Verdict), changed.State, changed.Cause, string(doc), opened.at, opened.n, opened.event, f.ID)
-		if err != nil {
-			return err
-		}
-		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return err // somebody else was faster
-		}
-		if opened.n.Valid {
-			tells = true
-			w.tell(tellFinding, &changed, opened.n.Int64, changed.Addresses(now))
-		}
-		if err := w.flushRolls(); err != nil {
-			return err
-		}
-		return w.audit(monitor.Ourselves, "decide", f.ID, map[string]string{"from": f.State, "verdict": string(changed.Verdict), "reason": changed.Reason})
+		return w.flushRolls()
 	})
-	return tells, err
+	if err != nil {
+		return nil, err
+	}
+	return done, nil
+}
+
+// decided stores what became of a pending finding, unless somebody else was faster.
+func (w *writer) decided(f *monitor.Finding) (bool, error) {
+	doc, err := json.Marshal(f)
+	if err != nil {
+		return false, err
+	}
+	opened, err := w.opening(f)
+	if err != nil {
+		return false, err
+	}
+	res, err := w.tx.ExecContext(w.ctx, "UPDATE findings SET verdict = $1, state = $2, cause = $3, document = $4, opened_at = $5, opened_n = $6, event_id = $7, pending_until = $8, waiting = $9, event_at = $10 WHERE id = $11 AND state = 'pending'",
+		string(f.Verdict), f.State, f.Cause, string(doc), opened.at, opened.n, opened.event, pendingUntil(f), string(f.Waiting), micros(f.EventTime), f.ID)
+	if err != nil {
+		return false, err
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		if opened.n.Valid {
+			w.opened-- // its number is free
+		}
+		return false, err
+	}
+	if opened.n.Valid {
+		w.tell(tellFinding, f, opened.n.Int64, f.Addresses(w.now))
+	}
+	if f.State == monitor.StatePending {
+		return true, nil
+	}
+	return true, w.audit(monitor.Ourselves, "decide", f.ID, map[string]string{"from": monitor.StatePending, "verdict": string(f.Verdict), "reason": f.Reason})
+}
+
+// pendingUntil is until when a finding waits; null: it does not.
+func pendingUntil(f *monitor.Finding) (at sql.NullInt64) {
+	if f.PendingUntil != nil {
+		at = sql.NullInt64{Int64: micros(*f.PendingUntil), Valid: true}
+	}
+	return at
 }
 
 // Escalate marks critical findings that are open since before a time and were not
-// escalated yet, and tells them at the addresses that route returns. It returns
-// how many there were.
-func (s *Store) Escalate(ctx context.Context, before, now time.Time, route func(monitor.Finding) []notify.Address) (n int, err error) {
+// escalated yet, and tells them at some channels. It returns how many there were.
+func (s *Store) Escalate(ctx context.Context, before, now time.Time, channels []string) (n int, err error) {
+	var to []notify.Address
+	for _, c := range channels {
+		to = append(to, notify.Address{Channel: c})
+	}
 	err = s.write(ctx, "writing", func(tx *sql.Tx) error {
 		n = 0
 		w := writer{ctx: ctx, tx: tx, now: now}
 		for {
-			more, err := w.escalate(before, route)
+			more, err := w.escalate(before, to)
 			if n += more; err != nil || more == 0 {
 				return errors.Join(err, w.flushRolls())
 			}
@@ -162,7 +203,7 @@ func (s *Store) Escalate(ctx context.Context, before, now time.Time, route func(
 	return n, err
 }
 
-func (w *writer) escalate(before time.Time, route func(monitor.Finding) []notify.Address) (int, error) {
+func (w *writer) escalate(before time.Time, to []notify.Address) (int, error) {
 	rows, err := w.tx.QueryContext(w.ctx, "SELECT id, watch, verdict, severity, opened_n FROM findings WHERE state = 'open' AND severity = 'critical' AND escalated_at IS NULL AND opened_at <= $1 ORDER BY opened_n LIMIT 500", micros(before))
 	if err != nil {
 		return 0, err
@@ -176,7 +217,7 @@ func (w *writer) escalate(before time.Time, route func(monitor.Finding) []notify
 			return 0, err
 		}
 		ids = append(ids, f.ID)
-		w.tell(tellEscalation, &f, number, route(f))
+		w.tell(tellEscalation, &f, number, to)
 	}
 	if err := rows.Err(); err != nil {
 		return 0, err

@@ -38,8 +38,9 @@ type Event struct {
 	Index uint64
 	// Digests are those of the artifact.
 	Digests []string
-	// Extension returns an extension of the identity's certificate by its name.
-	Extension func(name string) (string, bool)
+	// Extensions are those of the identity's certificate, by name, that limits look
+	// at.
+	Extensions map[string]string `json:",omitempty"`
 }
 
 // TimeSource says how the time of an event is known.
@@ -49,8 +50,8 @@ type TimeSource string
 const (
 	// FromLog: the log has signed when it took the entry in.
 	FromLog TimeSource = "set"
-	// FromCertificate: a trusted certificate says since when it is valid, which
-	// for Fulcio's is when the signer proved who it is.
+	// FromCertificate: a trusted certificate of a short life says since when it is
+	// valid, which for Fulcio's is when the signer proved who it is.
 	FromCertificate TimeSource = "certificate"
 	// FirstSeen: nobody has signed a time; it is when the entry was first read.
 	FirstSeen TimeSource = "seen"
@@ -66,12 +67,14 @@ type Item struct {
 	Counter string
 }
 
-// Identity is what is known of one identity that is a watch's.
+// Identity is what is known of one identity that is a watch's. Its JSON is kept with
+// what waits, so that it is judged in the end by the rules of its day.
 type Identity struct {
 	// Certificate: it has one. Vouched: a trusted authority issued that.
 	Certificate, Vouched bool
-	// Pinned: a fingerprint or digest makes it ours, whatever a certificate says.
-	Pinned bool
+	// Pinned: a fingerprint or digest makes it ours, whatever a certificate says;
+	// Known: a fingerprint does.
+	Pinned, Known bool
 	// Fits are the items of expect whose patterns fit, in their order.
 	Fits []Item
 	// Cause and Misfit say why no item fits, where none does: Cause in the words
@@ -105,8 +108,8 @@ type World interface {
 	// Listed returns which of some digests is on a list.
 	Listed(list string, digests []string) (string, bool)
 	// Announced returns who has announced one of some digests for the watch, for
-	// an event at a time.
-	Announced(digests []string, at time.Time) (by string, ok bool, err error)
+	// an event at a time; not those who did so only after until.
+	Announced(digests []string, at, until time.Time) (by string, ok bool, err error)
 	// Within returns how many other entries a counter has let in whose times are
 	// less than per away from at; limit is enough.
 	Within(counter string, index uint64, at time.Time, per time.Duration, limit int) (int, error)
@@ -123,32 +126,76 @@ func Stateless(identities []Identity) (Judgement, bool) {
 	for i := range identities {
 		one, final := identities[i].alone()
 		ok = ok && final
-		if i == 0 || rank(one.Verdict) < rank(j.Verdict) {
+		if i == 0 || one.graver(&j) {
 			j = one
 		}
 	}
 	return j, ok
 }
 
-// Judge judges each identity and returns the worst: an expected identity never
-// hides an unexpected one beside it, and one that waits never hides one that does
-// not. seen is when the entry was first seen, from which on it may wait for a
-// list.
-func Judge(identities []Identity, w World, seen time.Time) (Judgement, error) {
+// graver reports whether a judgement outweighs another: an expected identity never
+// hides one beside it that is not, and a self-made one, which anybody can put there,
+// never hides one that still waits.
+func (j *Judgement) graver(than *Judgement) bool {
+	weight := func(j *Judgement) int {
+		if j.Pending() {
+			return 2*rank(Untrusted) - 1
+		}
+		return 2 * rank(j.Verdict)
+	}
+	return weight(j) < weight(than)
+}
+
+// admission is an event that an item is to remember.
+type admission struct {
+	counter string
+	keys    []string
+	at      time.Time
+}
+
+// Judge judges each identity and returns the gravest judgement. seen is when the
+// entry was first seen, from which on it may wait for a list, now when it is judged:
+// what waits is judged again, until it does not wait any more. Only what is expected
+// for good counts towards limits.
+func Judge(identities []Identity, w World, seen, now time.Time) (Judgement, error) {
 	var worst Judgement
+	var waits []string
+	var due time.Time
+	var admit []admission
 	for i := range identities {
-		j, final := identities[i].alone()
+		id := &identities[i]
+		j, final := id.alone()
 		if !final {
+			var counts *admission
 			var err error
-			if j, err = identities[i].judge(w, seen); err != nil {
+			if j, counts, err = id.judge(w, seen, now); err != nil {
 				return worst, err
 			}
+			if counts != nil {
+				admit = append(admit, *counts)
+			}
 		}
-		switch {
-		case i == 0 || rank(j.Verdict) < rank(worst.Verdict):
+		if i == 0 || j.graver(&worst) {
 			worst = j
-		case rank(j.Verdict) == rank(worst.Verdict) && j.Pending() && (!worst.Pending() || j.Due.Before(worst.Due)):
-			worst = j
+		}
+		if j.Pending() {
+			waits = append(waits, j.Waits...)
+			if due.IsZero() || j.Due.Before(due) {
+				due = j.Due
+			}
+		}
+	}
+	if worst.Pending() {
+		slices.Sort(waits)
+		worst.Waits, worst.Due = slices.Compact(waits), due
+		return worst, nil
+	}
+	if worst.Verdict != Expected {
+		return worst, nil
+	}
+	for _, a := range admit {
+		if err := w.Admit(a.counter, a.keys, identities[0].Event.Index, a.at); err != nil {
+			return worst, err
 		}
 	}
 	return worst, nil
@@ -185,15 +232,40 @@ func (id *Identity) alone() (Judgement, bool) {
 	return j, false
 }
 
-// judge asks the world about an identity that no item without state settles.
-func (id *Identity) judge(w World, seen time.Time) (Judgement, error) {
+// early is how long before its announcement an artifact may have been signed: a
+// certificate is valid for ten minutes, and a job may announce after it has asked
+// for one.
+const early = 10 * time.Minute
+
+// announced asks who has announced the artifact. That makes expected what a trusted
+// authority vouches for, or a known key has signed; names that a key or a self-made
+// certificate gives itself are anybody's.
+func (id *Identity) announced(w World, seen time.Time) (by string, ok bool, err error) {
+	if !id.Known && !(id.Certificate && id.Vouched) {
+		return "", false, nil
+	}
+	until := id.Event.Time.Add(early)
+	for _, it := range id.Fits {
+		if it.Terms == nil || it.Terms.Digests == nil {
+			continue
+		}
+		if at := seen.Add(it.Terms.Digests.Grace); at.After(until) {
+			until = at
+		}
+	}
+	return w.Announced(id.Event.Digests, id.Event.Time, until)
+}
+
+// judge asks the world about an identity that no item without state settles. What it
+// returns beside the judgement is to be admitted, if the entry is expected.
+func (id *Identity) judge(w World, seen, now time.Time) (Judgement, *admission, error) {
 	j, _ := id.alone()
-	by, announced, err := w.Announced(id.Event.Digests, id.Event.Time)
+	by, announced, err := id.announced(w, seen)
 	if err != nil {
-		return j, err
+		return j, nil, err
 	}
 	var causes, reasons []string
-	var waiting *Item
+	waiting := 0 // number of the first item that waits
 	for i := range id.Fits {
 		it := &id.Fits[i]
 		if !it.Terms.stateful() {
@@ -203,60 +275,57 @@ func (id *Identity) judge(w World, seen time.Time) (Judgement, error) {
 		var keys []string
 		if cause == "" {
 			if keys, cause, reason, err = it.exceeds(id.Event, w); err != nil {
-				return j, err
+				return j, nil, err
 			}
 		}
 		how := ""
 		if list := it.Terms.Digests; cause == "" && list != nil {
 			digest, ok := w.Listed(list.List, id.Event.Digests)
+			due := seen.Add(list.Grace)
 			switch {
 			case ok:
 				how = fmt.Sprintf(", and %s is on the list %s", digest, list.List)
 			case announced:
 				how = ", and the artifact was announced by " + by
+			case now.Before(due):
+				cause, reason = "digests", ""
+				j.Waits = append(j.Waits, list.List)
+				if waiting == 0 {
+					waiting = it.Number
+				}
+				if due.After(j.Due) {
+					j.Due = due
+				}
+			case list.Grace > 0:
+				cause, reason = "digests", fmt.Sprintf("for %s the artifact has not come on the list %s", now.Sub(seen).Round(time.Second), list.List)
 			default:
 				cause, reason = "digests", fmt.Sprintf("the artifact is not on the list %s", list.List)
-				if list.Grace > 0 && waiting == nil {
-					waiting = it
-				}
 			}
 		}
-		if cause != "" {
-			causes, reasons = append(causes, cause), append(reasons, fmt.Sprintf("expect item %d fits, but %s", it.Number, reason))
-			continue
+		if cause == "" {
+			j.Verdict, j.Cause, j.Reason = Expected, "an expect item fits", fmt.Sprintf("expect item %d fits%s", it.Number, how)
+			j.Waits, j.Due = nil, time.Time{}
+			if !it.Terms.counts() {
+				return j, nil, nil
+			}
+			return j, &admission{it.Counter, keys, id.Event.Time}, nil
 		}
-		j.Verdict, j.Cause, j.Reason = Expected, "an expect item fits", fmt.Sprintf("expect item %d fits%s", it.Number, how)
-		return j, it.admit(id.Event, w, keys)
+		causes = append(causes, cause)
+		if reason != "" {
+			reasons = append(reasons, fmt.Sprintf("expect item %d fits, but %s", it.Number, reason))
+		}
 	}
-	if announced {
+	switch {
+	case announced:
 		j.Verdict, j.Cause, j.Reason = Expected, "announced", "the artifact was announced by "+by
-		return j, nil
-	}
-	if waiting != nil {
-		list := waiting.Terms.Digests
-		j.Verdict, j.Cause, j.Waits, j.Due = Expected, "an expect item fits, but not its digests", id.lists(), seen.Add(list.Grace)
-		j.Reason = fmt.Sprintf("expect item %d fits, and until %s the artifact may still appear on the list %s", waiting.Number, j.Due.UTC().Format(time.RFC3339), list.List)
-		keys, _, _, err := waiting.exceeds(id.Event, w)
-		if err != nil {
-			return j, err
-		}
-		return j, waiting.admit(id.Event, w, keys)
-	}
-	if len(causes) > 0 {
+		j.Waits, j.Due = nil, time.Time{}
+	case j.Pending():
+		j.Verdict, j.Cause = Expected, "an expect item fits, but not its digests"
+		j.Reason = fmt.Sprintf("expect item %d fits, and until %s the artifact may still appear on the list %s", waiting, j.Due.UTC().Format(time.RFC3339), strings.Join(j.Waits, " or "))
+	case len(causes) > 0:
 		j.Cause, j.Reason = "an expect item fits, but not its "+strings.Join(causes, ", "), strings.Join(reasons, "; ")
 	}
-	return j, nil
-}
-
-// lists are those of all items that could still make the identity expected.
-func (id *Identity) lists() []string {
-	var out []string
-	for _, it := range id.Fits {
-		if cause, _ := it.Terms.refuses(id.Event); cause == "" && it.Terms.stateful() && it.Terms.Digests != nil {
-			out = append(out, it.Terms.Digests.List)
-		}
-	}
-	return out
+	return j, nil, nil
 }
 
 // exceeds asks the counters of an item, and returns the keys under which the
@@ -267,7 +336,7 @@ func (it *Item) exceeds(e Event, w World) (keys []string, cause, reason string, 
 	case t.OncePer == ByDigest:
 		keys = slices.Clone(e.Digests)
 	case t.OncePer != "":
-		if value, ok := e.Extension(t.OncePer); ok {
+		if value, ok := e.Extensions[t.OncePer]; ok {
 			keys = []string{value}
 		}
 	}
@@ -286,17 +355,9 @@ func (it *Item) exceeds(e Event, w World) (keys []string, cause, reason string, 
 	}
 	n, err := w.Within(it.Counter, e.Index, e.Time, t.AtMost.Per, t.AtMost.Count)
 	if n >= t.AtMost.Count {
-		return nil, "at_most", fmt.Sprintf("it is for at most %d events in %s, and there were as many before this one", t.AtMost.Count, t.AtMost.Per), err
+		return nil, "at_most", fmt.Sprintf("it is for at most %d events in %s, and there were as many that close to it", t.AtMost.Count, t.AtMost.Per), err
 	}
 	return keys, "", "", err
-}
-
-// admit remembers an event that the item lets in, if it counts.
-func (it *Item) admit(e Event, w World, keys []string) error {
-	if !it.Terms.counts() {
-		return nil
-	}
-	return w.Admit(it.Counter, keys, e.Index, e.Time)
 }
 
 func rank(v Verdict) int {

@@ -1,7 +1,9 @@
 package policy_test
 
 import (
+	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -36,9 +38,9 @@ func (w *world) Listed(list string, digests []string) (string, bool) {
 	return "", false
 }
 
-func (w *world) Announced(digests []string, at time.Time) (string, bool, error) {
+func (w *world) Announced(digests []string, at, until time.Time) (string, bool, error) {
 	for _, d := range digests {
-		if s, ok := w.announced[d]; ok && !at.Before(s.from) && at.Before(s.until) {
+		if s, ok := w.announced[d]; ok && !until.Before(s.from) && at.Before(s.until) {
 			return "the release job", true, w.err
 		}
 	}
@@ -138,6 +140,7 @@ func TestCases(t *testing.T) {
 		id      policy.Identity // kind of the identity; zero: vouched
 		want    policy.Verdict
 		pending time.Duration // until; 0: final
+		after   time.Duration // since it was first seen, when it is judged
 		reason  string        // a part of it
 	}
 	announced := func(from, until time.Duration) world {
@@ -199,6 +202,13 @@ func TestCases(t *testing.T) {
 		{name: "on the list, but too early", terms: terms(policy.Terms{Valid: policy.Span{From: at(day)}, Digests: &policy.Listing{List: list, Grace: hour}}), digests: []string{listed}, world: lists, want: policy.Unexpected, reason: "valid from"},
 		{name: "does not wait where the hour is wrong", terms: terms(policy.Terms{Between: []policy.Hours{hours(t, office)}, Digests: &policy.Listing{List: list, Grace: hour}}), digests: []string{other}, world: lists, want: policy.Unexpected, reason: "is for 09:00"},
 
+		{name: "still not on the list", terms: onList(hour), digests: []string{other}, world: lists, after: hour - 1, want: policy.Expected, pending: hour, reason: "may still appear"},
+		{name: "not on the list in time", terms: onList(hour), digests: []string{other}, world: lists, after: hour, want: policy.Unexpected, reason: "for 1h0m0s the artifact has not come on the list SHA256SUMS"},
+		{name: "on the list in the end", terms: onList(hour), digests: []string{listed}, world: lists, after: 5 * hour, want: policy.Expected, reason: "is on the list"},
+		{name: "the more patient of two items", terms: append(onList(time.Minute), &policy.Terms{Digests: &policy.Listing{List: another, Grace: 2 * hour}}), digests: []string{"sha256:cc"}, world: lists, want: policy.Expected, pending: 2 * hour, reason: "expect item 1 fits, and until 2000-01-01T02:00:00Z the artifact may still appear on the list SHA256SUMS or other.txt"},
+		{name: "when the less patient has given up", terms: append(onList(time.Minute), &policy.Terms{Digests: &policy.Listing{List: another, Grace: 2 * hour}}), digests: []string{"sha256:cc"}, world: lists, after: hour, want: policy.Expected, pending: 2 * hour, reason: "expect item 2 fits, and until"},
+		{name: "does not wait for an item that had enough", terms: terms(policy.Terms{Digests: &policy.Listing{List: list, Grace: hour}, OncePer: policy.ByDigest}), digests: []string{listed}, world: lists, before: before(1, 0, "digest="+listed), after: time.Minute, want: policy.Unexpected, reason: "entry 1 was one"},
+
 		// at_most.
 		{name: "the first of two", terms: atMost(2, hour), want: policy.Expected, reason: "fits"},
 		{name: "the second of two", terms: atMost(2, hour), when: time.Minute, before: many(1, 0), want: policy.Expected, reason: "fits"},
@@ -229,6 +239,14 @@ func TestCases(t *testing.T) {
 		{name: "announced, and no item fits", digests: []string{other}, world: announced(0, hour), want: policy.Expected, reason: "announced by the release job"},
 		{name: "announced, too late", digests: []string{other}, when: hour, world: announced(0, hour), want: policy.Unexpected, reason: "self-hosted"},
 		{name: "announced, another artifact", digests: []string{listed}, world: announced(0, hour), want: policy.Unexpected, reason: "self-hosted"},
+		{name: "announced a while after it was signed", digests: []string{other}, world: announced(9*time.Minute, hour), want: policy.Expected, reason: "announced by"},
+		{name: "announced long after it was signed", digests: []string{other}, world: announced(11*time.Minute, hour), want: policy.Unexpected, reason: "self-hosted"},
+		{name: "announced while it waits", terms: onList(hour), digests: []string{other}, world: announced(59*time.Minute, 2*hour), after: 59 * time.Minute, want: policy.Expected, reason: "announced by"},
+		{name: "announced when it had waited", terms: onList(hour), digests: []string{other}, world: announced(61*time.Minute, 2*hour), after: 61 * time.Minute, want: policy.Unexpected, reason: "for 1h1m0s the artifact has not come on the list SHA256SUMS"},
+		{name: "announced, a bare key that names itself", digests: []string{other}, id: policy.Identity{Untrusted: "-"}, world: announced(0, hour), want: policy.Unexpected, reason: "self-hosted"},
+		{name: "announced, a digest that is watched under a bare key", digests: []string{other}, id: policy.Identity{Pinned: true}, world: announced(0, hour), want: policy.Unexpected, reason: "self-hosted"},
+		{name: "announced, a known key", digests: []string{other}, id: policy.Identity{Pinned: true, Known: true}, world: announced(0, hour), want: policy.Expected, reason: "announced by"},
+		{name: "announced, self-made for a digest that is watched", digests: []string{other}, id: pinned, world: announced(0, hour), want: policy.Unexpected, reason: "self-hosted"},
 		{name: "announced, but self-made", digests: []string{other}, id: self, world: announced(0, hour), want: policy.Untrusted, reason: "self-made"},
 		{name: "announced instead of listed", terms: onList(hour), digests: []string{other}, world: announced(0, hour), want: policy.Expected, reason: "announced by"},
 		{name: "announced, and more than at_most", terms: atMost(1, hour), digests: []string{other}, before: many(1, 0), world: announced(0, hour), want: policy.Expected, reason: "announced by"},
@@ -249,13 +267,12 @@ func TestCases(t *testing.T) {
 				for i, terms := range tc.terms {
 					id.Fits = append(id.Fits, policy.Item{Number: i + 1, Terms: terms, Counter: fmt.Sprintf("c%d", i+1)})
 				}
-				id.Event = policy.Event{Time: time.Now(), Source: policy.FromLog, Index: 100, Digests: slices.Clone(tc.digests),
-					Extension: func(name string) (string, bool) { v, ok := tc.ext[name]; return v, ok }}
+				id.Event = policy.Event{Time: time.Now(), Source: policy.FromLog, Index: 100, Digests: slices.Clone(tc.digests), Extensions: tc.ext}
 				w := tc.world
 				w.admitted = slices.Clone(tc.before)
 				// Judged twice, as after a transaction that failed.
 				for range 2 {
-					j, err := policy.Judge([]policy.Identity{id}, &w, time.Now())
+					j, err := policy.Judge([]policy.Identity{id}, &w, time.Now(), time.Now().Add(tc.after))
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -305,12 +322,72 @@ func TestSeveral(t *testing.T) {
 		{"one that waits beside expected", []policy.Identity{waits, expected}, policy.Expected, time.Hour},
 		{"two that wait", []policy.Identity{waits, waitsLess}, policy.Expected, time.Minute},
 		{"one that waits beside unexpected", []policy.Identity{waits, unexpected}, policy.Unexpected, 0},
-		{"one that waits beside self-made", []policy.Identity{selfMade, waits}, policy.Untrusted, 0},
+		{"one that waits beside self-made", []policy.Identity{selfMade, waits}, policy.Expected, time.Hour},
+		{"self-made beside one that waits", []policy.Identity{waits, selfMade}, policy.Expected, time.Hour},
 	} {
-		j, err := policy.Judge(tc.ids, &world{}, now)
+		j, err := policy.Judge(tc.ids, &world{}, now, now)
 		if err != nil || j.Verdict != tc.want || j.Pending() != (tc.waits > 0) || j.Pending() && j.Due.Sub(now) != tc.waits {
 			t.Errorf("%s: %+v, %v", tc.name, j, err)
 		}
+	}
+}
+
+// TestWhatIsCounted: limits count what is expected for good, and nothing else.
+func TestWhatIsCounted(t *testing.T) {
+	now := time.Now()
+	limited := func(terms policy.Terms) policy.Identity {
+		return policy.Identity{Certificate: true, Vouched: true, Fits: []policy.Item{{Number: 1, Terms: &terms, Counter: "c"}}, Event: policy.Event{Time: now, Index: 7, Digests: []string{listed}}}
+	}
+	counts := limited(policy.Terms{OncePer: policy.ByDigest})
+	waits := limited(policy.Terms{OncePer: policy.ByDigest, Digests: &policy.Listing{List: list, Grace: time.Hour}})
+	unexpected := policy.Identity{Certificate: true, Vouched: true, Cause: "no", Misfit: "no expect item fits", Event: counts.Event}
+	selfMade := policy.Identity{Certificate: true, Untrusted: "self-made", Event: counts.Event}
+	for _, tc := range []struct {
+		name  string
+		ids   []policy.Identity
+		after time.Duration
+		lists map[string][]string
+		want  int
+	}{
+		{"expected", []policy.Identity{counts}, 0, nil, 1},
+		{"beside an unexpected one", []policy.Identity{counts, unexpected}, 0, nil, 0},
+		{"beside a self-made one", []policy.Identity{selfMade, counts}, 0, nil, 0},
+		{"while it waits", []policy.Identity{waits}, 0, nil, 0},
+		{"when it has waited in vain", []policy.Identity{waits}, time.Hour, nil, 0},
+		{"when it is on the list", []policy.Identity{waits}, time.Minute, map[string][]string{list: {listed}}, 1},
+		{"on the list beside one that waits", []policy.Identity{waits, limited(policy.Terms{Digests: &policy.Listing{List: another, Grace: time.Hour}})}, 0, map[string][]string{list: {listed}}, 0},
+	} {
+		w := &world{lists: tc.lists}
+		if _, err := policy.Judge(tc.ids, w, now, now.Add(tc.after)); err != nil {
+			t.Fatal(err)
+		}
+		seen := map[uint64]bool{}
+		for _, a := range w.admitted {
+			seen[a.index] = true
+		}
+		if len(seen) != tc.want || tc.want > 0 && !seen[7] {
+			t.Errorf("%s: %+v", tc.name, w.admitted)
+		}
+	}
+}
+
+// TestKept: what waits is judged by the same after it was stored.
+func TestKept(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	id := policy.Identity{Certificate: true, Vouched: true, Pinned: true, Known: true, Cause: "c", Misfit: "m", Untrusted: "u",
+		Event: policy.Event{Time: now, Source: policy.FromLog, Index: 7, Digests: []string{listed}, Extensions: map[string]string{"a": "b"}},
+		Fits: []policy.Item{{Number: 3, Counter: "c", Terms: &policy.Terms{Valid: policy.Span{From: now, Until: now}, Between: []policy.Hours{hours(t, "22:00-06:00 Europe/Berlin Mon-Fri")},
+			Digests: &policy.Listing{List: list, Grace: time.Hour}, AtMost: &policy.Rate{Count: 1, Per: time.Hour}, OncePer: "a"}}}}
+	doc, err := json.Marshal(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var again policy.Identity
+	if err := json.Unmarshal(doc, &again); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(id, again) {
+		t.Errorf("%+v, it was %+v", again, id)
 	}
 }
 
@@ -322,7 +399,7 @@ func TestWorldFails(t *testing.T) {
 		if terms != nil {
 			id.Fits = []policy.Item{{Number: 1, Terms: terms, Counter: "c"}}
 		}
-		if j, err := policy.Judge([]policy.Identity{id}, w, time.Now()); err == nil {
+		if j, err := policy.Judge([]policy.Identity{id}, w, time.Now(), time.Now()); err == nil {
 			t.Errorf("%+v: %+v", terms, j)
 		}
 	}

@@ -39,6 +39,18 @@ func (t *Terms) stateful() bool {
 	return t != nil && (t.Digests != nil || t.AtMost != nil || t.OncePer != "")
 }
 
+// Timed reports whether the time of an event matters.
+func (t *Terms) Timed() bool {
+	return t != nil && (t.Valid != (Span{}) || len(t.Between) > 0)
+}
+
+// Open reports whether an event that is within the hours and dates is still to be
+// judged by what was before, or what is known elsewhere.
+func (t *Terms) Open(e Event) bool {
+	cause, _ := t.refuses(e)
+	return cause == "" && t.stateful()
+}
+
 // counts reports whether events that the item lets in are to be remembered.
 func (t *Terms) counts() bool { return t != nil && (t.AtMost != nil || t.OncePer != "") }
 
@@ -196,6 +208,17 @@ func (h Hours) Until(at time.Time) time.Time {
 }
 
 func (h Hours) String() string { return h.text }
+
+// UnmarshalJSON reads hours as MarshalJSON writes them.
+func (h *Hours) UnmarshalJSON(doc []byte) error {
+	var text string
+	if err := json.Unmarshal(doc, &text); err != nil {
+		return err
+	}
+	parsed, err := ParseHours(text)
+	*h = parsed
+	return err
+}
 
 // MarshalJSON writes the hours as they were read.
 func (h Hours) MarshalJSON() ([]byte, error) { return json.Marshal(h.text) }
