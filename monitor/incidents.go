@@ -233,11 +233,42 @@ func (d *desk) say() {
 
 // deliver addresses an incident's event to those who are to hear of it.
 func (d *desk) deliver(eventType string, inc Incident) []notify.Delivery {
-	channels := d.opts.HealthChannels
-	if inc.Class == Integrity {
-		channels = d.opts.IncidentChannels
+	return d.opts.Route.incident(hearing(inc, eventType, d.opts.IncidentChannels, d.opts.HealthChannels), eventType, inc, d.now)
+}
+
+// hearing are the channels that hear of an incident, of those for integrity and those
+// for health. The end of one that has become one of integrity is told to both, as its
+// beginnings were.
+func hearing(inc Incident, eventType string, integrity, health []string) []string {
+	switch worse := incidentKind(inc.Kind).Class != inc.Class; {
+	case inc.Class != Integrity:
+		return health
+	case worse && eventType != notify.IncidentOpened:
+		both := slices.Clone(integrity)
+		for _, c := range health {
+			if !slices.Contains(both, c) {
+				both = append(both, c)
+			}
+		}
+		return both
 	}
-	return d.opts.Route.incident(channels, eventType, inc, d.now)
+	return integrity
+}
+
+// TriageIncident addresses what a person has decided about an incident: its end to all
+// who heard of it, and the rest to those that follows says keep a record of their own.
+func (r Route) TriageIncident(inc Incident, integrity, health []string, follows func(channel string) bool, now time.Time) []notify.Delivery {
+	kind := map[string]string{StateAcknowledged: notify.IncidentAcknowledged, StateResolved: notify.IncidentResolved, StateOpen: notify.IncidentReopened}[inc.State]
+	channels := hearing(inc, kind, integrity, health)
+	if inc.State != StateResolved {
+		channels = slices.DeleteFunc(slices.Clone(channels), func(c string) bool { return !follows(c) })
+	}
+	out := r.incident(channels, kind, inc, now)
+	for i := range out {
+		// It may be decided more than once.
+		out[i].Event.ID = shortID("e-", out[i].Event.ID, now.UTC().Format(time.RFC3339Nano))
+	}
+	return out
 }
 
 // Route says where of some channels, and when, something is told. nil: in all of
@@ -268,8 +299,13 @@ func (r Route) incident(channels []string, eventType string, inc Incident, now t
 func IncidentEvent(eventType string, inc Incident, now time.Time) notify.Event {
 	verb := "opened"
 	summary := inc.Summary + " " + incidentKind(inc.Kind).Effect
-	if eventType == notify.IncidentResolved {
+	switch eventType {
+	case notify.IncidentResolved:
 		verb, summary = "resolved", inc.Note
+	case notify.IncidentAcknowledged:
+		verb, summary = "acknowledged by "+inc.By, inc.Note
+	case notify.IncidentReopened:
+		verb = "opened again by " + inc.By
 	}
 	e := notify.Event{
 		ID:       shortID("e-", inc.ID, eventType, inc.Class),
@@ -322,8 +358,7 @@ func deliveryFailed(channel, id, summary string, details map[string]any, now tim
 		ID:    shortID("i-", KindDeliveryFailed, channel, id),
 		Class: k.Class, Kind: k.Kind, Severity: k.Severity, State: StateOpen, OpenedAt: now.UTC(), Summary: summary, Details: marshal(details),
 	}
-	health.Channels = slices.DeleteFunc(slices.Clone(health.Channels), func(c string) bool { return c == channel })
-	inc.Deliveries = health.told(notify.IncidentOpened, inc, now)
+	inc.Deliveries = health.without(channel).told(notify.IncidentOpened, inc, now)
 	return inc
 }
 
@@ -345,7 +380,14 @@ func IsDeliveryFailed(inc Incident, channel string) bool {
 	return inc.Kind == KindDeliveryFailed && json.Unmarshal(inc.Details, &details) == nil && details.Channel == channel
 }
 
-// DeliveryWorks ends the incident of a channel that accepts again.
-func DeliveryWorks(inc Incident, now time.Time, health Audience) Resolution {
-	return resolution(inc, "The channel accepts notifications again.", now, health)
+// DeliveryWorks ends the incident of a channel that accepts again, for those who heard
+// of it.
+func DeliveryWorks(inc Incident, channel string, now time.Time, health Audience) Resolution {
+	return resolution(inc, "The channel accepts notifications again, and nothing was refused for a while.", now, health.without(channel))
+}
+
+// without is an audience but for one channel.
+func (a Audience) without(channel string) Audience {
+	a.Channels = slices.DeleteFunc(slices.Clone(a.Channels), func(c string) bool { return c == channel })
+	return a
 }

@@ -401,6 +401,9 @@ var timeSources = map[policy.TimeSource]string{
 	policy.FirstSeen:       "when it was first seen; nobody has signed a time",
 }
 
+// maxShown is how many identities of an entry a message names.
+const maxShown = 4
+
 // FindingEvent makes the event that tells of a finding.
 func FindingEvent(f Finding) notify.Event {
 	e := notify.Event{
@@ -418,13 +421,7 @@ func FindingEvent(f Finding) notify.Event {
 			e.Fields = append(e.Fields, notify.Field{Name: name, Value: value})
 		}
 	}
-	for _, id := range f.Identities {
-		add("Signed as", signer(id))
-		add("Issuer", id.Issuer)
-		if id.Certificate != nil {
-			add("Certificate", trustOf(id.Certificate))
-		}
-	}
+	// What is always there comes first: an entry may name many identities.
 	add("Artifact", strings.Join(f.Digests, ", "))
 	add("Log and index", fmt.Sprintf("%s, %d", f.Origin, f.Index))
 	if how := timeSources[f.EventTimeSource]; how != "" && !f.EventTime.IsZero() {
@@ -432,6 +429,17 @@ func FindingEvent(f Finding) notify.Event {
 	}
 	add("Seen", f.SeenAt.UTC().Format(time.RFC3339))
 	add("Verified", fmt.Sprintf("inclusion proven in the signed tree of size %d, root %s", f.Checkpoint.Size, hex.EncodeToString(f.Checkpoint.Root[:])))
+	for i, id := range f.Identities {
+		if i == maxShown {
+			add("And", fmt.Sprintf("%d identities more", len(f.Identities)-i))
+			break
+		}
+		add("Signed as", signer(id))
+		add("Issuer", id.Issuer)
+		if id.Certificate != nil {
+			add("Certificate", trustOf(id.Certificate))
+		}
+	}
 	add("Finding", f.ID)
 	return e
 }

@@ -69,6 +69,8 @@ type LogStatus struct {
 	Entries     uint64    `json:"-"`
 	LastSuccess time.Time `json:"-"`
 	Incident    string    `json:"-"` // that halts it
+	// Every is how far apart its polls are.
+	Every time.Duration `json:"-"`
 }
 
 // CatchUpStatus is how a scan that is behind comes on.
@@ -124,6 +126,12 @@ type ChannelStatus struct {
 	// FailingSince is since when the oldest notification that was tried in vain
 	// waits.
 	FailingSince *time.Time `json:"failing_since,omitempty"`
+	// Due are those of the pending ones that are not held back until later.
+	// UntriedSince and RolledSince are since when the oldest one is due that was not
+	// tried, or that waits rolled up.
+	Due          int        `json:"-"`
+	UntriedSince *time.Time `json:"-"`
+	RolledSince  *time.Time `json:"-"`
 }
 
 // StatusStore is what Status reads.
@@ -190,6 +198,10 @@ func (r *runner) status(ctx context.Context, store StatusStore) (LogStatus, erro
 	at, success, failure, err := store.LastPoll(ctx, r.cfg.ID)
 	if err != nil {
 		return l, err
+	}
+	if r.cfg.Schedule != nil {
+		next := r.cfg.Schedule.Next(r.opts.Now())
+		l.Every = r.cfg.Schedule.Next(next).Sub(next)
 	}
 	if !at.IsZero() {
 		l.LastPoll, l.LastSuccess = &at, success

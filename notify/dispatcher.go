@@ -96,7 +96,11 @@ func (d *Dispatcher) failures() (n int64) {
 func NewDispatcher(outbox Outbox, channels []Channel, log *slog.Logger) *Dispatcher {
 	d := &Dispatcher{outbox: outbox, log: log, counts: map[[2]string]int64{}}
 	for _, c := range channels {
-		d.lanes = append(d.lanes, &lane{Channel: c, d: d, wake: make(chan struct{}, 1)})
+		l := &lane{Channel: c, d: d, wake: make(chan struct{}, 1), width: width}
+		if oneAtATime(c.Notifier) {
+			l.width = 1
+		}
+		d.lanes = append(d.lanes, l)
 	}
 	return d
 }
@@ -145,6 +149,7 @@ type lane struct {
 	// those whose outcome is not in the outbox yet.
 	held  map[string]bool
 	tried chan outcome
+	width int
 	// overSince is since when more waits than the window has room for.
 	overSince time.Time
 	// unbooked are outcomes that the outbox could not take.
@@ -182,7 +187,7 @@ func (l *lane) run(ctx context.Context, once bool) {
 				next = now.Add(storeAgain)
 			}
 		}
-		for len(ready) > 0 && flying < width {
+		for len(ready) > 0 && flying < l.width {
 			l.held[ready[0].Event.ID] = true
 			flying++
 			go l.try(ctx, ready[0])
@@ -192,7 +197,7 @@ func (l *lane) run(ctx context.Context, once bool) {
 		if len(l.unbooked) > 0 {
 			until = sooner(next, now.Add(storeAgain))
 		}
-		if once && flying == 0 && until.IsZero() {
+		if once && flying == 0 && beyond(ctx, until) {
 			return
 		}
 		done, more := l.wait(ctx, until)
@@ -201,6 +206,16 @@ func (l *lane) run(ctx context.Context, once bool) {
 			ready = nil // what is due comes in its order
 		}
 	}
+}
+
+// beyond reports whether nothing is to be done any more before ctx ends: until is when
+// the next thing is, zero for never.
+func beyond(ctx context.Context, until time.Time) bool {
+	if until.IsZero() {
+		return true
+	}
+	ends, ok := ctx.Deadline()
+	return ok && until.After(ends)
 }
 
 // read returns the deliveries that are due and not held, and when there will be
@@ -282,6 +297,11 @@ func (l *lane) settle(ctx context.Context, out outcome) (string, error) {
 	q, now := out.q, time.Now()
 	if out.err == nil {
 		return Delivered, l.d.outbox.Delivered(ctx, q, now)
+	}
+	if errors.Is(out.err, ErrPartly) {
+		if err := l.d.outbox.Accepted(ctx, l.Name, now); err != nil {
+			return "", err
+		}
 	}
 	log := l.d.log.With("channel", l.Name, "event", q.Event.ID, "attempts", q.Attempts+1, "error", out.err)
 	if errors.Is(out.err, ErrRefused) || now.Sub(q.Created) >= giveUpAfter && q.Attempts+1 >= leastTries {

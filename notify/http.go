@@ -110,10 +110,15 @@ func StatusError(status int, header http.Header) error {
 	return err
 }
 
-// RetryAfter reads both forms of the Retry-After header, up to a year; 0
-// without one.
+// RetryAfter reads both forms of the Retry-After header, up to a year, or when
+// GitHub's limit ends where nothing remains of it; 0 without either.
 func RetryAfter(header http.Header, now time.Time) time.Duration {
 	const most = 365 * 24 * time.Hour
+	if header.Get("Retry-After") == "" && header.Get("X-RateLimit-Remaining") == "0" {
+		if at, err := strconv.ParseInt(header.Get("X-RateLimit-Reset"), 10, 64); err == nil {
+			return min(max(time.Unix(at, 0).Sub(now), 0), most)
+		}
+	}
 	text := header.Get("Retry-After")
 	seconds, err := strconv.ParseUint(text, 10, 63)
 	if errors.Is(err, strconv.ErrRange) || err == nil && seconds > uint64(most/time.Second) {
@@ -128,13 +133,24 @@ func RetryAfter(header http.Header, now time.Time) time.Duration {
 	return 0
 }
 
+// Document is a value in JSON, no longer than it has to be: nobody reads it as HTML.
+func Document(v any) ([]byte, error) {
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimRight(out.Bytes(), "\n"), nil
+}
+
 // Call sends a JSON document, if in is not nil, and reads the answer into out, if
 // that is not nil. Its error is judged like StatusError, and holds nothing of the
 // address.
 func Call(ctx context.Context, client *http.Client, method, address string, header map[string]string, in, out any) error {
 	var body io.Reader
 	if in != nil {
-		doc, err := json.Marshal(in)
+		doc, err := Document(in)
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrRefused, err)
 		}

@@ -17,10 +17,13 @@ type Queued struct {
 // durable, and may be called by several goroutines at a time.
 type Outbox interface {
 	// Due returns up to limit deliveries of a channel that are due, and when the
-	// next one after them is (zero: nothing else waits).
+	// next one after them is (zero: nothing else waits). Of those that have their
+	// subject in common it returns the first: a beginning is told before its end.
 	Due(ctx context.Context, channel string, now time.Time, limit int) (due []Queued, next time.Time, err error)
 	// Delivered takes a delivery out of the queue.
 	Delivered(ctx context.Context, q Queued, at time.Time) error
+	// Accepted notes that a channel has accepted something.
+	Accepted(ctx context.Context, channel string, at time.Time) error
 	// Retry puts a delivery off.
 	Retry(ctx context.Context, q Queued, due time.Time, reason string) error
 	// Fail gives a delivery up for good, and says so somewhere else.
@@ -50,14 +53,21 @@ type Rolls interface {
 
 // Waiting is what waits for a channel.
 type Waiting struct {
-	// Single are deliveries that are due, or will be; Rolled what is due and rolled
-	// up; Digest what is due for a digest.
-	Single, Rolled, Digest int
+	// Fresh are deliveries that are due and were not tried yet, Stuck those that were
+	// tried in vain; Rolled what is due and rolled up; Digest what is due for a digest.
+	Fresh, Stuck, Rolled, Digest int
+	// FirstStuck and LastStuck are when the oldest and the newest of those were put
+	// there, LastSuccess when the channel accepted something.
+	FirstStuck, LastStuck, LastSuccess time.Time
 	// Next is when more of what is rolled up, or of a digest, will be due; zero:
 	// never.
 	Next   time.Time
 	Window Window
 }
+
+// dead reports whether nothing was accepted since what is stuck began to be tried:
+// else it is the events that are not accepted, and the channel works.
+func (w *Waiting) dead() bool { return w.Stuck > 0 && !w.LastSuccess.After(w.LastStuck) }
 
 // Window is a stretch of time in which the messages to people are counted.
 type Window struct {

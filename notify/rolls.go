@@ -12,10 +12,15 @@ import (
 //	         Settle, then folded once    │ the rest is folded when it ends
 //
 // While a channel accepts nothing, everything but the first few stays rolled up:
-// a channel that was dead for a day gets few messages when it is back.
+// a channel that was dead for a day gets few messages when it is back. What it does
+// not accept while it accepts other things takes room, and stops nothing.
 
-// unrolled is how many deliveries are made at a time for programs.
-const unrolled = 8 * batch
+const (
+	// unrolled is how many deliveries are made at a time for programs.
+	unrolled = 8 * batch
+	// maxProbe bounds the wait between two probes of a channel that accepts nothing.
+	maxProbe = 12 * time.Hour
+)
 
 // sooner returns the earlier of two times; zero is none.
 func sooner(a, b time.Time) time.Time {
@@ -44,14 +49,43 @@ func (l *lane) prepare(ctx context.Context, now time.Time, once bool) (time.Time
 			return time.Time{}, err
 		}
 	}
+	if w.Rolled > 0 && w.dead() {
+		at, err := l.probe(ctx, now, w)
+		return sooner(w.Next, at), err
+	}
 	if l.Grouping == nil {
-		if w.Rolled > 0 && w.Single < batch {
+		if w.Rolled > 0 && w.Fresh < batch {
 			_, err = l.d.outbox.Unroll(ctx, l.Name, now, unrolled)
 		}
 		return w.Next, err
 	}
 	at, err := l.group(ctx, now, w, once)
 	return sooner(w.Next, at), err
+}
+
+// probe unrolls the first few for a channel that accepts nothing, and after that more
+// now and then, longer and longer apart: what is tried may be such as it never accepts.
+func (l *lane) probe(ctx context.Context, now time.Time, w Waiting) (time.Time, error) {
+	most, wait := batch, 10*time.Minute
+	if l.Grouping != nil {
+		most, wait = l.Grouping.Most, l.Grouping.Window
+	}
+	if room := most - w.Fresh - w.Stuck; room > 0 {
+		_, err := l.d.outbox.Unroll(ctx, l.Name, now, room)
+		return time.Time{}, err
+	}
+	if w.Fresh > 0 {
+		return time.Time{}, nil // it is being tried; then the lane is here again
+	}
+	wait = min(max(wait, w.LastStuck.Sub(w.FirstStuck)), maxProbe)
+	if at := w.LastStuck.Add(wait); now.Before(at) {
+		return at, nil
+	}
+	if l.Grouping != nil {
+		return time.Time{}, l.fold(ctx, now, false)
+	}
+	_, err := l.d.outbox.Unroll(ctx, l.Name, now, batch)
+	return time.Time{}, err
 }
 
 // group unrolls what the window has room for, and folds the rest when its time has
@@ -61,14 +95,14 @@ func (l *lane) group(ctx context.Context, now time.Time, w Waiting, once bool) (
 	win := w.Window
 	if now.Sub(win.Start) >= g.Window || now.Before(win.Start) {
 		// What was too much for the last window comes folded.
-		if win.Over && w.Rolled > 0 && w.Single == 0 {
+		if win.Over && w.Rolled > 0 && w.Fresh == 0 {
 			if err := l.fold(ctx, now, false); err != nil {
 				return time.Time{}, err
 			}
 			w.Rolled = 0
 		}
 		win = Window{Start: now, Over: w.Rolled > 0 && win.Over}
-		if w.Rolled == 0 && w.Single == 0 && !w.Window.Over {
+		if w.Rolled+w.Fresh+w.Stuck == 0 && !w.Window.Over {
 			return time.Time{}, nil // a window begins with a message
 		}
 		if err := l.d.outbox.SetWindow(ctx, l.Name, win); err != nil {
@@ -79,16 +113,16 @@ func (l *lane) group(ctx context.Context, now time.Time, w Waiting, once bool) (
 		return time.Time{}, nil
 	}
 	ends := win.Start.Add(g.Window)
-	if room := g.Most - win.Sent - w.Single; room > 0 && !win.Over {
+	if room := g.Most - win.Sent - w.Fresh - w.Stuck; room > 0 && !win.Over {
 		n, err := l.d.outbox.Unroll(ctx, l.Name, now, room)
 		if err != nil || n >= w.Rolled {
 			return time.Time{}, err
 		}
-		w.Single += n
+		w.Fresh += n
 	}
 	switch {
-	case w.Single > 0:
-		// They come first; when they are delivered, the lane is here again.
+	case w.Fresh > 0:
+		// They come first; when they were tried, the lane is here again.
 		return time.Time{}, nil
 	case once:
 	case win.Folded:

@@ -144,10 +144,7 @@ func (s *setup) engine(ctx context.Context, st *store.Store, log *slog.Logger, w
 	if err != nil {
 		return nil, err
 	}
-	incidents, health := s.cfg.Notify.Incidents, s.health()
-	if incidents == nil {
-		incidents = s.names
-	}
+	incidents, health := s.integrity(), s.health()
 	s.readLists(log)
 	s.current, err = monitor.New(monitor.Options{
 		Store: st, Logs: logs, Families: families, Watches: s.list, WatchConfigs: s.watches, Lists: s.lists, BadLists: s.badLists, ListsRead: s.lists.Tried,

@@ -97,18 +97,52 @@ func (o *outbox) Fail(ctx context.Context, q notify.Queued, at time.Time, reason
 	return o.FailDelivery(ctx, q, reason, &inc)
 }
 
+// calmFor is how long nothing must have been given up before a channel that accepts
+// again is taken for mended: one that refuses every other event is not.
+const calmFor = 30 * time.Minute
+
 // Delivered implements notify.Outbox.
 func (o *outbox) Delivered(ctx context.Context, q notify.Queued, at time.Time) error {
-	open, err := o.broken(ctx, q.Channel)
-	if err != nil {
+	if err := o.Store.Delivered(ctx, q, at); err != nil {
 		return err
 	}
-	var over *monitor.Resolution
-	if open != nil {
-		r := monitor.DeliveryWorks(*open, at, o.setup.hearsHealth())
-		over = &r
+	return o.mended(ctx, q.Channel, at)
+}
+
+// mended resolves the incident of a channel that has accepted something since it was
+// last given something up for, a while ago.
+func (o *outbox) mended(ctx context.Context, channel string, now time.Time) error {
+	open, err := o.broken(ctx, channel)
+	if err != nil || open == nil {
+		return err
 	}
-	return o.DeliveredAndResolved(ctx, q, at, over)
+	works, calm, err := o.Mended(ctx, channel, now)
+	if err != nil || !works || calm < calmFor {
+		return err
+	}
+	return o.Record(ctx, nil, []monitor.Resolution{monitor.DeliveryWorks(*open, channel, now, o.setup.hearsHealth())})
+}
+
+// lookForMended resolves the incidents of channels that work again, until ctx ends: the
+// next notification may be days away.
+func (s *setup) lookForMended(ctx context.Context, st *store.Store, log *slog.Logger, wake func()) {
+	o := &outbox{st, s}
+	for pause(ctx, calmFor/6) {
+		for _, name := range s.names {
+			if err := o.mended(ctx, name, time.Now()); err != nil && ctx.Err() == nil {
+				log.Error("whether a channel works again cannot be read", "channel", name, "error", err)
+			}
+		}
+		wake()
+	}
+}
+
+// integrity returns the channels that hear of integrity incidents.
+func (s *setup) integrity() []string {
+	if s.cfg.Notify.Incidents == nil {
+		return s.names
+	}
+	return s.cfg.Notify.Incidents
 }
 
 // health returns the channels that hear of operational incidents.
@@ -124,12 +158,13 @@ func (s *setup) hearsHealth() monitor.Audience {
 	return monitor.Audience{Channels: s.health(), Route: s.routes.Route}
 }
 
-// leftover says how many notifications wait for channels that are configured.
+// leftover says how many notifications wait for channels that are configured, save
+// those that are held back until later.
 func (s *setup) leftover(ctx context.Context, st *store.Store) (int, error) {
 	channels, err := st.Channels(ctx, s.names)
 	n := 0
 	for _, c := range channels {
-		n += c.Pending
+		n += c.Due
 	}
 	return n, err
 }

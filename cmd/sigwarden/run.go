@@ -79,6 +79,7 @@ func (a *app) daemon(ctx context.Context, s *setup, st *store.Store, log *slog.L
 	if len(s.sources) > 0 {
 		wg.Go(func() { s.lists.Run(ctx) })
 	}
+	wg.Go(func() { s.lookForMended(ctx, st, log, dispatcher.Wake) })
 	for _, ch := range s.cfg.Notify.Channels {
 		if ch.SelfTest.Schedule != nil {
 			wg.Go(func() { s.selfTest(ctx, st, ch, log, dispatcher.Wake) })

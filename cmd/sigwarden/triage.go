@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -68,23 +69,28 @@ func whoami() string {
 }
 
 // triageTold addresses what people decide to the channels that keep a record of
-// their own, and are to know when it is over.
-func (s *setup) triageTold(now time.Time) func(monitor.Finding) []notify.Delivery {
-	return func(f monitor.Finding) []notify.Delivery {
-		var out []notify.Delivery
-		for i, w := range s.cfg.Watches {
-			if w.Name != f.Watch {
-				continue
-			}
-			for _, name := range s.watches[i].Channels {
-				for _, ch := range s.channels {
-					if ch.Name == name && notify.FollowsTriage(ch.Notifier) {
-						out = append(out, notify.Delivery{Address: notify.Address{Channel: name}, Event: monitor.TriageEvent(f, now)})
-					}
+// their own, and are to know when it is over; the end of an incident to all who heard
+// of it.
+func (s *setup) triageTold(now time.Time) *store.Told {
+	follows := func(name string) bool {
+		return slices.ContainsFunc(s.channels, func(ch notify.Channel) bool { return ch.Name == name && notify.FollowsTriage(ch.Notifier) })
+	}
+	return &store.Told{
+		Finding: func(f monitor.Finding) []notify.Delivery {
+			channels := slices.Clone(s.hears(f.Watch))
+			channels = append(channels, s.cfg.Notify.EscalateTo...)
+			slices.Sort(channels)
+			var out []notify.Delivery
+			for _, name := range slices.Compact(channels) {
+				if follows(name) {
+					out = append(out, notify.Delivery{Address: notify.Address{Channel: name}, Event: monitor.TriageEvent(f, now)})
 				}
 			}
-		}
-		return out
+			return out
+		},
+		Incident: func(inc monitor.Incident) []notify.Delivery {
+			return monitor.Route(s.routes.Route).TriageIncident(inc, s.integrity(), s.health(), follows, now)
+		},
 	}
 }
 

@@ -31,9 +31,15 @@ func (s *setup) selfTest(ctx context.Context, st *store.Store, ch config.Channel
 		e.ID = fmt.Sprintf("e-self-test-%s-%d", ch.Name, next.Unix())
 		e.Title = "Self-test of channel " + ch.Name
 		e.Summary = fmt.Sprintf("All is well with this channel. The next test is due at %s; if it does not come, look after it.", ch.SelfTest.Next(now).UTC().Format(time.RFC3339))
-		if err := st.Enqueue(ctx, []notify.Delivery{{Address: notify.Address{Channel: ch.Name}, Event: e}}); err != nil {
-			log.Error("a self-test could not be put into the outbox", "channel", ch.Name, "error", err)
-			continue
+		for {
+			err := st.Enqueue(ctx, []notify.Delivery{{Address: notify.Address{Channel: ch.Name}, Event: e}})
+			if err == nil {
+				break
+			}
+			log.Error("a self-test could not be put into the outbox; that is tried again", "channel", ch.Name, "error", err)
+			if !pause(ctx, time.Minute) {
+				return
+			}
 		}
 		wake()
 	}
@@ -99,24 +105,33 @@ func (s *setup) unwell(ctx context.Context, status func(context.Context) (monito
 			return "an incident of kind " + key[1] + " is open"
 		}
 	}
-	lately := time.Time{}
+	if len(st.Logs) == 0 {
+		return "no log is followed"
+	}
 	for _, l := range st.Logs {
 		switch l.State {
-		case "ok", "catching-up", "retired":
+		case "retired":
+			continue // it is polled daily
+		case "ok", "catching-up":
 		default:
 			return fmt.Sprintf("log %s is %s", l.Name, l.State)
 		}
-		if l.LastSuccess.After(lately) {
-			lately = l.LastSuccess
+		if now.Sub(l.LastSuccess) > max(patience, 3*l.Every) {
+			return fmt.Sprintf("no poll of log %s has succeeded since %s", l.Name, l.LastSuccess.UTC().Format(time.RFC3339))
 		}
 	}
-	next := s.cfg.Schedule.Next(now)
-	if interval := s.cfg.Schedule.Next(next).Sub(next); now.Sub(lately) > max(patience, 3*interval) {
-		return fmt.Sprintf("no poll of any log has succeeded since %s", lately.UTC().Format(time.RFC3339))
-	}
 	for _, c := range st.Channels {
-		if c.FailingSince != nil && now.Sub(*c.FailingSince) > patience {
-			return fmt.Sprintf("channel %s has accepted nothing since %s", c.Name, c.FailingSince.Format(time.RFC3339))
+		longer := patience
+		for _, ch := range s.channels {
+			if ch.Name == c.Name && ch.Grouping != nil {
+				longer += 2 * ch.Grouping.Window // what is gathered waits that long
+			}
+		}
+		switch {
+		case c.FailingSince != nil && now.Sub(*c.FailingSince) > patience:
+			return fmt.Sprintf("channel %s does not accept what it was to be told since %s", c.Name, c.FailingSince.Format(time.RFC3339))
+		case c.UntriedSince != nil && now.Sub(*c.UntriedSince) > patience, c.RolledSince != nil && now.Sub(*c.RolledSince) > longer:
+			return fmt.Sprintf("nobody delivers what waits for channel %s", c.Name)
 		}
 	}
 	return ""

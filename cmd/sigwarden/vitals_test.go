@@ -16,6 +16,7 @@ import (
 	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/monitor/config"
 	"github.com/sigwarden/sigwarden/monitor/store"
+	"github.com/sigwarden/sigwarden/notify"
 )
 
 // TestUnwell: there is a sign of life only while every log is fresh and every
@@ -25,7 +26,7 @@ func TestUnwell(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &setup{cfg: &config.Config{Schedule: every}}
+	s := &setup{cfg: &config.Config{Schedule: every}, channels: []notify.Channel{{Name: "chat"}, {Name: "slow", Grouping: &notify.Grouping{Window: time.Hour}}}}
 	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	lately, long := now.Add(-time.Minute), now.Add(-time.Hour)
 	log := func(state string, at time.Time) monitor.LogStatus {
@@ -46,7 +47,12 @@ func TestUnwell(t *testing.T) {
 		"a log is halted":     {monitor.Status{Logs: []monitor.LogStatus{log("ok", lately), log("halted", lately)}}, nil, none, "halted"},
 		"a log is not there":  {monitor.Status{Logs: []monitor.LogStatus{log("unreachable", lately)}}, nil, none, "unreachable"},
 		"nothing is polled":   {monitor.Status{Logs: []monitor.LogStatus{log("ok", long)}}, nil, none, "no poll"},
-		"there is no log":     {monitor.Status{}, nil, none, "no poll"},
+		"one is not polled":   {monitor.Status{Logs: []monitor.LogStatus{log("ok", lately), log("ok", long)}}, nil, none, "no poll"},
+		"polled every hour":   {monitor.Status{Logs: []monitor.LogStatus{{Name: "acme", State: "ok", LastSuccess: long, Every: time.Hour}}}, nil, none, ""},
+		"there is no log":     {monitor.Status{}, nil, none, "no log"},
+		"nobody delivers":     {monitor.Status{Logs: []monitor.LogStatus{log("ok", lately)}, Channels: []monitor.ChannelStatus{{Name: "chat", UntriedSince: &long}}}, nil, none, "nobody delivers"},
+		"nor what is rolled":  {monitor.Status{Logs: []monitor.LogStatus{log("ok", lately)}, Channels: []monitor.ChannelStatus{{Name: "chat", RolledSince: &long}}}, nil, none, "nobody delivers"},
+		"it is gathered":      {monitor.Status{Logs: []monitor.LogStatus{log("ok", lately)}, Channels: []monitor.ChannelStatus{{Name: "slow", RolledSince: &long}}}, nil, none, ""},
 		"the store is broken": {monitor.Status{}, errors.New("disk full"), none, "disk full"},
 		"a log is stale":      {monitor.Status{Logs: []monitor.LogStatus{log("ok", lately)}}, nil, open(monitor.KindStale), "stale"},
 		"it lags behind":      {monitor.Status{Logs: []monitor.LogStatus{log("ok", lately)}}, nil, open(monitor.KindLagging), "lagging"},

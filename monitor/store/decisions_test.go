@@ -219,7 +219,7 @@ func TestRolls(t *testing.T) {
 	commit(list[26:]...)
 	later := time.Now().Add(time.Second)
 	w, err := s.Rolled(ctx, "program", later)
-	if err != nil || w.Rolled != 29 || w.Single != 0 {
+	if err != nil || w.Rolled != 29 || w.Fresh != 0 {
 		t.Fatalf("%+v, %v", w, err)
 	}
 	// Unrolled in parts, each comes once.
@@ -263,7 +263,7 @@ func TestRolls(t *testing.T) {
 	if err != nil || total != 26 || len(groups) != 6 {
 		t.Errorf("%d in %d groups, %v", total, len(groups), err)
 	}
-	if w, err = s.Rolled(ctx, "people", later); err != nil || w.Rolled != 0 || w.Single != 4 {
+	if w, err = s.Rolled(ctx, "people", later); err != nil || w.Rolled != 0 || w.Fresh != 4 {
 		t.Errorf("%+v, %v", w, err)
 	}
 	if n, err := s.PendingDeliveries(ctx); n != 33 || err != nil {

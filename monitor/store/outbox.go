@@ -17,20 +17,26 @@ import (
 // Channels returns how the deliveries of channels are, in the order of names.
 func (s *Store) Channels(ctx context.Context, names []string) ([]monitor.ChannelStatus, error) {
 	out := []monitor.ChannelStatus{}
+	now := micros(time.Now())
 	for _, name := range names {
 		c := monitor.ChannelStatus{Name: name}
-		var last, oldest sql.NullInt64
-		err := s.db.QueryRowContext(ctx, "SELECT (SELECT COUNT(*) FROM outbox WHERE channel = $1 AND state = 'pending') + (SELECT COALESCE(SUM(count), 0) FROM rolls WHERE channel = $1), (SELECT COUNT(*) FROM outbox WHERE channel = $1 AND state = 'failed'), (SELECT last_success FROM channels WHERE name = $1), (SELECT MIN(created_at) FROM outbox WHERE channel = $1 AND state = 'pending' AND attempts > 0)", name).
-			Scan(&c.Pending, &c.Failed, &last, &oldest)
+		var last, failing, untried, rolled sql.NullInt64
+		err := s.db.QueryRowContext(ctx, `SELECT
+			(SELECT COUNT(*) FROM outbox WHERE channel = $1 AND state = 'pending') + (SELECT COALESCE(SUM(count), 0) FROM rolls WHERE channel = $1),
+			(SELECT COUNT(*) FROM outbox WHERE channel = $1 AND state = 'pending' AND (due_at <= $2 OR attempts > 0)) + (SELECT COALESCE(SUM(count), 0) FROM rolls WHERE channel = $1 AND due_at <= $2),
+			(SELECT COUNT(*) FROM outbox WHERE channel = $1 AND state = 'failed'),
+			(SELECT last_success FROM channels WHERE name = $1),
+			(SELECT MIN(created_at) FROM outbox WHERE channel = $1 AND state = 'pending' AND attempts > 0),
+			(SELECT MIN(due_at) FROM outbox WHERE channel = $1 AND state = 'pending' AND attempts = 0 AND due_at <= $2),
+			(SELECT MIN(due_at) FROM rolls WHERE channel = $1 AND due_at <= $2)`, name, now).
+			Scan(&c.Pending, &c.Due, &c.Failed, &last, &failing, &untried, &rolled)
 		if err != nil {
 			return nil, s.explain("reading", err)
 		}
-		if at := timeOrZero(last); last.Valid && last.Int64 > 0 {
-			c.LastSuccess = &at
+		if last.Int64 > 0 {
+			c.LastSuccess = timeOrNil(last)
 		}
-		if at := timeOrZero(oldest); oldest.Valid {
-			c.FailingSince = &at
-		}
+		c.FailingSince, c.UntriedSince, c.RolledSince = timeOrNil(failing), timeOrNil(untried), timeOrNil(rolled)
 		out = append(out, c)
 	}
 	return out, nil
@@ -59,7 +65,11 @@ func (s *Store) Due(ctx context.Context, channel string, now time.Time, limit in
 }
 
 func (s *Store) due(ctx context.Context, channel string, now time.Time, limit int) (due []notify.Queued, broken map[string]string, err error) {
-	rows, err := s.db.QueryContext(ctx, "SELECT o.event_id, o.event, o.attempts, o.created_at, o.finding, f.document FROM outbox o LEFT JOIN findings f ON f.id = o.finding WHERE o.state = 'pending' AND o.digest = 0 AND o.channel = $1 AND o.due_at <= $2 ORDER BY o.due_at, o.event_id LIMIT $3", channel, micros(now), limit)
+	rows, err := s.db.QueryContext(ctx, `SELECT o.event_id, o.event, o.attempts, o.created_at, o.finding, f.document FROM outbox o LEFT JOIN findings f ON f.id = o.finding
+		WHERE o.state = 'pending' AND o.digest = 0 AND o.channel = $1 AND o.due_at <= $2 AND (o.subject = '' OR NOT EXISTS (
+			SELECT 1 FROM outbox b WHERE b.channel = o.channel AND b.subject = o.subject AND b.state = 'pending' AND b.digest = 0 AND (b.due_at <= $2 OR b.attempts > 0)
+				AND (b.created_at < o.created_at OR b.created_at = o.created_at AND b.event_id < o.event_id)))
+		ORDER BY o.due_at, o.event_id LIMIT $3`, channel, micros(now), limit)
 	if err != nil {
 		return nil, nil, s.explain("reading", err)
 	}
@@ -158,22 +168,32 @@ func (s *Store) DeliveryLock(ctx context.Context, wait bool) (release func(), ok
 
 // Delivered takes a delivery out of the queue.
 func (s *Store) Delivered(ctx context.Context, q notify.Queued, at time.Time) error {
-	return s.DeliveredAndResolved(ctx, q, at, nil)
-}
-
-// DeliveredAndResolved takes a delivery out of the queue, and resolves the
-// incident of its channel, if one is given, in the same transaction.
-func (s *Store) DeliveredAndResolved(ctx context.Context, q notify.Queued, at time.Time, over *monitor.Resolution) error {
 	return s.write(ctx, "writing", func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, "DELETE FROM outbox WHERE channel = $1 AND event_id = $2", q.Channel, q.Event.ID); err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, "INSERT INTO channels (name, last_success, window_sent) VALUES ($1, $2, 1) ON CONFLICT (name) DO UPDATE SET last_success = excluded.last_success, window_sent = channels.window_sent + 1", q.Channel, micros(at)); err != nil || over == nil {
-			return err
-		}
-		w := writer{ctx: ctx, tx: tx, now: time.Now()}
-		return w.incidents(monitor.Batch{Resolve: []monitor.Resolution{*over}})
+		_, err := tx.ExecContext(ctx, "INSERT INTO channels (name, last_success, window_sent) VALUES ($1, $2, 1) ON CONFLICT (name) DO UPDATE SET last_success = excluded.last_success, window_sent = channels.window_sent + 1", q.Channel, micros(at))
+		return err
 	})
+}
+
+// Accepted notes that a channel has accepted something, if not all of it.
+func (s *Store) Accepted(ctx context.Context, channel string, at time.Time) error {
+	return s.write(ctx, "writing", func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "INSERT INTO channels (name, last_success) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET last_success = excluded.last_success", channel, micros(at))
+		return err
+	})
+}
+
+// Mended reports whether a channel has accepted something since it was last given
+// something up for, and how long that is ago.
+func (s *Store) Mended(ctx context.Context, channel string, now time.Time) (bool, time.Duration, error) {
+	var success, failure int64
+	err := s.db.QueryRowContext(ctx, "SELECT last_success, last_failure FROM channels WHERE name = $1", channel).Scan(&success, &failure)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, 0, nil
+	}
+	return success > failure, now.Sub(timeOf(failure)), s.explain("reading", err)
 }
 
 // Retry puts a delivery off.
@@ -189,6 +209,9 @@ func (s *Store) Retry(ctx context.Context, q notify.Queued, due time.Time, reaso
 func (s *Store) FailDelivery(ctx context.Context, q notify.Queued, reason string, incident *monitor.Incident) error {
 	return s.write(ctx, "writing", func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, "UPDATE outbox SET state = 'failed', attempts = attempts + 1, error = $1 WHERE channel = $2 AND event_id = $3", reason, q.Channel, q.Event.ID); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, "INSERT INTO channels (name, last_success, last_failure) VALUES ($1, 0, $2) ON CONFLICT (name) DO UPDATE SET last_failure = excluded.last_failure", q.Channel, micros(time.Now())); err != nil {
 			return err
 		}
 		if incident == nil {
@@ -226,8 +249,8 @@ func (w *writer) enqueue(deliveries []notify.Delivery) error {
 		if !d.Due.IsZero() {
 			due = micros(d.Due)
 		}
-		if err := w.exec("INSERT INTO outbox (channel, event_id, event, created_at, attempts, due_at, state, error, digest) VALUES ($1, $2, $3, $4, 0, $5, 'pending', '', $6) ON CONFLICT DO NOTHING",
-			d.Channel, d.Event.ID, string(doc), now, due, d.Digest); err != nil {
+		if err := w.exec("INSERT INTO outbox (channel, event_id, event, created_at, attempts, due_at, state, error, digest, subject) VALUES ($1, $2, $3, $4, 0, $5, 'pending', '', $6, $7) ON CONFLICT DO NOTHING",
+			d.Channel, d.Event.ID, string(doc), now, due, d.Digest, d.Event.Subject); err != nil {
 			return err
 		}
 	}

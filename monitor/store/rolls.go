@@ -70,31 +70,37 @@ func (w *writer) flushRolls() error {
 // Rolled returns how things stand for a channel.
 func (s *Store) Rolled(ctx context.Context, channel string, now time.Time) (notify.Waiting, error) {
 	var w notify.Waiting
-	var next1, next2, start sql.NullInt64
-	var sent sql.NullInt64
+	var next1, next2, start, first, stuck sql.NullInt64
+	var sent, last sql.NullInt64
 	var folded, over sql.NullBool
+	// What is due later, at the end of quiet hours say, stands in nobody's way.
 	err := s.db.QueryRowContext(ctx, `SELECT
-		(SELECT COUNT(*) FROM outbox WHERE channel = $1 AND state = 'pending' AND digest = 0),
+		(SELECT COUNT(*) FROM outbox WHERE channel = $1 AND state = 'pending' AND digest = 0 AND attempts = 0 AND due_at <= $2),
+		(SELECT COUNT(*) FROM outbox WHERE channel = $1 AND state = 'pending' AND digest = 0 AND attempts > 0),
+		(SELECT MIN(created_at) FROM outbox WHERE channel = $1 AND state = 'pending' AND digest = 0 AND attempts > 0),
+		(SELECT MAX(created_at) FROM outbox WHERE channel = $1 AND state = 'pending' AND digest = 0 AND attempts > 0),
 		(SELECT COALESCE(SUM(count), 0) FROM rolls WHERE channel = $1 AND digest = 0 AND due_at <= $2),
 		(SELECT COUNT(*) FROM outbox WHERE channel = $1 AND state = 'pending' AND digest = 1 AND due_at <= $2) + (SELECT COALESCE(SUM(count), 0) FROM rolls WHERE channel = $1 AND digest = 1 AND due_at <= $2),
 		(SELECT MIN(due_at) FROM rolls WHERE channel = $1 AND due_at > $2),
 		(SELECT MIN(due_at) FROM outbox WHERE channel = $1 AND state = 'pending' AND digest = 1 AND due_at > $2)`, channel, micros(now)).
-		Scan(&w.Single, &w.Rolled, &w.Digest, &next1, &next2)
+		Scan(&w.Fresh, &w.Stuck, &first, &stuck, &w.Rolled, &w.Digest, &next1, &next2)
 	if err != nil {
 		return w, s.explain("reading", err)
 	}
+	w.FirstStuck, w.LastStuck = timeOrZero(first), timeOrZero(stuck)
 	for _, n := range []sql.NullInt64{next1, next2} {
 		if at := timeOrZero(n); n.Valid && (w.Next.IsZero() || at.Before(w.Next)) {
 			w.Next = at
 		}
 	}
-	err = s.db.QueryRowContext(ctx, "SELECT window_start, window_sent, window_folded, window_over FROM channels WHERE name = $1", channel).Scan(&start, &sent, &folded, &over)
+	err = s.db.QueryRowContext(ctx, "SELECT window_start, window_sent, window_folded, window_over, last_success FROM channels WHERE name = $1", channel).Scan(&start, &sent, &folded, &over, &last)
 	if errors.Is(err, sql.ErrNoRows) {
 		return w, nil
 	}
 	if start.Int64 > 0 {
 		w.Window.Start = timeOf(start.Int64)
 	}
+	w.LastSuccess = timeOrZero(last)
 	w.Window.Sent, w.Window.Folded, w.Window.Over = int(sent.Int64), folded.Bool, over.Bool
 	return w, s.explain("reading", err)
 }
@@ -166,8 +172,8 @@ func (s *Store) Unroll(ctx context.Context, channel string, now time.Time, limit
 			if err := tx.QueryRowContext(ctx, "SELECT MAX(n) FROM (SELECT opened_n AS n"+ofRoll+" ORDER BY opened_n LIMIT $7) AS first", r.args(r.to, limit-made)...).Scan(&last); err != nil {
 				return err
 			}
-			res, err := tx.ExecContext(ctx, "INSERT INTO outbox (channel, event_id, event, finding, subject, created_at, attempts, due_at, state, error) SELECT $7, event_id || $8, $9, id, id, $10, 0, $11, 'pending', ''"+ofRoll+" ON CONFLICT DO NOTHING",
-				r.args(last.Int64, channel, r.suffix(), r.telling, r.created, micros(now))...)
+			res, err := tx.ExecContext(ctx, "INSERT INTO outbox (channel, event_id, event, finding, subject, created_at, attempts, due_at, state, error) SELECT $7, event_id || $8, $9, id, id, $10, 0, $10, 'pending', ''"+ofRoll+" ON CONFLICT DO NOTHING",
+				r.args(last.Int64, channel, r.suffix(), r.telling, micros(now))...)
 			if err != nil {
 				return err
 			}

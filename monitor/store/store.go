@@ -335,6 +335,14 @@ func micros(t time.Time) int64 { return t.UnixMicro() }
 
 func timeOf(us int64) time.Time { return time.UnixMicro(us).UTC() }
 
+func timeOrNil(us sql.NullInt64) *time.Time {
+	if !us.Valid {
+		return nil
+	}
+	at := timeOf(us.Int64)
+	return &at
+}
+
 func timeOrZero(us sql.NullInt64) time.Time {
 	if !us.Valid {
 		return time.Time{}

@@ -13,10 +13,15 @@ import (
 	"github.com/sigwarden/sigwarden/notify"
 )
 
-// Triage changes the state of a finding or an incident, as a person decided, and
-// tells it at the addresses that told returns for it. It adds a row to the audit
-// trail in the same transaction.
-func (s *Store) Triage(ctx context.Context, id string, c monitor.Change, told func(monitor.Finding) []notify.Delivery) error {
+// Told returns where it is told what a person has decided; nil: nowhere.
+type Told struct {
+	Finding  func(monitor.Finding) []notify.Delivery
+	Incident func(monitor.Incident) []notify.Delivery
+}
+
+// Triage changes the state of a finding or an incident, as a person decided, and tells
+// it. It adds a row to the audit trail in the same transaction.
+func (s *Store) Triage(ctx context.Context, id string, c monitor.Change, told *Told) error {
 	table := "findings"
 	if strings.HasPrefix(id, "i-") {
 		table = "incidents"
@@ -71,8 +76,15 @@ func (s *Store) Triage(ctx context.Context, id string, c monitor.Change, told fu
 		if err := w.audit(c.By, c.Action(), id, map[string]string{"from": state, "state": c.To, "resolution": c.Resolution, "note": c.Note}); err != nil {
 			return err
 		}
-		if table == "incidents" || told == nil {
+		if told == nil {
 			return nil
+		}
+		if table == "incidents" {
+			inc, err := scanIncident(tx.QueryRowContext(ctx, "SELECT "+incidentColumns+" FROM incidents WHERE id = $1", id))
+			if err != nil {
+				return err
+			}
+			return w.enqueue(told.Incident(inc))
 		}
 		var doc string
 		if err := tx.QueryRowContext(ctx, "SELECT document FROM findings WHERE id = $1", id).Scan(&doc); err != nil {
@@ -82,7 +94,7 @@ func (s *Store) Triage(ctx context.Context, id string, c monitor.Change, told fu
 		if err != nil {
 			return err
 		}
-		return w.enqueue(told(f))
+		return w.enqueue(told.Finding(f))
 	})
 }
 

@@ -136,25 +136,41 @@ func (c *Channel) Notify(ctx context.Context, e notify.Event) error {
 		}
 	}
 	c.remember(e.ID, had)
-	return join(failed)
+	return join(failed, len(had) > 0)
 }
 
-// join makes one error of those of several recipients, which is for good only
-// if each of them is.
-func join(failed []error) error {
+// join makes one error of those of several recipients, which is for good only if each
+// of them is. Where others have accepted the mail, one that is not known to the server
+// is given up: nothing is wrong but the address.
+func join(failed []error, others bool) error {
 	if len(failed) == 0 {
 		return nil
 	}
 	first := failed[0]
+	for i, err := range failed {
+		if others && unknown(err) {
+			failed[i] = fmt.Errorf("%w: %w", notify.ErrRefused, err)
+			first = failed[i]
+		}
+	}
 	for _, err := range failed {
 		if !errors.Is(err, notify.ErrRefused) {
 			first = err
 		}
 	}
 	if len(failed) > 1 {
-		return fmt.Errorf("%d recipients did not get it: %w", len(failed), first)
+		first = fmt.Errorf("%d recipients did not get it: %w", len(failed), first)
+	}
+	if others {
+		first = fmt.Errorf("%w of the recipients: %w", notify.ErrPartly, first)
 	}
 	return first
+}
+
+// unknown reports whether a server refuses a recipient for good.
+func unknown(err error) bool {
+	var send *mail.SendError
+	return errors.As(err, &send) && send.Reason == mail.ErrSMTPRcptTo && !send.IsTemp()
 }
 
 func (c *Channel) had(id string) map[string]bool {

@@ -133,12 +133,30 @@ func TestOneRefusedRecipient(t *testing.T) {
 	s := serve(t, map[string]string{"RCPT TO:<SECURITY@ACME.EXAMPLE>": "550 5.1.1 has left"}, false)
 	c := channel(t, s)
 	for range 3 {
-		if err := c.Notify(context.Background(), notifytest.Hostile()); err == nil || errors.Is(err, notify.ErrRefused) || !strings.Contains(err.Error(), "has left") {
+		// Nothing is wrong but the address: it is not tried for days, and the channel works.
+		if err := c.Notify(context.Background(), notifytest.Hostile()); !errors.Is(err, notify.ErrRefused) || !errors.Is(err, notify.ErrPartly) || !strings.Contains(err.Error(), "has left") {
 			t.Errorf("%v", err)
 		}
 	}
 	if len(s.mails) != 1 || !strings.Contains(s.mails[0], "b@acme.example") {
 		t.Errorf("%d mails were accepted, want one to the other recipient", len(s.mails))
+	}
+}
+
+// TestEveryRecipientRefused: that can be mended, and is tried again; so is one who may
+// be had later.
+func TestEveryRecipientRefused(t *testing.T) {
+	for name, tc := range map[string]struct {
+		answers map[string]string
+		partly  bool
+	}{
+		"all":   {map[string]string{"RCPT": "550 5.1.1 has left"}, false},
+		"later": {map[string]string{"RCPT TO:<SECURITY@ACME.EXAMPLE>": "450 4.2.0 greylisted"}, true},
+	} {
+		c := channel(t, serve(t, tc.answers, false))
+		if err := c.Notify(context.Background(), notifytest.Hostile()); err == nil || errors.Is(err, notify.ErrRefused) || errors.Is(err, notify.ErrPartly) != tc.partly {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -28,8 +28,10 @@ const (
 type Channel struct {
 	command []string
 	env     []string
-	turn    chan struct{} // one run at a time
 }
+
+// OneAtATime: a program does not run beside itself.
+func (c *Channel) OneAtATime() bool { return true }
 
 // New returns a channel that runs a command with its arguments; no shell reads
 // them. Of the environment it has PATH, HOME, LANG and TMPDIR: credentials of ours
@@ -42,7 +44,7 @@ func New(command []string) (*Channel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("command: %w", err)
 	}
-	c := &Channel{command: append([]string{path}, command[1:]...), turn: make(chan struct{}, 1)}
+	c := &Channel{command: append([]string{path}, command[1:]...)}
 	for _, name := range []string{"PATH", "HOME", "LANG", "TMPDIR", "SystemRoot"} {
 		if v, ok := os.LookupEnv(name); ok {
 			c.env = append(c.env, name+"="+v)
@@ -57,23 +59,18 @@ func (c *Channel) Notify(ctx context.Context, e notify.Event) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", notify.ErrRefused, err)
 	}
-	select {
-	case c.turn <- struct{}{}:
-		defer func() { <-c.turn }()
-	case <-ctx.Done():
-		return fmt.Errorf("an earlier run has not ended: %w", ctx.Err())
-	}
 	cmd := osexec.CommandContext(ctx, c.command[0], c.command[1:]...)
 	cmd.Env = append(c.env, "SIGWARDEN_EVENT_ID="+notify.Clean(e.ID, 100), "SIGWARDEN_EVENT_TYPE="+notify.Clean(e.Type, 100), "SIGWARDEN_SEVERITY="+notify.Clean(e.Severity, 20))
 	cmd.Stdin = bytes.NewReader(append(body, '\n'))
 	said := &bounded{}
 	cmd.Stdout, cmd.Stderr = said, said
 	cmd.WaitDelay = killAfter
+	own(cmd)
 	err = cmd.Run()
 	var exit *osexec.ExitError
 	switch {
-	case err == nil:
-		return nil
+	case err == nil, errors.Is(err, osexec.ErrWaitDelay) && ctx.Err() == nil && cmd.ProcessState.Success():
+		return nil // what it has left behind may go on writing; nobody listens
 	case ctx.Err() != nil:
 		return fmt.Errorf("the program did not end in time: %w", ctx.Err())
 	case errors.As(err, &exit) && exit.ExitCode() == refused:

@@ -64,7 +64,19 @@ func New(opts Options) (*Channel, error) {
 type issue struct {
 	Number int    `json:"number"`
 	Body   string `json:"body"`
+	User   struct {
+		Login string `json:"login"`
+	} `json:"user"`
 }
+
+// marked reports whether an author has written a text that ends with a mark: what
+// comes before it, and what others write, may hold anything.
+func (i *issue) marked(mark, author string) bool {
+	return i.User.Login == author && strings.HasSuffix(strings.TrimSpace(i.Body), mark)
+}
+
+// OneAtATime: two events of one group at a time would open two issues.
+func (c *Channel) OneAtATime() bool { return true }
 
 func (c *Channel) call(ctx context.Context, method, address string, in, out any) error {
 	return notify.Call(ctx, c.opts.Client, method, address, map[string]string{
@@ -89,14 +101,15 @@ func (c *Channel) Notify(ctx context.Context, e notify.Event) error {
 		labels := append([]string{mainLabel, label, "severity:" + e.Severity}, c.opts.Labels...)
 		return c.call(ctx, http.MethodPost, c.base, map[string]any{"title": "[sigwarden] " + e.Title, "body": text(e) + "\n" + mark, "labels": slices.Compact(labels)}, nil)
 	}
-	there := strings.Contains(open[0].Body, mark)
+	us := open[0].User.Login // only we put our labels on issues
+	there := open[0].marked(mark, us)
 	comments := fmt.Sprintf("%s/%d/comments", c.base, open[0].Number)
 	for page := 1; !there && page <= pages; page++ {
 		var list []issue
 		if err := c.call(ctx, http.MethodGet, fmt.Sprintf("%s?per_page=%d&page=%d", comments, perPage, page), nil, &list); err != nil {
 			return err
 		}
-		there = slices.ContainsFunc(list, func(i issue) bool { return strings.Contains(i.Body, mark) })
+		there = slices.ContainsFunc(list, func(i issue) bool { return i.marked(mark, us) })
 		if len(list) < perPage {
 			break
 		}

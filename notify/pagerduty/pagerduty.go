@@ -69,11 +69,16 @@ func (c *Channel) Notify(ctx context.Context, e notify.Event) error {
 	switch e.Type {
 	case notify.IncidentResolved, notify.FindingResolved:
 		r.EventAction = "resolve"
-	case notify.FindingAcknowledged:
+	case notify.FindingAcknowledged, notify.IncidentAcknowledged:
 		r.EventAction = "acknowledge"
 	default:
 		r.Payload = describe(e.Cleaned())
 	}
+	if err := notify.Call(ctx, c.client, http.MethodPost, c.url, nil, r, nil); err != nil || e.Type != notify.Test {
+		return err
+	}
+	// Nobody is to close a test.
+	r.EventAction, r.Payload = "resolve", nil
 	return notify.Call(ctx, c.client, http.MethodPost, c.url, nil, r, nil)
 }
 

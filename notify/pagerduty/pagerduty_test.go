@@ -47,7 +47,9 @@ func TestRequests(t *testing.T) {
 		{notify.FindingsGrouped, "", "g", "trigger", "sigwarden-group-g"},
 		{notify.IncidentOpened, "i-1", "", "trigger", "sigwarden-i-1"},
 		{notify.IncidentResolved, "i-1", "", "resolve", "sigwarden-i-1"},
-		{notify.Test, "", "", "trigger", "sigwarden-e-hostile"},
+		{notify.IncidentAcknowledged, "i-1", "", "acknowledge", "sigwarden-i-1"},
+		{notify.IncidentReopened, "i-1", "", "trigger", "sigwarden-i-1"},
+		{notify.Test, "", "", "resolve", "sigwarden-e-hostile"}, // behind its trigger: nobody is to close a test
 	} {
 		e := notifytest.Hostile()
 		e.Type, e.Subject, e.Group = tc.kind, tc.subject, tc.group

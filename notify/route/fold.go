@@ -1,6 +1,7 @@
 package route
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -18,13 +19,7 @@ const maxGroups = 3
 // Fold makes few events of groups of findings: one for each of the gravest, and
 // one for all others. With digest it makes a single one.
 func Fold(groups []notify.Group, digest bool, now time.Time) []notify.Event {
-	groups = slices.Clone(groups)
-	slices.SortStableFunc(groups, func(a, b notify.Group) int {
-		if d := rank(b.Severity) - rank(a.Severity); d != 0 {
-			return d
-		}
-		return b.Count - a.Count
-	})
+	groups = fairly(groups)
 	if digest {
 		return []notify.Event{together(groups, notify.DigestDue, "Digest: ", "What came since the last digest and was mild enough to wait for it.", now)}
 	}
@@ -41,6 +36,32 @@ func Fold(groups []notify.Group, digest bool, now time.Time) []notify.Event {
 		out = append(out, together(rest, notify.FindingsGrouped, "More: ", grouped, now))
 	}
 	return out
+}
+
+// fairly orders groups: the gravest first, of these one of each watch before the second
+// of any, and of rare ones before those of many. Whoever floods one watch, for as many
+// reasons as there are, does not hide another one behind that.
+func fairly(groups []notify.Group) []notify.Group {
+	type class struct{ severity, watch string }
+	total := map[class]int{}
+	for _, g := range groups {
+		total[class{g.Severity, g.Watch}] += g.Count
+	}
+	groups = slices.Clone(groups)
+	slices.SortStableFunc(groups, func(a, b notify.Group) int {
+		return cmp.Or(rank(b.Severity)-rank(a.Severity), b.Count-a.Count)
+	})
+	turn, turns := map[class]int{}, make(map[string]int, len(groups))
+	name := func(g notify.Group) string { return fmt.Sprintf("%q %q", g.About, g.Cause) }
+	for _, g := range groups {
+		c := class{g.Severity, g.Watch}
+		turns[name(g)] = turn[c]
+		turn[c]++
+	}
+	slices.SortStableFunc(groups, func(a, b notify.Group) int {
+		return cmp.Or(rank(b.Severity)-rank(a.Severity), turns[name(a)]-turns[name(b)], total[class{a.Severity, a.Watch}]-total[class{b.Severity, b.Watch}])
+	})
+	return groups
 }
 
 const grouped = "They are told together because many came at once. Every one of them is kept as a finding of its own."
@@ -64,7 +85,15 @@ func alone(g notify.Group, now time.Time) notify.Event {
 func together(groups []notify.Group, kind, title, why string, now time.Time) notify.Event {
 	e := event(kind, groups, now)
 	findings, others := 0, 0
+	var watches []string
+	count := map[string]int{}
 	for _, g := range groups {
+		if g.Watch != "" {
+			if count[g.Watch] == 0 {
+				watches = append(watches, g.Watch)
+			}
+			count[g.Watch] += g.Count
+		}
 		if g.Watch != "" {
 			findings += g.Count
 		} else {
@@ -87,6 +116,14 @@ func together(groups []notify.Group, kind, title, why string, now time.Time) not
 		parts = append(parts, plural(others, "event")+" of incidents")
 	}
 	e.Title, e.Summary = title+strings.Join(parts, ", "), why
+	if len(watches) > 0 {
+		// Every watch is named, however little there is room for.
+		slices.SortStableFunc(watches, func(a, b string) int { return count[a] - count[b] })
+		for i, w := range watches {
+			watches[i] = fmt.Sprintf("%s %d", w, count[w])
+		}
+		e.Summary = "By watch: " + strings.Join(watches, ", ") + ". " + why
+	}
 	e.Next = "sigwarden findings --since " + stamp(groups[0].Since)
 	if findings == 0 {
 		e.Next = "sigwarden incidents"

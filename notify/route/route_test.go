@@ -2,6 +2,7 @@ package route_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -121,6 +122,27 @@ func TestFold(t *testing.T) {
 	one := route.Fold(groups(1), false, now)[0]
 	if one.Title != "10 unexpected signing events for watch w0" || !strings.Contains(one.Plain(), "8 more") || one.Group == "" || one.Next != "sigwarden findings --watch w0 --verdict unexpected --since 2001-09-09T01:46:40Z" {
 		t.Errorf("%+v", one)
+	}
+	// A flood of one watch, for many reasons, hides no other watch.
+	flood := groups(60)
+	for i := range flood {
+		flood[i].Severity, flood[i].Watch, flood[i].Cause = "critical", "flooded", fmt.Sprint("cause ", i)
+	}
+	flood = append(flood, notify.Group{About: notify.About{Class: "finding", Kind: "unexpected", Severity: "critical", Watch: "precious"}, Cause: "x", Count: 1, First: []string{"log/7 by thief (f-7)"}, Since: now, Until: now})
+	for range 20 {
+		flood = append(flood, notify.Group{About: notify.About{Class: "finding", Kind: "unexpected", Severity: "critical", Watch: fmt.Sprint("also-", len(flood))}, Cause: "x", Count: 2, Since: now, Until: now})
+	}
+	hidden := route.Fold(flood, false, now)
+	if hidden[0].Title != "1 unexpected signing event for watch precious" {
+		t.Errorf("%q comes first", hidden[0].Title)
+	}
+	for i := 61; i < 81; i++ {
+		name := fmt.Sprint("also-", i)
+		if !slices.ContainsFunc(hidden, func(e notify.Event) bool {
+			return strings.Contains(e.Title, name) || strings.Contains(notify.Clean(e.Summary, 900), name+" 2")
+		}) {
+			t.Errorf("watch %s is named nowhere", name)
+		}
 	}
 	digest := route.Fold(groups(7), true, now)
 	if len(digest) != 1 || digest[0].Type != notify.DigestDue || digest[0].Title != "Digest: 91 findings" {

@@ -77,7 +77,12 @@ func (c *Channel) Notify(ctx context.Context, e notify.Event) error {
 	}
 	done := make(chan error, 1)
 	go func() {
-		defer func() { <-c.turn }()
+		defer func() {
+			if broken := recover(); broken != nil {
+				done <- fmt.Errorf("the library that sends it has failed: %v", broken)
+			}
+			<-c.turn
+		}()
 		if c.service == nil {
 			if err := c.locate(); err != nil {
 				done <- err

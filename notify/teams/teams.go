@@ -36,7 +36,26 @@ func New(address, apiURL string, client *http.Client) (*Channel, error) {
 
 // Notify posts one event.
 func (c *Channel) Notify(ctx context.Context, e notify.Event) error {
-	return notify.Call(ctx, c.client, http.MethodPost, c.url, nil, card(e.Cleaned()), nil)
+	return notify.Call(ctx, c.client, http.MethodPost, c.url, nil, small(e.Cleaned()), nil)
+}
+
+// maxCard bounds a card in bytes: Teams drops messages of over 28 kB, and a workflow
+// may have accepted them before.
+const maxCard = 24 << 10
+
+// small is the card of an event, with its values cut as far as it has to be.
+func small(e notify.Event) map[string]any {
+	for most := notify.MaxValue; ; most /= 2 {
+		out := card(e)
+		if doc, err := notify.Document(out); err != nil || len(doc) <= maxCard || most < 20 {
+			return out
+		}
+		fields := make([]notify.Field, len(e.Fields))
+		for i, f := range e.Fields {
+			fields[i] = notify.Field{Name: f.Name, Value: notify.Clean(f.Value, most)}
+		}
+		e.Fields = fields
+	}
 }
 
 // card is an adaptive card of texts without markup: RichTextBlock reads none, so

@@ -2,6 +2,7 @@
 ALTER TABLE findings ADD COLUMN waiting TEXT NOT NULL DEFAULT ''; -- JSON of what a pending one is judged by in the end
 ALTER TABLE outbox ADD COLUMN subject TEXT NOT NULL DEFAULT ''; -- finding or incident: what is told of one keeps its order
 CREATE INDEX outbox_subject ON outbox (channel, subject, created_at) WHERE subject <> '';
+ALTER TABLE channels ADD COLUMN last_failure BIGINT NOT NULL DEFAULT 0; -- when something was given up
 -- What was reopened may escalate again.
 ALTER TABLE rolls RENAME TO rolls_before;
 CREATE TABLE rolls (
@@ -41,6 +42,7 @@ CREATE TABLE rolls (
 );
 INSERT INTO rolls (channel, telling, watch, verdict, severity, from_n, to_n, count, created_at, due_at, digest, mark) SELECT channel, telling, watch, verdict, severity, from_n, to_n, count, created_at, due_at, digest, mark FROM rolls_before;
 DROP TABLE rolls_before;
+ALTER TABLE channels DROP COLUMN last_failure;
 DROP INDEX outbox_subject;
 ALTER TABLE outbox DROP COLUMN subject;
 ALTER TABLE findings DROP COLUMN waiting;
