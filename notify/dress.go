@@ -120,4 +120,6 @@ func (d *dressed) Notify(ctx context.Context, e Event) error {
 	return d.next.Notify(ctx, told)
 }
 
+func (d *dressed) OneAtATime() bool { return oneAtATime(d.next) }
+
 func (d *dressed) FollowsTriage() bool { return FollowsTriage(d.next) }

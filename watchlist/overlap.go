@@ -167,12 +167,18 @@ func spread(reach []bool, b []token) {
 	}
 }
 
+// everybody are patterns that fit the names of very many.
+var everybody = map[string]bool{
+	"re:.*": true, "re:.+": true, "re:^.*$": true, "re:^.+$": true, "*@*": true, "*://*": true, "https://*": true,
+	"https://github.com/*": true, "https://gitlab.com/*": true, "*.com": true, "*@gmail.com": true,
+}
+
 // Broad says why an item of match claims what is not one's own; empty if it does
 // not.
 func (it Item) Broad() string {
 	all := func(patterns []string) bool {
 		for _, p := range patterns {
-			if p == "re:.*" || p == "re:.+" || strings.Trim(p, "*") == "" {
+			if everybody[p] || strings.Trim(p, "*") == "" {
 				return true
 			}
 		}
@@ -187,6 +193,8 @@ func (it Item) Broad() string {
 	switch {
 	case narrow(it.Subject) || narrow(it.Fingerprint) || narrow(it.Digest):
 		return ""
+	case len(it.Subject) > 0:
+		return "it claims everybody whose name has that form"
 	case narrow(it.Issuer):
 		return "it claims everything that is signed through its issuer"
 	case narrow(it.Kind):

@@ -161,6 +161,13 @@ func impossible(it config.Item) string {
 	if len(it.Subject) == 0 || len(it.Issuer) == 0 {
 		return ""
 	}
+	for _, i := range it.Issuer {
+		for _, form := range issuerForms {
+			if len(it.Issuer) == 1 && i != form.issuer && strings.TrimRight(i, "/") == form.issuer {
+				return fmt.Sprintf("certificates name issuer %s, without a slash at the end", form.issuer)
+			}
+		}
+	}
 	mails := allOf(it.Subject, func(s string) bool {
 		return strings.Contains(s, "@") && !strings.Contains(s, "://") && !strings.HasPrefix(s, "re:")
 	})
@@ -173,9 +180,11 @@ func impossible(it config.Item) string {
 		}
 	}
 	for _, form := range issuerForms {
-		ofForm := allOf(it.Subject, func(s string) bool { return strings.HasPrefix(s, form.subject) })
+		ofForm := allOf(it.Subject, func(s string) bool {
+			return strings.HasPrefix(strings.TrimPrefix(strings.ReplaceAll(strings.TrimPrefix(s, "re:"), `\.`, "."), "^"), form.subject)
+		})
 		known := allOf(it.Issuer, func(s string) bool {
-			return s == "none" || s == "https://accounts.google.com" || s == "https://github.com/login/oauth" || s == "https://login.microsoftonline.com" || otherForm(s, form.issuer)
+			return s == "none" || s == "https://accounts.google.com" || s == "https://github.com/login/oauth" || s == "https://login.microsoftonline.com" || s == "https://oauth2.sigstore.dev/auth" || otherForm(s, form.issuer)
 		})
 		if ofForm && known {
 			return fmt.Sprintf("subjects that begin with %s come from issuer %s", form.subject, form.issuer)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/monitor/config"
@@ -77,6 +78,7 @@ func (a *app) load() (*setup, error) {
 	if len(issues) > 0 {
 		return nil, usage(&config.Error{Issues: issues})
 	}
+	s.warnings = append(s.warnings, s.termWarnings(time.Now())...)
 	return s, nil
 }
 

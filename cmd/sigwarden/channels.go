@@ -91,7 +91,7 @@ func (s *setup) makeChannels(stdout io.Writer) []config.Issue {
 				continue
 			}
 		}
-		channel := notify.Channel{Name: ch.Name, Notifier: notify.Dress(n, s.cfg.HTTP.PublicURL, tmpl)}
+		channel := notify.Channel{Name: ch.Name, Notifier: notify.Dress(n, s.linkBase(), tmpl)}
 		if ch.GroupWindow > 0 {
 			channel.Grouping = &notify.Grouping{Window: ch.GroupWindow, Most: groupAfter, Settle: min(groupSettle, ch.GroupWindow/2), Fold: route.Fold}
 		}
@@ -105,4 +105,13 @@ func makeChannel(ch config.Channel, stdout io.Writer) (notify.Notifier, error) {
 		return maker(ch, stdout)
 	}
 	return nil, errors.New("is of no known kind")
+}
+
+// linkBase is what links in messages begin with; empty where nothing is served at
+// their ends.
+func (s *setup) linkBase() string {
+	if !loopback(s.cfg.HTTP.Listen) {
+		return ""
+	}
+	return s.cfg.HTTP.PublicURL
 }

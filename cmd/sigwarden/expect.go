@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,6 +31,9 @@ waits for a list is expected at once. The same can be done over HTTP, with
 POST /api/v1/expectations and a token of scope expect.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := decider(by, note); err != nil {
+				return err
+			}
 			return a.withStore(c.Context(), func(s *setup, st *store.Store) error {
 				announced, err := s.announce(c.Context(), st, watch, digest, ttl, by, note)
 				if err != nil {
@@ -51,7 +55,10 @@ POST /api/v1/expectations and a token of scope expect.`,
 	add.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
 	var of string
 	list := &cobra.Command{Use: "list", Short: "List what is announced and has not expired", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
-		return a.withStore(c.Context(), func(_ *setup, st *store.Store) error {
+		return a.withStore(c.Context(), func(s *setup, st *store.Store) error {
+			if err := known("watch", of, s.watchNames()); err != nil {
+				return err
+			}
 			all, err := st.Announcements(c.Context(), of, time.Now())
 			if err != nil || asJSON {
 				return errors.Join(err, ifJSON(asJSON && err == nil, func() error { return printJSON(a.stdout, all) }))
@@ -66,8 +73,29 @@ POST /api/v1/expectations and a token of scope expect.`,
 	}}
 	list.Flags().StringVar(&of, "watch", "", "of this watch")
 	list.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	remove := &cobra.Command{Use: "remove ID... --note TEXT", Short: "Take announcements back", Args: cobra.MinimumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
+		if strings.TrimSpace(note) == "" {
+			return usage(errors.New("remove wants --note: say why"))
+		}
+		if err := decider(by, note); err != nil {
+			return err
+		}
+		return a.withStore(c.Context(), func(_ *setup, st *store.Store) error {
+			var failed []error
+			for _, id := range args {
+				if err := st.Withdraw(c.Context(), id, by, strings.TrimSpace(note), time.Now()); err != nil {
+					failed = append(failed, err)
+					continue
+				}
+				fmt.Fprintf(a.stderr, "%s: taken back; what was expected by it stays so\n", safe(id))
+			}
+			return errors.Join(failed...)
+		})
+	}}
+	remove.Flags().StringVar(&note, "note", "", "why")
+	remove.Flags().StringVar(&by, "by", whoami(), "who decides")
 	group := &cobra.Command{Use: "expect", Short: "Announce what is about to be signed"}
-	group.AddCommand(add, list)
+	group.AddCommand(add, list, remove)
 	return group
 }
 
@@ -81,10 +109,7 @@ func ifJSON(yes bool, f func() error) error {
 // announce stores an announcement and decides what waits for it. What is wrong
 // with it is wrong usage.
 func (s *setup) announce(ctx context.Context, st *store.Store, watch, digest string, ttl time.Duration, by, note string) (monitor.Announcement, error) {
-	var names []string
-	for _, w := range s.cfg.Watches {
-		names = append(names, w.Name)
-	}
+	names := s.watchNames()
 	if !slices.Contains(names, watch) {
 		return monitor.Announcement{}, usage(fmt.Errorf("no watch is called %q%s", watch, config.DidYouMean(watch, names)))
 	}
@@ -106,6 +131,13 @@ func (s *setup) announce(ctx context.Context, st *store.Store, watch, digest str
 	return a, err
 }
 
+func (s *setup) watchNames() (names []string) {
+	for _, w := range s.cfg.Watches {
+		names = append(names, w.Name)
+	}
+	return names
+}
+
 // hears returns the channels of a watch.
 func (s *setup) hears(watch string) []string {
 	for i, w := range s.cfg.Watches {
@@ -119,12 +151,12 @@ func (s *setup) hears(watch string) []string {
 func (a *app) tokenCommand() *cobra.Command {
 	var name, by string
 	var scopes, watches []string
-	var expires time.Duration
+	var expires string
 	create := &cobra.Command{
 		Use: "create --name N --scope S", Short: "Make a token for the HTTP API, and print it once",
 		Long: `Makes a bearer token for the HTTP API and prints it to standard output. Its hash
 alone is kept: it cannot be shown again. Scopes: read, triage, expect.`,
-		Example: "  sigwarden token create --name release-job --scope expect --watch acme-releases --expires 2160h",
+		Example: "  sigwarden token create --name release-job --scope expect --watch acme-releases --expires 90d",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if strings.TrimSpace(name) == "" || len(name) > 100 {
@@ -138,23 +170,28 @@ alone is kept: it cannot be shown again. Scopes: read, triage, expect.`,
 					return err
 				}
 			}
-			if expires < 0 {
-				return usage(errors.New("--expires must not be negative"))
+			slices.Sort(scopes)
+			scopes = slices.Compact(scopes)
+			good, err := parseDays(expires)
+			if err != nil {
+				return usage(err)
+			}
+			if err := decider(by, ""); err != nil {
+				return err
 			}
 			return a.withStore(c.Context(), func(s *setup, st *store.Store) error {
-				var names []string
-				for _, w := range s.cfg.Watches {
-					names = append(names, w.Name)
-				}
 				for _, w := range watches {
-					if err := known("watch", w, names); err != nil {
+					if w == "" {
+						return usage(errors.New("--watch is empty; leave it out for all watches"))
+					}
+					if err := known("watch", w, s.watchNames()); err != nil {
 						return err
 					}
 				}
 				now := time.Now().UTC().Truncate(time.Microsecond)
 				t := monitor.Token{ID: "t-" + strings.ToLower(rand.Text()[:16]), Name: name, Scopes: scopes, Watches: watches, CreatedAt: now}
-				if expires > 0 {
-					at := now.Add(expires)
+				if good > 0 {
+					at := now.Add(good)
 					t.ExpiresAt = &at
 				}
 				secret := newSecret()
@@ -162,6 +199,11 @@ alone is kept: it cannot be shown again. Scopes: read, triage, expect.`,
 					return err
 				}
 				fmt.Fprintf(a.stderr, "token %s (%s) for %s; it is shown this once:\n", safe(name), t.ID, strings.Join(scopes, ", "))
+				for _, scope := range scopes {
+					if scope != monitor.ScopeExpect {
+						fmt.Fprintf(a.stderr, "note: nothing is served for scope %s yet; the token will be good for it when something is\n", scope)
+					}
+				}
 				fmt.Fprintln(a.stdout, secret)
 				return nil
 			})
@@ -170,7 +212,7 @@ alone is kept: it cannot be shown again. Scopes: read, triage, expect.`,
 	create.Flags().StringVar(&name, "name", "", "who or what uses it")
 	create.Flags().StringSliceVar(&scopes, "scope", nil, "what it is good for: "+strings.Join(monitor.Scopes(), ", "))
 	create.Flags().StringSliceVar(&watches, "watch", nil, "only for this watch (default: all)")
-	create.Flags().DurationVar(&expires, "expires", 0, "how long it is good (default: until it is revoked)")
+	create.Flags().StringVar(&expires, "expires", "", "how long it is good, like 12h or 90d (default: until it is revoked)")
 	create.Flags().StringVar(&by, "by", whoami(), "who makes it")
 
 	var asJSON bool
@@ -194,17 +236,48 @@ alone is kept: it cannot be shown again. Scopes: read, triage, expect.`,
 	list.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
 	revoke := &cobra.Command{Use: "revoke NAME-OR-ID", Short: "End a token", Args: cobra.ExactArgs(1), RunE: func(c *cobra.Command, args []string) error {
 		return a.withStore(c.Context(), func(_ *setup, st *store.Store) error {
-			if err := st.RevokeToken(c.Context(), args[0], by, time.Now().UTC()); err != nil {
+			t, err := st.RevokeToken(c.Context(), args[0], by, time.Now().UTC())
+			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.stderr, "token %s is revoked\n", safe(args[0]))
-			return nil
+			fmt.Fprintf(a.stderr, "token %s is revoked\n", safe(t.Name))
+			all, err := st.Announcements(c.Context(), "", time.Now())
+			var left []string
+			for _, x := range all {
+				if x.By == actorOf(t) {
+					left = append(left, x.ID)
+				}
+			}
+			if len(left) > 0 {
+				fmt.Fprintf(a.stderr, "%d announcements of it are in force. If it was stolen, take them back: %s\n", len(left), a.withConfig("sigwarden expect remove "+strings.Join(left, " ")+" --note TEXT"))
+			}
+			return err
 		})
 	}}
 	revoke.Flags().StringVar(&by, "by", whoami(), "who ends it")
 	group := &cobra.Command{Use: "token", Short: "Tokens for the HTTP API"}
 	group.AddCommand(create, list, revoke)
 	return group
+}
+
+// actorOf is how the audit trail names a token: its name may be given again.
+func actorOf(t monitor.Token) string { return tokenActor + t.Name + " (" + t.ID + ")" }
+
+// parseDays reads a time like 12h, or like 90d.
+func parseDays(text string) (time.Duration, error) {
+	if text == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(text)
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		var n int64
+		n, err = strconv.ParseInt(days, 10, 32)
+		d = time.Duration(n) * 24 * time.Hour
+	}
+	if err != nil || d <= 0 {
+		return 0, fmt.Errorf("--expires %.40q is no time like 12h or 90d", text)
+	}
+	return d, nil
 }
 
 // newSecret makes the secret of a token: 256 random bits behind a prefix by which

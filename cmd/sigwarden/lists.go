@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -75,7 +76,7 @@ func checkFilter(ctx context.Context, s *setup, st *store.Store, f *store.Filter
 
 // listAndShow builds a command with its default subcommand list, with show, and
 // with what people decide.
-func (a *app) listAndShow(use, short string, f *store.Filter, flags func(*cobra.Command), list func(context.Context, *store.Store, bool) error, show func(context.Context, *store.Store, string, bool) error) *cobra.Command {
+func (a *app) listAndShow(use, short, prefix string, f *store.Filter, flags func(*cobra.Command), list func(context.Context, *store.Store, bool) error, show func(context.Context, *store.Store, string, bool) error) *cobra.Command {
 	var since, until string
 	var asJSON bool
 	runList := func(c *cobra.Command, _ []string) error {
@@ -101,13 +102,13 @@ func (a *app) listAndShow(use, short string, f *store.Filter, flags func(*cobra.
 	}}
 	showing.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
 	group.AddCommand(listing, showing)
-	group.AddCommand(a.triageCommands()...)
+	group.AddCommand(a.triageCommands(prefix)...)
 	return group
 }
 
 func (a *app) findingsCommand() *cobra.Command {
 	var f store.Filter
-	group := a.listAndShow("findings", "Entries that watches matched, with every verdict", &f, func(c *cobra.Command) {
+	group := a.listAndShow("findings", "Entries that watches matched, with every verdict", "f-", &f, func(c *cobra.Command) {
 		c.Flags().StringVar(&f.Watch, "watch", "", "of this watch")
 		c.Flags().StringVar(&f.Verdict, "verdict", "", "malformed, unexpected, untrusted or expected")
 	}, func(ctx context.Context, st *store.Store, asJSON bool) error {
@@ -130,21 +131,64 @@ func (a *app) findingsCommand() *cobra.Command {
 		if asJSON {
 			return printJSON(a.stdout, x)
 		}
-		event := monitor.FindingEvent(x)
-		event.Next = "" // it is this
-		fmt.Fprint(a.stdout, event.Plain())
-		fmt.Fprintf(a.stdout, "\nState: %s\n", stateOf(x.State, x.Resolution, x.By, x.ChangedAt))
-		if x.PendingUntil != nil && x.State == monitor.StatePending {
-			fmt.Fprintf(a.stdout, "Pending: until %s it may come on %s; after that it is unexpected\n", stamp(*x.PendingUntil), safe(strings.Join(x.Waits, " or ")))
-		}
-		if x.Note != "" {
-			fmt.Fprintf(a.stdout, "Note: %s\n", safe(x.Note))
-		}
-		fmt.Fprintf(a.stdout, "Evidence for others: %s\n", a.withConfig(fmt.Sprintf("sigwarden evidence export %s -o %s.zip", x.ID, x.ID)))
+		a.writeFinding(a.stdout, x)
 		return nil
 	})
 	group.AddCommand(a.reassessCommand(&f))
 	return group
+}
+
+// writeOne writes a finding or an incident, by its id.
+func (a *app) writeOne(ctx context.Context, w io.Writer, st *store.Store, id string) error {
+	if strings.HasPrefix(id, "i-") {
+		x, err := st.Incident(ctx, id)
+		if err == nil {
+			a.writeIncident(w, x)
+		}
+		return err
+	}
+	x, err := st.Finding(ctx, id)
+	if err == nil {
+		a.writeFinding(w, x)
+	}
+	return err
+}
+
+func (a *app) writeFinding(w io.Writer, x monitor.Finding) {
+	event := monitor.FindingEvent(x)
+	event.Next = "" // it is this
+	fmt.Fprint(w, event.Plain())
+	fmt.Fprintf(w, "\nState: %s\n", stateOf(x.State, x.Resolution, x.By, x.ChangedAt))
+	if x.PendingUntil != nil && x.State == monitor.StatePending {
+		fmt.Fprintf(w, "Pending: until %s it may come on %s; after that it is unexpected\n", stamp(*x.PendingUntil), safe(strings.Join(x.Waits, " or ")))
+	}
+	if x.Note != "" {
+		fmt.Fprintf(w, "Note: %s\n", safe(x.Note))
+	}
+	fmt.Fprintf(w, "Evidence for others: %s\n", a.withConfig(fmt.Sprintf("sigwarden evidence export %s -o %s.zip", x.ID, x.ID)))
+}
+
+func (a *app) writeIncident(w io.Writer, x monitor.Incident) {
+	event := monitor.IncidentEvent(notify.IncidentOpened, x, x.OpenedAt)
+	event.Next = "" // it is this
+	event.Title = fmt.Sprintf("%s incident, %s: %s", x.Class, x.State, x.Kind)
+	fmt.Fprint(w, event.Plain())
+	fmt.Fprintf(w, "\nState: %s\nDetails: %s\n", stateOf(x.State, x.Resolution, x.By, x.ChangedAt), safe(string(x.Details)))
+	if x.Resolved != nil {
+		fmt.Fprintf(w, "Resolved: %s\n", stamp(*x.Resolved))
+	}
+	if x.Note != "" {
+		fmt.Fprintf(w, "Note: %s\n", safe(x.Note))
+	}
+	for _, e := range x.Evidence {
+		fmt.Fprintf(w, "Kept: %s (%d bytes)\n", safe(e.Name), len(e.Data))
+	}
+	if len(x.Evidence) > 0 {
+		fmt.Fprintf(w, "To see what was kept: %s\n", a.withConfig("sigwarden incidents show "+x.ID+" --kept NAME"))
+	}
+	if _, ok := x.Transferable(); ok {
+		fmt.Fprintf(w, "Evidence for others: %s\n", a.withConfig(fmt.Sprintf("sigwarden evidence export %s -o %s.zip", x.ID, x.ID)))
+	}
 }
 
 // stateOf says a state, and who brought it about.
@@ -173,7 +217,7 @@ func who(f monitor.Finding) string {
 func (a *app) incidentsCommand() *cobra.Command {
 	var f store.Filter
 	var kept string
-	c := a.listAndShow("incidents", "What is or was wrong with a log, or with the monitoring itself", &f, func(c *cobra.Command) {
+	c := a.listAndShow("incidents", "What is or was wrong with a log, or with the monitoring itself", "i-", &f, func(c *cobra.Command) {
 		c.Flags().StringVar(&f.Kind, "kind", "", "of this kind")
 	}, func(ctx context.Context, st *store.Store, asJSON bool) error {
 		list, err := st.Incidents(ctx, f)
@@ -200,26 +244,7 @@ func (a *app) incidentsCommand() *cobra.Command {
 		if asJSON {
 			return printJSON(a.stdout, withKept(x))
 		}
-		event := monitor.IncidentEvent(notify.IncidentOpened, x, x.OpenedAt)
-		event.Next = "" // it is this
-		event.Title = fmt.Sprintf("%s incident, %s: %s", x.Class, x.State, x.Kind)
-		fmt.Fprint(a.stdout, event.Plain())
-		fmt.Fprintf(a.stdout, "\nState: %s\nDetails: %s\n", stateOf(x.State, x.Resolution, x.By, x.ChangedAt), safe(string(x.Details)))
-		if x.Resolved != nil {
-			fmt.Fprintf(a.stdout, "Resolved: %s\n", stamp(*x.Resolved))
-		}
-		if x.Note != "" {
-			fmt.Fprintf(a.stdout, "Note: %s\n", safe(x.Note))
-		}
-		for _, e := range x.Evidence {
-			fmt.Fprintf(a.stdout, "Kept: %s (%d bytes)\n", safe(e.Name), len(e.Data))
-		}
-		if len(x.Evidence) > 0 {
-			fmt.Fprintf(a.stdout, "To see what was kept: %s\n", a.withConfig("sigwarden incidents show "+x.ID+" --kept NAME"))
-		}
-		if _, ok := x.Transferable(); ok {
-			fmt.Fprintf(a.stdout, "Evidence for others: %s\n", a.withConfig(fmt.Sprintf("sigwarden evidence export %s -o %s.zip", x.ID, x.ID)))
-		}
+		a.writeIncident(a.stdout, x)
 		return nil
 	})
 	for _, sub := range c.Commands() {

@@ -27,6 +27,9 @@ func (a *app) logsCommand() *cobra.Command {
 			if incident == "" {
 				return usage(errors.New("resume wants --incident: the id of the incident that halts the log"))
 			}
+			if err := decider(by, note); err != nil {
+				return err
+			}
 			return a.withStore(c.Context(), func(s *setup, st *store.Store) error {
 				engine, err := s.engine(c.Context(), st, a.logger(), nil)
 				if err != nil {

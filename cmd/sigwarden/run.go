@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -110,7 +111,7 @@ func (a *app) daemon(ctx context.Context, s *setup, st *store.Store, log *slog.L
 }
 
 func (a *app) webOptions(s *setup, st *store.Store, engine *monitor.Engine, dispatcher *notify.Dispatcher, log *slog.Logger) web.Options {
-	return web.Options{
+	out := web.Options{
 		Engine:        engine,
 		Status:        func(ctx context.Context) (monitor.Status, error) { return engine.Status(ctx, st, s.names) },
 		OpenIncidents: st.OpenByKind,
@@ -124,8 +125,8 @@ func (a *app) webOptions(s *setup, st *store.Store, engine *monitor.Engine, disp
 				}
 				return t, err
 			},
-			Expect: func(ctx context.Context, watch, digest string, ttl time.Duration, by, note string) (monitor.Announcement, error) {
-				announced, err := s.announce(ctx, st, watch, digest, ttl, by, note)
+			Expect: func(ctx context.Context, t monitor.Token, watch, digest string, ttl time.Duration, note string) (monitor.Announcement, error) {
+				announced, err := s.announce(ctx, st, watch, digest, ttl, actorOf(t), note)
 				var wrong *status
 				switch {
 				case errors.As(err, &wrong):
@@ -138,6 +139,18 @@ func (a *app) webOptions(s *setup, st *store.Store, engine *monitor.Engine, disp
 		},
 		Log: log,
 	}
+	if loopback(s.cfg.HTTP.Listen) {
+		// Whoever lets others in, by a proxy, says whom.
+		out.Show = func(ctx context.Context, id string) (string, error) {
+			var text strings.Builder
+			err := a.writeOne(ctx, &text, st, id)
+			if errors.Is(err, store.ErrNotFound) {
+				err = web.ErrNoPage
+			}
+			return text.String(), err
+		}
+	}
+	return out
 }
 
 // sayUncovered names what the watches of today have not seen, and the command

@@ -19,20 +19,28 @@ import (
 )
 
 // triageCommands are what people decide about findings and incidents.
-func (a *app) triageCommands() []*cobra.Command {
+func (a *app) triageCommands(prefix string) []*cobra.Command {
 	var as string
-	ack := a.triageCommand("ack ID... --note TEXT", "Mark as seen by a person", monitor.StateAcknowledged, nil)
-	resolve := a.triageCommand("resolve ID... --as WHAT --note TEXT", "Close as "+strings.Join(monitor.Resolutions(), ", "), monitor.StateResolved, &as)
+	ack := a.triageCommand(prefix, "ack ID... --note TEXT", "Mark as seen by a person", monitor.StateAcknowledged, nil)
+	resolve := a.triageCommand(prefix, "resolve ID... --as WHAT --note TEXT", "Close as "+strings.Join(monitor.Resolutions(), ", "), monitor.StateResolved, &as)
 	resolve.Flags().StringVar(&as, "as", "", "what it was: "+strings.Join(monitor.Resolutions(), ", "))
-	return []*cobra.Command{ack, resolve, a.triageCommand("reopen ID... --note TEXT", "Open again what was acknowledged or resolved", monitor.StateOpen, nil)}
+	return []*cobra.Command{ack, resolve, a.triageCommand(prefix, "reopen ID... --note TEXT", "Open again what was acknowledged or resolved", monitor.StateOpen, nil)}
 }
 
-func (a *app) triageCommand(use, short, to string, as *string) *cobra.Command {
+func (a *app) triageCommand(prefix, use, short, to string, as *string) *cobra.Command {
 	var note, by string
 	c := &cobra.Command{Use: use, Short: short, Args: cobra.MinimumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
 		change := monitor.Change{To: to, Note: strings.TrimSpace(note), By: by, At: time.Now().UTC()}
 		if change.Note == "" {
 			return usage(fmt.Errorf("%s wants --note: say what was found out", c.Name()))
+		}
+		if err := decider(by, change.Note); err != nil {
+			return err
+		}
+		for _, id := range args {
+			if !strings.HasPrefix(id, prefix) {
+				return usage(fmt.Errorf("%s is no id of %s: those begin with %s", safe(id), c.Parent().Name(), prefix))
+			}
 		}
 		if as != nil {
 			if change.Resolution = *as; *as == "" {
@@ -59,6 +67,31 @@ func (a *app) triageCommand(use, short, to string, as *string) *cobra.Command {
 	c.Flags().StringVar(&by, "by", whoami(), "who decides")
 	return c
 }
+
+// maxActor and maxNote bound what the audit trail keeps of a decision.
+const (
+	maxActor = 100
+	maxNote  = 4000
+)
+
+// decider refuses names that say nothing of who decides, or are those of others, and
+// notes that are none.
+func decider(by, note string) error {
+	switch {
+	case strings.TrimSpace(by) == "":
+		return usage(errors.New("--by is empty: say who decides"))
+	case len(by) > maxActor:
+		return usage(fmt.Errorf("--by has %d bytes, at most %d are kept", len(by), maxActor))
+	case by == monitor.Ourselves || strings.HasPrefix(by, tokenActor):
+		return usage(fmt.Errorf("--by %s is how the audit trail names what the program, or a token, has done", safe(by)))
+	case len(note) > maxNote:
+		return usage(fmt.Errorf("the note has %d bytes, at most %d are kept", len(note), maxNote))
+	}
+	return nil
+}
+
+// tokenActor begins the names that the audit trail has for tokens.
+const tokenActor = "token "
 
 // whoami is the user that runs the program.
 func whoami() string {
@@ -98,6 +131,9 @@ func (a *app) auditCommand() *cobra.Command {
 	var asJSON bool
 	var subject, head string
 	list := func(c *cobra.Command, _ []string) error {
+		if subject != "" && !slices.ContainsFunc([]string{"f-", "i-", "a-", "t-"}, func(p string) bool { return strings.HasPrefix(subject, p) }) {
+			return usage(fmt.Errorf("--subject %s is no id: those of findings begin with f-, of incidents with i-, of announcements with a-, of tokens with t-", safe(subject)))
+		}
 		return a.withStore(c.Context(), func(_ *setup, st *store.Store) error {
 			if asJSON {
 				array := jsonArray{w: a.stdout}

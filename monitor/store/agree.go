@@ -32,6 +32,8 @@ func (t trailSays) hear(r monitor.AuditRow) {
 	switch r.Action {
 	case actExpect, actToken:
 		t[r.Subject] = said{row: r.Detail}
+	case actWithdraw:
+		delete(t, r.Subject)
 	case actRevoke:
 		was := t[r.Subject]
 		was.revoked = true

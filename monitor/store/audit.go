@@ -18,9 +18,10 @@ var ErrTampered = errors.New("the audit trail was changed")
 
 // Actions in the trail whose rows are held against what is stored.
 const (
-	actExpect = "expect"
-	actToken  = "token-create"
-	actRevoke = "token-revoke"
+	actExpect   = "expect"
+	actWithdraw = "expect-remove"
+	actToken    = "token-create"
+	actRevoke   = "token-revoke"
 )
 
 // auditHash chains a row to the one before it: the SHA-256 of a JSON list of the

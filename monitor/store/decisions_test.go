@@ -99,7 +99,7 @@ func TestStoredBesideTheTrail(t *testing.T) {
 				s.Record(ctx, nil, []monitor.Resolution{{ID: "i-3", At: now}}),
 				s.AddToken(ctx, monitor.Token{ID: "t-0", Name: "ci", Scopes: []string{monitor.ScopeExpect}, CreatedAt: now, ExpiresAt: &expires}, "secret", "alice"),
 				s.AddToken(ctx, monitor.Token{ID: "t-1", Name: "old", Scopes: []string{monitor.ScopeExpect}, CreatedAt: now}, "secret2", "alice"),
-				s.RevokeToken(ctx, "old", "alice", now), s.Announce(ctx, a),
+				second(s.RevokeToken(ctx, "old", "alice", now)), s.Announce(ctx, a),
 			} {
 				if err != nil {
 					t.Fatal(err)
@@ -117,6 +117,44 @@ func TestStoredBesideTheTrail(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 		})
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// TestWithdrawn: an announcement that was taken back makes nothing expected, and the
+// trail says who did that.
+func TestWithdrawn(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "s.db"), Options{Create: true})
+	now := time.Now()
+	a, err := monitor.Announce("w", "sha256:00", time.Hour, "job", "", now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Announce(ctx, a); err != nil {
+		t.Fatal(err)
+	}
+	announced := func() (ok bool) {
+		t.Helper()
+		if err := s.Peek(ctx, "log", func(l monitor.Ledger) (err error) {
+			_, ok, err = l.Announced("w", []string{"sha256:00"}, now, now.Add(time.Minute))
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return ok
+	}
+	if !announced() {
+		t.Error("not announced")
+	}
+	if err := s.Withdraw(ctx, a.ID, "alice", "stolen", now); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Withdraw(ctx, a.ID, "alice", "stolen", now); !errors.Is(err, ErrNotFound) || announced() {
+		t.Errorf("%v, announced %v", err, announced())
+	}
+	if head, err := s.VerifyAudit(ctx, monitor.AuditHead{}); err != nil || head.N != 2 {
+		t.Errorf("%+v, %v", head, err)
 	}
 }
 
@@ -310,13 +348,13 @@ func TestTokens(t *testing.T) {
 	if err := s.db.QueryRow("SELECT id || name || scopes || watches || hash FROM tokens").Scan(&kept); err != nil || strings.Contains(kept, "secret") {
 		t.Errorf("%q, %v", kept, err)
 	}
-	if err := s.RevokeToken(ctx, "job", "alice", now); err != nil {
+	if _, err := s.RevokeToken(ctx, "job", "alice", now); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Token(ctx, "secret", now); !errors.Is(err, ErrNotFound) {
 		t.Errorf("revoked: %v", err)
 	}
-	if err := s.RevokeToken(ctx, "job", "alice", now); !errors.Is(err, ErrNotFound) {
+	if _, err := s.RevokeToken(ctx, "job", "alice", now); !errors.Is(err, ErrNotFound) {
 		t.Errorf("revoked twice: %v", err)
 	}
 	if head, err := s.VerifyAudit(ctx, monitor.AuditHead{}); err != nil || head.N != 2 {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -130,6 +131,21 @@ func (s *Store) Announce(ctx context.Context, a monitor.Announcement) error {
 		}
 		w := writer{ctx: ctx, tx: tx, now: a.CreatedAt}
 		return w.audit(a.By, actExpect, a.ID, a)
+	})
+}
+
+// Withdraw takes an announcement back. What was expected by it stays so.
+func (s *Store) Withdraw(ctx context.Context, id, by, note string, now time.Time) error {
+	return s.write(ctx, "writing", func(tx *sql.Tx) error {
+		res, err := tx.ExecContext(ctx, "DELETE FROM announcements WHERE id = $1", id)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
+			return cmp.Or(err, fmt.Errorf("announcement %q: %w", id, ErrNotFound))
+		}
+		w := writer{ctx: ctx, tx: tx, now: now}
+		return w.audit(by, actWithdraw, id, map[string]string{"note": note})
 	})
 }
 

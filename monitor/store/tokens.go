@@ -99,21 +99,20 @@ func (s *Store) Tokens(ctx context.Context) ([]monitor.Token, error) {
 	return out, s.explain("reading", rows.Err())
 }
 
-// RevokeToken ends a token, by its id or name.
-func (s *Store) RevokeToken(ctx context.Context, name, by string, now time.Time) error {
-	return s.write(ctx, "writing", func(tx *sql.Tx) error {
-		var id string
-		err := tx.QueryRowContext(ctx, "SELECT id FROM tokens WHERE (id = $1 OR name = $1) AND revoked_at IS NULL", name).Scan(&id)
+// RevokeToken ends a token, by its id or name, and returns it.
+func (s *Store) RevokeToken(ctx context.Context, name, by string, now time.Time) (t monitor.Token, err error) {
+	return t, s.write(ctx, "writing", func(tx *sql.Tx) error {
+		t, err = scanToken(tx.QueryRowContext(ctx, "SELECT "+tokenColumns+" FROM tokens WHERE (id = $1 OR name = $1) AND revoked_at IS NULL", name))
 		if errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("token %q: %w", name, ErrNotFound)
 		}
 		if err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, "UPDATE tokens SET revoked_at = $1 WHERE id = $2", micros(now), id); err != nil {
+		if _, err := tx.ExecContext(ctx, "UPDATE tokens SET revoked_at = $1 WHERE id = $2", micros(now), t.ID); err != nil {
 			return err
 		}
 		w := writer{ctx: ctx, tx: tx, now: now}
-		return w.audit(by, actRevoke, id, map[string]string{"name": name})
+		return w.audit(by, actRevoke, t.ID, map[string]string{"name": t.Name})
 	})
 }

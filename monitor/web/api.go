@@ -1,14 +1,17 @@
 package web
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"mime"
+	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -22,7 +25,7 @@ type API struct {
 	Token func(ctx context.Context, secret string) (monitor.Token, error)
 	// Expect announces an artifact that is about to be signed. What is wrong with
 	// the request is an ErrInvalid; ErrFull says that there are too many already.
-	Expect func(ctx context.Context, watch, digest string, ttl time.Duration, by, note string) (monitor.Announcement, error)
+	Expect func(ctx context.Context, t monitor.Token, watch, digest string, ttl time.Duration, note string) (monitor.Announcement, error)
 }
 
 // Errors of API.
@@ -33,20 +36,47 @@ var (
 )
 
 const (
-	// callsPerSecond and callsAtOnce bound what may change something, of all
-	// callers together: nobody guesses tokens faster than that either.
+	// callsPerSecond and callsAtOnce bound what one token may change, and how fast one
+	// address may guess tokens.
 	callsPerSecond = 10
 	callsAtOnce    = 50
-	maxBody        = 16 << 10
-	defaultTTL     = 2 * time.Hour
+	// maxCallers bounds how many of those are told apart.
+	maxCallers = 4096
+	maxBody    = 16 << 10
+	defaultTTL = 2 * time.Hour
 )
 
 func (s *Server) routes(mux *http.ServeMux) {
 	if s.opts.API.Token == nil {
 		return
 	}
-	s.calls = rate.NewLimiter(callsPerSecond, callsAtOnce)
 	mux.HandleFunc("POST /api/v1/expectations", s.expect)
+}
+
+// callers bounds the calls of each of many.
+type callers struct {
+	mu   sync.Mutex
+	seen map[string]*rate.Limiter
+}
+
+// allow reports whether one of them may call now.
+func (c *callers) allow(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := c.seen[name]
+	if l == nil {
+		if c.seen == nil || len(c.seen) >= maxCallers {
+			c.seen = map[string]*rate.Limiter{} // those that are many begin anew
+		}
+		l = rate.NewLimiter(callsPerSecond, callsAtOnce)
+		c.seen[name] = l
+	}
+	return l.Allow()
+}
+
+func tooMany(w http.ResponseWriter) {
+	w.Header().Set("Retry-After", "1")
+	problem(w, http.StatusTooManyRequests, fmt.Sprintf("more than %d calls a second; try again", callsPerSecond))
 }
 
 // problem answers with an error in the form of RFC 9457.
@@ -58,21 +88,33 @@ func problem(w http.ResponseWriter, status int, detail string) {
 }
 
 // allowed returns the token that a request comes with, if it is good for a scope;
-// otherwise it has answered.
+// otherwise it has answered. A stranger who guesses does not slow down those who have a
+// token.
 func (s *Server) allowed(w http.ResponseWriter, r *http.Request, scope string) (t monitor.Token, ok bool) {
-	if !s.calls.Allow() {
-		w.Header().Set("Retry-After", "1")
-		problem(w, http.StatusTooManyRequests, fmt.Sprintf("more than %d calls a second; try again", callsPerSecond))
-		return t, false
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
 	}
+	defer func() {
+		if ok && !s.good.allow(t.ID) {
+			ok = false
+			tooMany(w)
+		}
+	}()
 	scheme, secret, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") || strings.TrimSpace(secret) == "" {
+		if !s.bad.allow(host) {
+			tooMany(w)
+			return t, false
+		}
 		w.Header().Set("WWW-Authenticate", `Bearer realm="sigwarden"`)
 		problem(w, http.StatusUnauthorized, "a token is needed: Authorization: Bearer TOKEN. `sigwarden token create` makes one")
 		return t, false
 	}
-	t, err := s.opts.API.Token(r.Context(), strings.TrimSpace(secret))
+	t, err = s.opts.API.Token(r.Context(), strings.TrimSpace(secret))
 	switch {
+	case errors.Is(err, ErrNoToken) && !s.bad.allow(host):
+		tooMany(w)
 	case errors.Is(err, ErrNoToken):
 		w.Header().Set("WWW-Authenticate", `Bearer realm="sigwarden", error="invalid_token"`)
 		problem(w, http.StatusUnauthorized, "the token is not known, has expired, or was revoked")
@@ -93,13 +135,9 @@ func body(w http.ResponseWriter, r *http.Request, into any) bool {
 		problem(w, http.StatusUnsupportedMediaType, "the body has to be JSON, with Content-Type: application/json")
 		return false
 	}
-	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
-	decoder.DisallowUnknownFields()
-	err := decoder.Decode(into)
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err == nil {
-		if _, more := decoder.Token(); !errors.Is(more, io.EOF) {
-			err = errors.New("something follows the document")
-		}
+		err = strictly(data, into)
 	}
 	var large *http.MaxBytesError
 	switch {
@@ -109,6 +147,43 @@ func body(w http.ResponseWriter, r *http.Request, into any) bool {
 		problem(w, http.StatusBadRequest, "the body cannot be read: "+err.Error())
 	}
 	return err == nil
+}
+
+// strictly reads a JSON object with keys that are known, to the letter, each once.
+func strictly(data []byte, into any) error {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(into); err != nil {
+		var kind *json.UnmarshalTypeError
+		if errors.As(err, &kind) && kind.Field != "" {
+			return fmt.Errorf("%s is a %s, and has to be a text", kind.Field, kind.Value)
+		}
+		return err
+	}
+	if _, more := decoder.Token(); !errors.Is(more, io.EOF) {
+		return errors.New("something follows the document")
+	}
+	keys := json.NewDecoder(bytes.NewReader(data))
+	if first, err := keys.Token(); err != nil || first != json.Delim('{') {
+		return errors.New("it is no JSON object")
+	}
+	seen := map[string]bool{}
+	for keys.More() {
+		key, err := keys.Token()
+		if err != nil {
+			return err
+		}
+		name, _ := key.(string)
+		if seen[strings.ToLower(name)] || name != strings.ToLower(name) {
+			return fmt.Errorf("key %.40q is there twice, or is written otherwise than it has to be", name)
+		}
+		seen[strings.ToLower(name)] = true
+		var value json.RawMessage
+		if err := keys.Decode(&value); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // expect announces an artifact that is about to be signed.
@@ -134,14 +209,18 @@ func (s *Server) expect(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	if in.Watch == "" {
+		problem(w, http.StatusUnprocessableEntity, "watch is missing: the name of the watch that the artifact belongs to")
+		return
+	}
 	if !token.Allows(monitor.ScopeExpect, in.Watch) {
 		problem(w, http.StatusForbidden, fmt.Sprintf("the token is not for watch %.100q", in.Watch))
 		return
 	}
-	a, err := s.opts.API.Expect(r.Context(), in.Watch, in.Digest, ttl, "token "+token.Name, in.Note)
+	a, err := s.opts.API.Expect(r.Context(), token, in.Watch, in.Digest, ttl, in.Note)
 	switch {
 	case errors.Is(err, ErrInvalid):
-		problem(w, http.StatusUnprocessableEntity, err.Error())
+		problem(w, http.StatusUnprocessableEntity, strings.TrimPrefix(err.Error(), ErrInvalid.Error()+": "))
 	case errors.Is(err, ErrFull):
 		problem(w, http.StatusTooManyRequests, err.Error())
 	case err != nil:

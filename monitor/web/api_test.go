@@ -41,8 +41,8 @@ func TestExpectations(t *testing.T) {
 			}
 			return monitor.Token{Name: "job", Scopes: scopes, Watches: []string{"acme", "full"}}, err
 		},
-		Expect: func(_ context.Context, watch, digest string, ttl time.Duration, by, note string) (monitor.Announcement, error) {
-			got = append(got, fmt.Sprintf("%s %s %s %s %s", watch, digest, ttl, by, note))
+		Expect: func(_ context.Context, token monitor.Token, watch, digest string, ttl time.Duration, note string) (monitor.Announcement, error) {
+			got = append(got, fmt.Sprintf("%s %s %s token %s %s", watch, digest, ttl, token.Name, note))
 			switch {
 			case watch == "full":
 				return monitor.Announcement{}, fmt.Errorf("%w: 10000 wait", ErrFull)
@@ -81,6 +81,13 @@ func TestExpectations(t *testing.T) {
 		"no JSON type":         {with("Content-Type", "text/plain"), body, 415, "application/json"},
 		"a form":               {with("Content-Type", "application/x-www-form-urlencoded"), "watch=acme", 415, "JSON"},
 		"no JSON":              {good, `{"watch"`, 400, "cannot be read"},
+		"no watch":             {good, `{"digest":"aa"}`, 422, "watch is missing"},
+		"null":                 {good, `null`, 400, "no JSON object"},
+		"a list":               {good, `[]`, 400, "cannot be read"},
+		"a number for a time":  {good, `{"watch":"acme","digest":"aa","ttl":7200}`, 400, "ttl is a number, and has to be a text"},
+		"a key twice":          {good, `{"watch":"full","watch":"acme","digest":"aa"}`, 400, "twice"},
+		"a key in two cases":   {good, `{"watch":"acme","Watch":"full","digest":"aa"}`, 400, "twice"},
+		"a key in capitals":    {good, `{"WATCH":"acme","digest":"aa"}`, 400, "otherwise"},
 		"unknown key":          {good, `{"watch":"acme","digets":"aa"}`, 400, "digets"},
 		"two documents":        {good, body + body, 400, "follows"},
 		"too large":            {good, `{"note":"` + strings.Repeat("x", 20<<10) + `"}`, 413, "16384"},
@@ -120,9 +127,52 @@ func TestExpectations(t *testing.T) {
 	if limited < 100 {
 		t.Errorf("%d of 200 guesses were slowed down", limited)
 	}
+	// Who has a token is not slowed down by that, but by his own calls.
+	broken = nil
+	if w := call(t, h, good, body); w.Code != 201 {
+		t.Errorf("%d while others guess", w.Code)
+	}
+	limited = 0
+	for range 200 {
+		if w := call(t, h, good, body); w.Code == 429 {
+			limited++
+		}
+	}
+	if limited < 100 {
+		t.Errorf("%d of 200 calls were slowed down", limited)
+	}
 	// Without tokens there is no API.
 	o.API = API{}
 	if w := call(t, New(o).Handler(), good, body); w.Code != 404 {
 		t.Errorf("%d", w.Code)
+	}
+}
+
+// TestShow: the links of messages lead somewhere, if that is wanted.
+func TestShow(t *testing.T) {
+	o := options(&engine{}, new(error))
+	get := func(h http.Handler, path string) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		return w
+	}
+	if w := get(New(o).Handler(), "/findings/f-1"); w.Code != 404 {
+		t.Errorf("%d", w.Code)
+	}
+	o.Show = func(_ context.Context, id string) (string, error) {
+		switch id {
+		case "f-1", "i-1":
+			return "<b>" + id + "</b>", nil
+		case "f-2":
+			return "", ErrNoPage
+		}
+		return "", fmt.Errorf("/secret/path: disk full")
+	}
+	h := New(o).Handler()
+	for path, want := range map[string]int{"/findings/f-1": 200, "/incidents/i-1": 200, "/findings/f-2": 404, "/findings/f-3": 503, "/findings/": 404, "/findings/f-1/x": 404} {
+		w := get(h, path)
+		if w.Code != want || strings.Contains(w.Body.String(), "secret") || w.Code == 200 && (w.Header().Get("Content-Type") != "text/plain; charset=utf-8" || w.Header().Get("X-Content-Type-Options") != "nosniff") {
+			t.Errorf("%s: %d %v %s", path, w.Code, w.Header(), w.Body)
+		}
 	}
 }

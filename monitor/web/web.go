@@ -3,6 +3,7 @@ package web
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -11,8 +12,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"golang.org/x/time/rate"
-
 	"github.com/sigwarden/sigwarden/monitor"
 )
 
@@ -35,14 +34,18 @@ type Options struct {
 	Deliveries func() map[[2]string]int64
 	// API is served if its Token is set.
 	API API
-	Log *slog.Logger
+	// Show, if not nil, returns a finding or an incident as text for people, by its
+	// id; ErrNoPage for one that there is not.
+	Show func(ctx context.Context, id string) (string, error)
+	Log  *slog.Logger
 }
 
 // Server serves one process.
 type Server struct {
 	opts    Options
 	handler http.Handler
-	calls   *rate.Limiter // of the API
+	good    callers // of the API, by token
+	bad     callers // those that have none, by address
 }
 
 // New returns a server for the options.
@@ -55,6 +58,10 @@ func New(opts Options) *Server {
 	mux.HandleFunc("GET /readyz", s.ready)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError}))
 	s.routes(mux)
+	if opts.Show != nil {
+		mux.HandleFunc("GET /findings/{id}", s.show)
+		mux.HandleFunc("GET /incidents/{id}", s.show)
+	}
 	s.handler = http.MaxBytesHandler(http.NewCrossOriginProtection().Handler(mux), 64<<10)
 	return s
 }
@@ -82,6 +89,31 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	}
 	for _, l := range status.Logs {
 		fmt.Fprintf(w, "%s: %s, verified %d, scanned %d\n", l.Name, l.State, l.Verified.Size, l.Scanned)
+	}
+}
+
+// ErrNoPage is returned by Options.Show.
+var ErrNoPage = errors.New("no such finding or incident")
+
+// show is where the links of messages lead.
+func (s *Server) show(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+	defer cancel()
+	text, err := s.opts.Show(ctx, r.PathValue("id"))
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	switch {
+	case errors.Is(err, ErrNoPage):
+		w.WriteHeader(http.StatusNotFound)
+		fmt.Fprintln(w, ErrNoPage)
+	case err != nil:
+		s.opts.Log.Error("the store cannot be read", "error", err)
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintln(w, "the store cannot be read; the log of this process says why")
+	default:
+		fmt.Fprint(w, text)
 	}
 }
 
