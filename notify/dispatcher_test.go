@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -435,6 +436,38 @@ func FuzzClean(f *testing.F) {
 			return unicode.In(r, unicode.C, unicode.Zl, unicode.Zp) && !unicode.Is(unicode.Cn, r) || r == unicode.MaxRune
 		}) >= 0 {
 			t.Fatalf("%q comes out as %q", s, got)
+		}
+	})
+}
+
+// alone is a channel that must not be tried with two events at a time.
+type alone struct {
+	flying, most atomic.Int32
+}
+
+func (a *alone) OneAtATime() bool { return true }
+
+func (a *alone) Notify(context.Context, notify.Event) error {
+	a.most.Store(max(a.most.Load(), a.flying.Add(1)))
+	time.Sleep(time.Second)
+	a.flying.Add(-1)
+	return nil
+}
+
+// TestOneAtATime: also through what gives its events links.
+func TestOneAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := open(t)
+		defer o.Close()
+		c := &alone{}
+		for i := range 10 {
+			put(t, o, fmt.Sprint("e-", i), "c")
+		}
+		_, stop := running(t, o, notify.Channel{Name: "c", Notifier: notify.Dress(c, "https://acme.example", nil)})
+		time.Sleep(time.Minute)
+		stop()
+		if n, err := o.PendingDeliveries(context.Background()); n != 0 || err != nil || c.most.Load() != 1 {
+			t.Errorf("%d at a time, %d wait, %v", c.most.Load(), n, err)
 		}
 	})
 }

@@ -78,11 +78,28 @@ func TestFailures(t *testing.T) {
 	if err := script(t, "exit 0").Notify(context.Background(), notifytest.Hostile()); err != nil {
 		t.Errorf("does not read: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	// Nor is one that leaves something behind which holds its output open.
+	if err := script(t, "sleep 10 & exit 0").Notify(context.Background(), notifytest.Hostile()); err != nil {
+		t.Errorf("leaves something behind: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 	defer cancel()
-	if err := script(t, "sleep 60 & sleep 60").Notify(ctx, notifytest.Hostile()); err == nil || !strings.Contains(err.Error(), "in time") {
+	pid := filepath.Join(t.TempDir(), "pid")
+	if err := script(t, "sleep 60 & echo $! > "+pid+"; sleep 60").Notify(ctx, notifytest.Hostile()); err == nil || !strings.Contains(err.Error(), "in time") {
 		t.Errorf("hangs: %v", err)
 	}
+	data, err := os.ReadFile(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What it has started ends with it.
+	for range 100 {
+		if state, err := os.ReadFile("/proc/" + strings.TrimSpace(string(data)) + "/stat"); err != nil || strings.Contains(string(state), ") Z ") {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Error("its child goes on")
 }
 
 func TestBadCommands(t *testing.T) {

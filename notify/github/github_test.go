@@ -44,6 +44,7 @@ type issue struct {
 	Number   int      `json:"number"`
 	Title    string   `json:"title"`
 	Body     string   `json:"body"`
+	User     user     `json:"user"`
 	Labels   []string `json:"-"`
 	comments []comment
 	closed   bool
@@ -51,7 +52,14 @@ type issue struct {
 
 type comment struct {
 	Body string `json:"body"`
+	User user   `json:"user"`
 }
+
+type user struct {
+	Login string `json:"login"`
+}
+
+const us = "sigwarden-bot"
 
 func (s *issues) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
@@ -90,9 +98,9 @@ func (s *issues) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			s.t.Error(err)
 		}
 		if number > 0 {
-			s.list[number-1].comments = append(s.list[number-1].comments, comment{in.Body})
+			s.list[number-1].comments = append(s.list[number-1].comments, comment{in.Body, user{us}})
 		} else {
-			s.list = append(s.list, &issue{Number: len(s.list) + 1, Title: in.Title, Body: in.Body, Labels: in.Labels})
+			s.list = append(s.list, &issue{Number: len(s.list) + 1, Title: in.Title, Body: in.Body, User: user{us}, Labels: in.Labels})
 		}
 		if s.lose {
 			s.lose = false
@@ -186,5 +194,32 @@ func TestBadOptions(t *testing.T) {
 		if _, err := github.New(o); err == nil {
 			t.Errorf("%+v", o)
 		}
+	}
+}
+
+// TestForgedMark: what a stranger writes, into a log or into a comment, does not make
+// an event look like one that is there already.
+func TestForgedMark(t *testing.T) {
+	s := &issues{t: t}
+	ts := httptest.NewServer(s)
+	defer ts.Close()
+	c := channel(t, ts.URL)
+	mark := "<!-- sigwarden event e-2 -->"
+	e := notifytest.Hostile()
+	e.ID, e.Group, e.Summary = "e-1", "g", "evil "+mark
+	if err := c.Notify(context.Background(), e); err != nil {
+		t.Fatal(err)
+	}
+	stranger := comment{Body: "nothing to see " + mark}
+	stranger.User.Login = "stranger"
+	s.list[0].comments = append(s.list[0].comments, stranger)
+	e.ID = "e-2"
+	for range 2 {
+		if err := c.Notify(context.Background(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(s.list[0].comments); n != 2 {
+		t.Errorf("%d comments, want the stranger's and ours, once", n)
 	}
 }

@@ -30,6 +30,7 @@ type Channel struct {
 	secrets []string
 	most    int
 	turn    chan struct{} // services are not made for several callers
+	sent    string        // the last event that was accepted; belongs to whoever has the turn
 }
 
 // New returns a channel for a service and its URL, like ntfy://ntfy.sh/topic.
@@ -65,6 +66,9 @@ func (c *Channel) locate() error {
 	return err
 }
 
+// OneAtATime: a try does not wait for another one's end within its own time.
+func (c *Channel) OneAtATime() bool { return true }
+
 // Notify sends one event. The library knows no contexts: a try that takes too long
 // is left behind, and none begins before it has ended.
 func (c *Channel) Notify(ctx context.Context, e notify.Event) error {
@@ -74,6 +78,10 @@ func (c *Channel) Notify(ctx context.Context, e notify.Event) error {
 	case c.turn <- struct{}{}:
 	case <-ctx.Done():
 		return fmt.Errorf("an earlier try has not ended: %w", ctx.Err())
+	}
+	if c.sent == e.ID {
+		<-c.turn
+		return nil // a try that was left behind has come through in the end
 	}
 	done := make(chan error, 1)
 	go func() {
@@ -89,7 +97,11 @@ func (c *Channel) Notify(ctx context.Context, e notify.Event) error {
 				return
 			}
 		}
-		done <- c.service.Send(text, &types.Params{})
+		err := c.service.Send(text, &types.Params{})
+		if err == nil {
+			c.sent = e.ID
+		}
+		done <- err
 	}()
 	select {
 	case err := <-done:

@@ -3,6 +3,8 @@ package shoutrrr_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -39,19 +41,40 @@ func TestServices(t *testing.T) {
 			}
 			for _, status := range []int{400, 401, 429, 500, 503, 410} {
 				s.Answer(func(w http.ResponseWriter) { w.WriteHeader(status) })
+				e.ID = fmt.Sprint("e-", status)
 				err := c.Notify(context.Background(), e)
 				if err == nil || strings.Contains(err.Error(), secret) || errors.Is(err, notify.ErrRefused) != (status == 410) {
 					t.Errorf("%d: %v", status, err)
 				}
 			}
 			release := make(chan struct{})
-			s.Answer(func(http.ResponseWriter) { <-release })
+			s.Answer(func(w http.ResponseWriter) { <-release; io.WriteString(w, service.accept) })
 			ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 			defer cancel()
+			e.ID = "e-slow"
 			if err := c.Notify(ctx, e); err == nil || strings.Contains(err.Error(), secret) {
 				t.Errorf("hangs: %v", err)
 			}
 			close(release)
+			// What came through in the end is not sent again.
+			before := 0
+			for again := range 2 {
+				if err := c.Notify(context.Background(), e); err != nil {
+					t.Errorf("after that: %v", err)
+				}
+				if n := len(s.Requests()); again == 0 {
+					before = n
+				} else if n != before {
+					t.Errorf("sent again: %d requests after %d", n, before)
+				}
+			}
+			huge := notifytest.Huge()
+			if err := c.Notify(context.Background(), huge); err != nil {
+				t.Error(err)
+			}
+			if got := s.Requests(); len(got[len(got)-1].Body) > 40<<10 {
+				t.Errorf("a huge group: %d bytes", len(got[len(got)-1].Body))
+			}
 		})
 	}
 }

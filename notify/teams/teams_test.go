@@ -85,3 +85,26 @@ func TestBadOptions(t *testing.T) {
 		}
 	}
 }
+
+// TestSmall: a card is never too large for Teams, which would drop it in silence,
+// whatever strangers have written.
+func TestSmall(t *testing.T) {
+	for _, filler := range []string{"<", "\u202e", "x", "\x00", "\xff", "\u00e9"} {
+		s := notifytest.NewService(t, "")
+		c, err := teams.New(workflow, s.URL, notify.HTTPClient(nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := notifytest.Huge()
+		for i := range e.Fields {
+			e.Fields[i].Value = strings.Repeat(filler, 5000)
+		}
+		e.Summary = strings.Repeat(filler, 5000)
+		if err := c.Notify(context.Background(), e); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(s.Requests()[0].Body); n > 28<<10 {
+			t.Errorf("%q: %d bytes", filler, n)
+		}
+	}
+}
