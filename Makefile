@@ -32,6 +32,7 @@ e2e:
 bench:
 	cd e2e && $(GO) test -run '^$$' -bench . -benchtime 1x .
 	$(GO) test -run '^$$' -bench . ./watchlist
+	$(GO) test -run '^$$' -bench Flood -benchtime 1x ./monitor
 
 # Every fuzzer for a while.
 FUZZTIME ?= 30s

@@ -184,7 +184,7 @@ http: {listen: "127.0.0.1:%d"}
 	if code, answer := announce("sigwarden_guess"); code != 401 {
 		t.Errorf("%d %s", code, answer)
 	}
-	if code, answer := announce(strings.TrimSpace(secret)); code != 201 || !strings.Contains(answer, `"by":"token job"`) {
+	if code, answer := announce(strings.TrimSpace(secret)); code != 201 || !strings.Contains(answer, `"by":"token job (t-`) {
 		t.Fatalf("%d %s", code, answer)
 	}
 	if s := state(); s.State != "closed" || s.Verdict != "expected" || !strings.Contains(s.Reason, "token job") {
