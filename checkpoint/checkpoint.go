@@ -28,6 +28,9 @@ const MaxSize = 64 << 10
 var (
 	// ErrMalformed says that the bytes are no signed checkpoint at all.
 	ErrMalformed = errors.New("not a well-formed checkpoint")
+	// ErrEmptyRoot, beside ErrMalformed, says that it is well-formed but for a size of
+	// 0 with another root than that of the empty tree.
+	ErrEmptyRoot = errors.New("size 0 with a root that is not the empty tree's")
 	// ErrSignature says that no known key of the log signed the note, or that
 	// a line of a known key does not verify.
 	ErrSignature = errors.New("checkpoint is not signed by a known key of the log")
@@ -244,16 +247,24 @@ func parseBody(text string) (Checkpoint, error) {
 		return bad("empty extension line")
 	}
 	if c.size == 0 && c.root != EmptyRoot {
-		return bad("size 0 with a root that is not the empty tree's")
+		return Checkpoint{}, fmt.Errorf("%w: %w", ErrMalformed, ErrEmptyRoot)
 	}
-	if c.body() != text {
+	if c.Text() != text {
 		return bad("not in canonical form (leading zeros, or bytes that do not survive a round trip)")
 	}
 	return c, nil
 }
 
-// body prints the text of the checkpoint as a log signs it.
-func (c Checkpoint) body() string {
+// ParseText reads the text of a checkpoint without any signature: nothing in it is
+// vouched for. Its errors are ErrMalformed.
+func ParseText(text string) (origin string, size uint64, root Hash, err error) {
+	c, err := parseBody(text)
+	return c.origin, c.size, c.root, err
+}
+
+// Text returns the text of the note as the log signs it, with all extension lines and
+// the line feed at its end.
+func (c Checkpoint) Text() string {
 	var b strings.Builder
 	b.WriteString(c.origin + "\n" + strconv.FormatUint(c.size, 10) + "\n" + base64.StdEncoding.EncodeToString(c.root[:]) + "\n")
 	for _, ext := range c.extensions {

@@ -16,17 +16,17 @@ func FuzzOpen(f *testing.F) {
 	}
 	signed := map[string]bool{}
 	for _, raw := range []string{v.Checkpoint0, v.Checkpoint6, v.Checkpoint11, v.Fork11, v.Checkpoint13, v.Frozen13} {
-		signed[open(f, l, raw).body()] = true
+		signed[open(f, l, raw).Text()] = true
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		c, err := l.Open(raw)
 		if err != nil {
 			return
 		}
-		if !signed[c.body()] {
-			t.Fatalf("accepted a body that was never signed: %q", c.body())
+		if !signed[c.Text()] {
+			t.Fatalf("accepted a body that was never signed: %q", c.Text())
 		}
-		if !bytes.HasPrefix(raw, []byte(c.body())) {
+		if !bytes.HasPrefix(raw, []byte(c.Text())) {
 			t.Fatal("body is not what was read")
 		}
 	})
@@ -40,8 +40,8 @@ func FuzzParseBody(f *testing.F) {
 		f.Add(body + "\n")
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		if c, err := parseBody(text); err == nil && c.body() != text {
-			t.Fatalf("%q prints as %q", text, c.body())
+		if c, err := parseBody(text); err == nil && c.Text() != text {
+			t.Fatalf("%q prints as %q", text, c.Text())
 		}
 	})
 }

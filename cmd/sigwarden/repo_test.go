@@ -25,6 +25,7 @@ const module = "github.com/sigwarden/sigwarden/"
 // files that are not tests. docs/architecture.md shows it as a picture.
 var allowed = map[string][]string{
 	"checkpoint":                    {},
+	"checkpoint/witness":            {"checkpoint"},
 	"watchlist/entry":               {},
 	"watchlist":                     {"watchlist/entry"},
 	"watchlist/policy":              {"watchlist/entry"},
@@ -48,10 +49,10 @@ var allowed = map[string][]string{
 	"monitor/rekor/locallog/testca": {},
 	"monitor/trust":                 {"checkpoint"},
 	"monitor/trust/trusttest":       {"checkpoint"},
-	"monitor/store":                 {"monitor", "checkpoint", "watchlist/entry", "notify"},
+	"monitor/store":                 {"monitor", "checkpoint", "checkpoint/witness", "watchlist/entry", "notify"},
 	"monitor/evidence":              {"checkpoint", "watchlist/entry"},
 	"monitor/lists":                 {"checkpoint", "watchlist", "watchlist/entry"},
-	"monitor/web":                   {"monitor", "notify", "watchlist"},
+	"monitor/web":                   {"monitor", "notify", "watchlist", "checkpoint/witness"},
 }
 
 // goFiles calls f with every Go file of the module, by path from its root.

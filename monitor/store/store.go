@@ -5,6 +5,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"embed"
@@ -26,7 +27,7 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-//go:embed migrations/*.sql
+//go:embed migrations/*.sql witness/*.sql
 var migrations embed.FS
 
 // Errors of Open. They are wrapped with the file's name and what to do.
@@ -44,12 +45,15 @@ type Options struct {
 	Exclusive bool
 	// pragmas are added to the connection; tests fill disks with them.
 	pragmas string
+	// schema is the folder of its migrations; default migrations.
+	schema string
 }
 
 // Store is an open state file. All methods may be called by several goroutines.
 type Store struct {
 	db      *sql.DB
 	path    string
+	schema  string
 	lock    *flock.Flock
 	Created bool // by this Open
 }
@@ -61,7 +65,7 @@ func Open(ctx context.Context, path string, opts Options) (*Store, error) {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}
-	s := &Store{path: path}
+	s := &Store{path: path, schema: cmp.Or(opts.schema, "migrations")}
 	if err := s.look(opts); err != nil {
 		return nil, err
 	}
@@ -231,7 +235,7 @@ func (s *Store) migrate(ctx context.Context) error {
 	if err := s.db.PingContext(ctx); err != nil {
 		return s.explain("opening", err)
 	}
-	sub, err := fs.Sub(migrations, "migrations")
+	sub, err := fs.Sub(migrations, s.schema)
 	if err != nil {
 		return err
 	}

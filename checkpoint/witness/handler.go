@@ -1,0 +1,173 @@
+package witness
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/sigwarden/sigwarden/checkpoint"
+)
+
+// timeOf returns the time of a signature line that was verified.
+func timeOf(s note.Signature) (int64, bool) {
+	raw, err := base64.StdEncoding.DecodeString(s.Base64)
+	if err != nil || len(raw) < 4+timeSize {
+		return 0, false
+	}
+	at := binary.BigEndian.Uint64(raw[4:])
+	return int64(at), at <= math.MaxInt64
+}
+
+// fresh is how old the cosignature of the monitoring endpoint may be. SPEC:
+// tlog-witness: at most an hour.
+const fresh = 45 * time.Minute
+
+// Handler serves the protocol below a prefix, which is empty or begins with a slash.
+func (w *Witness) Handler(prefix string) http.Handler {
+	mux := http.NewServeMux()
+	prefix = strings.TrimRight(prefix, "/")
+	mux.HandleFunc("POST "+prefix+"/add-checkpoint", w.add)
+	mux.HandleFunc("GET "+prefix+"/{log}/checkpoint", w.checkpoint)
+	mux.HandleFunc("GET "+prefix+"/witness", w.about)
+	return mux
+}
+
+func (w *Witness) add(rw http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(rw, r.Body, MaxRequest))
+	if err != nil {
+		var large *http.MaxBytesError
+		if errors.As(err, &large) {
+			reply(rw, Answer{Status: http.StatusRequestEntityTooLarge, Body: fmt.Sprintf("the request is larger than %d bytes\n", MaxRequest)})
+			return
+		}
+		reply(rw, answer(badRequest, "the request cannot be read"))
+		return
+	}
+	// Whoever asks may go away in between: what was begun is done.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), time.Minute)
+	defer cancel()
+	reply(rw, w.Add(ctx, body))
+}
+
+func reply(rw http.ResponseWriter, a Answer) {
+	h := rw.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	if a.Status == conflict {
+		h.Set("Content-Type", "text/x.tlog.size")
+	}
+	if a.Again > 0 {
+		h.Set("Retry-After", strconv.FormatInt(int64((a.Again+time.Second-1)/time.Second), 10))
+	}
+	rw.WriteHeader(a.Status)
+	io.WriteString(rw, a.Body)
+}
+
+func (w *Witness) about(rw http.ResponseWriter, _ *http.Request) {
+	rw.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	rw.Header().Set("X-Content-Type-Options", "nosniff")
+	io.WriteString(rw, w.opts.About)
+}
+
+// PathOf is the name of a log in the paths of a monitoring endpoint.
+func PathOf(origin string) string {
+	sum := sha256.Sum256([]byte(origin))
+	return hex.EncodeToString(sum[:])
+}
+
+func (w *Witness) checkpoint(rw http.ResponseWriter, r *http.Request) {
+	origin, known := w.opts.ByPath(r.PathValue("log"))
+	if !known {
+		reply(rw, answer(notFound, "this witness knows no log of that name"))
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), time.Minute)
+	defer cancel()
+	reply(rw, w.Latest(ctx, origin))
+}
+
+// Latest returns the newest checkpoint that was co-signed of a log, with our
+// cosignatures.
+func (w *Witness) Latest(ctx context.Context, origin string) Answer {
+	log := w.opts.Log(origin)
+	if log == nil {
+		return answer(notFound, "this witness does not know the log")
+	}
+	s := w.of(origin)
+	s.Lock()
+	defer s.Unlock()
+	state, err := w.opts.Store.State(ctx, origin)
+	if err != nil {
+		return w.broken("the state of the log cannot be read", origin, err)
+	}
+	if state.Note == nil {
+		return answer(notFound, "nothing of this log was signed yet")
+	}
+	c, err := log.Open(state.Note)
+	if err != nil {
+		return w.broken("the checkpoint that was signed last cannot be read with the log's key of today", origin, err)
+	}
+	age := w.opts.Now().Sub(time.Unix(s.at, 0))
+	if s.lines == "" || s.size != state.Size || s.at != state.At || age > fresh {
+		// It is signed anew, unless something speaks against that.
+		if reason := w.refusal(ctx, log, c, state); reason != "" {
+			if s.lines == "" || s.size != state.Size {
+				return answer(notFound, "there is no cosignature of this log: %s", reason)
+			}
+		} else if a := w.sign(ctx, origin, s, c, state); a.Status != ok {
+			return a
+		}
+	}
+	return Answer{Status: ok, Body: string(withLines(c, s.lines))}
+}
+
+func (w *Witness) refusal(ctx context.Context, log *Log, c checkpoint.Checkpoint, state State) string {
+	if state.Doubt != "" || log.Refuse == nil {
+		return state.Doubt
+	}
+	reason, _ := log.Refuse(ctx, c)
+	return reason
+}
+
+// withLines adds cosignature lines to a signed note. A line of ours that is there
+// already, from an earlier time, would be read in their place.
+func withLines(c checkpoint.Checkpoint, lines string) []byte {
+	head, signatures, _ := strings.Cut(string(c.Raw()), c.Text()+"\n")
+	out := []byte(head + c.Text() + "\n")
+	for line := range strings.Lines(signatures) {
+		if !slices.ContainsFunc(strings.Split(lines, "\n"), func(l string) bool { return l != "" && sameKey(line, l) }) {
+			out = append(out, line...)
+		}
+	}
+	return append(out, lines...)
+}
+
+// sameKey reports whether two signature lines say that they are of one key.
+func sameKey(a, b string) bool {
+	id := func(line string) string {
+		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), " ", 3)
+		if len(fields) < 3 || len(fields[2]) < 8 {
+			return line
+		}
+		raw, err := base64.StdEncoding.DecodeString(fields[2][:8])
+		if err != nil {
+			return line
+		}
+		return fields[1] + string(raw[:4])
+	}
+	return id(a) == id(b)
+}
