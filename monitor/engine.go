@@ -97,6 +97,8 @@ type Options struct {
 	Escalation Escalation
 	// Route says where of those channels, and when, something is told.
 	Route Route
+	// Seen, if not nil, is told every checkpoint that a log has signed and published.
+	Seen func(ctx context.Context, c checkpoint.Checkpoint)
 	// TrustSource names the source of trusted roots, for Status.
 	TrustSource string
 	// Wake, if not nil, is called after deliveries were put into the outbox, and
@@ -136,6 +138,7 @@ type runner struct {
 	waiting  atomic.Int32 // passes that wait for busy
 	progress atomic.Int64 // moves with everything that the log answers
 	first    atomic.Bool  // a first pass was tried
+	answered atomic.Bool  // a signed checkpoint was seen since the program began
 	retired  atomic.Bool  // listed as a log that has ended
 	removed  atomic.Bool  // no longer in the trusted root
 	quiet    atomic.Bool  // it has ended, and everything was read

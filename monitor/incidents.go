@@ -21,6 +21,7 @@ const (
 // Kinds of incidents.
 const (
 	KindFork           = "fork"
+	KindSplitView      = "split-view"
 	KindRetiredChanged = "retired-log-changed"
 	KindUnproven       = "unproven"
 	KindEntryMismatch  = "entry-mismatch"
@@ -52,6 +53,8 @@ type IncidentKind struct {
 
 var incidentKinds = []IncidentKind{
 	{Kind: KindFork, Class: Integrity, Severity: "critical", Halts: true,
+		Effect: "The log is halted at its last verified checkpoint until somebody runs `sigwarden logs resume`."},
+	{Kind: KindSplitView, Class: Integrity, Severity: "critical", Halts: true,
 		Effect: "The log is halted at its last verified checkpoint until somebody runs `sigwarden logs resume`."},
 	{Kind: KindRetiredChanged, Class: Integrity, Severity: "critical", Halts: true,
 		Effect: "The log is halted at its last checkpoint until somebody runs `sigwarden logs resume`."},

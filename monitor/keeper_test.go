@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,9 +31,9 @@ func TestKeeper(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		lists, read := &listsOf{}, false
+		lists, read := &listsOf{}, &atomic.Bool{}
 		engine, err := monitor.New(monitor.Options{Store: st, Watches: list, WatchConfigs: []monitor.WatchConfig{{Severity: "critical", Channels: []string{"chat"}, Silence: 5 * time.Hour}},
-			Lists: lists, ListsRead: func() bool { return read }, Escalation: monitor.Escalation{After: 2 * time.Hour, To: []string{"pager"}}, HealthChannels: []string{"chat"}})
+			Lists: lists, ListsRead: read.Load, Escalation: monitor.Escalation{After: 2 * time.Hour, To: []string{"pager"}}, HealthChannels: []string{"chat"}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -77,7 +78,7 @@ func TestKeeper(t *testing.T) {
 		wg.Go(func() { engine.Run(ctx) })
 		time.Sleep(10 * time.Second)
 		want("f-down", "expected:pending") // the list was not read yet
-		read = true
+		read.Store(true)
 		time.Sleep(5 * time.Second)
 		want("f-down", "expected:closed")
 		// Another process stores one that waits, and nobody kicks.

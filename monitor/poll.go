@@ -176,37 +176,50 @@ func (r *runner) pass(ctx context.Context, scanFor time.Duration) (out Outcome) 
 
 // poll asks for the newest checkpoint and judges it.
 func (r *runner) poll(ctx context.Context, out *Outcome) error {
-	t, err := r.newTurn(ctx, out)
-	if err != nil {
-		return err
-	}
 	// A log that ends while the pass is under way may have grown after what is
 	// fetched here.
 	out.ended = r.retired.Load()
 	raw, err := r.checkpoint(ctx)
 	if err != nil {
+		t, stateErr := r.newTurn(ctx, out)
+		if stateErr != nil {
+			return stateErr
+		}
 		out.Head, out.Scanned, out.Halted = t.old.HeadSize, t.old.Scanned, t.old.Halted
 		return fmt.Errorf("fetching the checkpoint: %w", err)
 	}
+	return r.take(ctx, raw, out)
+}
+
+// take judges a signed note as the newest checkpoint of the log.
+func (r *runner) take(ctx context.Context, raw []byte, out *Outcome) error {
+	judging, cancel := grace(ctx, graceTime)
+	defer cancel()
+	t, err := r.newTurn(judging, out)
+	if err != nil {
+		return err
+	}
 	c, openErr := r.way().Log.Open(raw)
+	if openErr == nil && r.opts.Seen != nil {
+		r.opts.Seen(ctx, c)
+	}
 	switch {
 	case errors.Is(openErr, checkpoint.ErrSignature), errors.Is(openErr, checkpoint.ErrOrigin):
 		t.badSignature(raw, openErr)
 		openErr = fmt.Errorf("%w %w", errAnswered, openErr)
 	case openErr == nil:
+		r.answered.Store(true)
 		t.next.Signed = c.Size()
 		delete(t.next.Streaks, KindBadSignature)
 		t.settle(KindBadSignature, "The log serves a checkpoint that its key signed again.")
-		judging, cancel := grace(ctx, graceTime)
 		openErr = t.judge(judging, c)
-		cancel()
 	}
 	if ctx.Err() != nil && len(t.batch.Open)+len(t.batch.Pending) == 0 {
 		return ctx.Err()
 	}
 	// A contradiction in hand is stored even if the program is to stop now.
-	last, cancel := grace(ctx, lastWrite)
-	defer cancel()
+	last, done := grace(ctx, lastWrite)
+	defer done()
 	if err := t.commit(last); err != nil {
 		return err
 	}

@@ -358,7 +358,7 @@ type Incident struct {
 // a checkpoint.BrokenPromise.
 func (i *Incident) Transferable() ([]byte, bool) {
 	for _, e := range i.Evidence {
-		if i.Kind == KindFork || i.Kind == KindEntryMismatch && strings.HasPrefix(e.Name, brokenPromisePrefix) {
+		if i.Kind == KindFork || i.Kind == KindSplitView || i.Kind == KindEntryMismatch && strings.HasPrefix(e.Name, brokenPromisePrefix) {
 			return e.Data, true
 		}
 	}

@@ -16,7 +16,15 @@ import (
 
 // fork halts the log: two checkpoints contradict each other. Evidence that does
 // not convince ourselves is no evidence: then what we kept is damaged.
-func (t *turn) fork(d *checkpoint.DivergenceError) error {
+func (t *turn) fork(d *checkpoint.DivergenceError) error { return t.contradiction(KindFork, d, "") }
+
+// split halts the log: what it has shown to somebody else contradicts what it has shown
+// to us.
+func (t *turn) split(d *checkpoint.DivergenceError, where string) error {
+	return t.contradiction(KindSplitView, d, where)
+}
+
+func (t *turn) contradiction(kind string, d *checkpoint.DivergenceError, where string) error {
 	e := d.Evidence
 	if err := e.Verify(t.way().Log); err != nil {
 		return fmt.Errorf("what was kept of log %s does not fold to what the log signed, so that the state file is damaged: restore it from a backup (%w)", t.cfg.Name, err)
@@ -34,7 +42,11 @@ func (t *turn) fork(d *checkpoint.DivergenceError) error {
 		details["smaller"] = TreeHead{smaller.Size(), checkpoint.HexHash(smaller.Root())}
 		details["larger"] = TreeHead{larger.Size(), checkpoint.HexHash(larger.Root())}
 	}
-	t.halt(t.raise(KindFork, summary, details, Evidence{"divergence.json", proof},
+	if where != "" {
+		summary += fmt.Sprintf(" One of them was found at %s.", where)
+		details["found_at"] = where
+	}
+	t.halt(t.raise(kind, summary, details, Evidence{"divergence.json", proof},
 		Evidence{"smaller-checkpoint", []byte(e.Smaller)}, Evidence{"larger-checkpoint", []byte(e.Larger)}))
 	return nil
 }

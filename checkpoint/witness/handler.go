@@ -107,10 +107,22 @@ func (w *Witness) Latest(ctx context.Context, origin string) Answer {
 	if log == nil {
 		return answer(notFound, "this witness does not know the log")
 	}
+	// What speaks against signing is asked for before the lock is taken: whoever answers
+	// may look at other checkpoints of the log.
+	reason := ""
+	state, err := w.opts.Store.State(ctx, origin)
+	if err == nil && state.Note != nil && log.Refuse != nil {
+		var c checkpoint.Checkpoint
+		if c, err = log.Open(state.Note); err == nil {
+			reason, _ = log.Refuse(ctx, c)
+		}
+	}
 	s := w.of(origin)
 	s.Lock()
 	defer s.Unlock()
-	state, err := w.opts.Store.State(ctx, origin)
+	if err == nil {
+		state, err = w.opts.Store.State(ctx, origin)
+	}
 	if err != nil {
 		return w.broken("the state of the log cannot be read", origin, err)
 	}
@@ -121,26 +133,19 @@ func (w *Witness) Latest(ctx context.Context, origin string) Answer {
 	if err != nil {
 		return w.broken("the checkpoint that was signed last cannot be read with the log's key of today", origin, err)
 	}
-	age := w.opts.Now().Sub(time.Unix(s.at, 0))
-	if s.lines == "" || s.size != state.Size || s.at != state.At || age > fresh {
-		// It is signed anew, unless something speaks against that.
-		if reason := w.refusal(ctx, log, c, state); reason != "" {
-			if s.lines == "" || s.size != state.Size {
-				return answer(notFound, "there is no cosignature of this log: %s", reason)
-			}
-		} else if a := w.sign(ctx, origin, s, c, state); a.Status != ok {
+	if state.Doubt != "" {
+		reason = state.Doubt
+	}
+	stale := s.lines == "" || s.size != state.Size || s.at != state.At
+	switch age := w.opts.Now().Sub(time.Unix(s.at, 0)); {
+	case stale && reason != "":
+		return answer(notFound, "there is no cosignature of this log: %s", reason)
+	case reason == "" && (stale || age > fresh):
+		if a := w.sign(ctx, origin, s, c, state); a.Status != ok {
 			return a
 		}
 	}
 	return Answer{Status: ok, Body: string(withLines(c, s.lines))}
-}
-
-func (w *Witness) refusal(ctx context.Context, log *Log, c checkpoint.Checkpoint, state State) string {
-	if state.Doubt != "" || log.Refuse == nil {
-		return state.Doubt
-	}
-	reason, _ := log.Refuse(ctx, c)
-	return reason
 }
 
 // withLines adds cosignature lines to a signed note. A line of ours that is there

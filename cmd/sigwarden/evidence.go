@@ -117,7 +117,7 @@ func (a *app) export(ctx context.Context, st *store.Store, id string, w io.Write
 	}
 	inc.State, inc.Note, inc.Resolved, inc.Resolution, inc.By, inc.ChangedAt = "", "", nil, "", "", nil
 	statement := map[string]any{"incident": inc}
-	if inc.Kind == monitor.KindFork {
+	if inc.Kind == monitor.KindFork || inc.Kind == monitor.KindSplitView {
 		d, err := checkpoint.ParseDivergence(kept)
 		if err != nil {
 			return err

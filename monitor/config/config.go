@@ -23,6 +23,7 @@ type Config struct {
 	Watches []Watch
 	Notify  Notify
 	HTTP    HTTP
+	Witness Witness
 
 	file *file
 }

@@ -4,11 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
+
 	"net/mail"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
@@ -65,9 +64,9 @@ func Parse(name string, data []byte, getenv func(string) string) (*Config, error
 		"logs":      func(n ast.Node, p string) { f.list(n, p, "logs", c.readLog) },
 		"watchlist": func(n ast.Node, p string) { f.list(n, p, "watchlist", c.readWatch) },
 		"notify":    c.readNotify,
+		"witness":   c.readWitness,
 		"http": func(n ast.Node, p string) {
-			f.mapping(n, p, "http", map[string]field{"listen": f.into(&c.HTTP.Listen), "public_url": f.webAddress(&c.HTTP.PublicURL)})
-			c.checkListen()
+			f.mapping(n, p, "http", map[string]field{"listen": f.listenAddress(&c.HTTP.Listen), "public_url": f.webAddress(&c.HTTP.PublicURL)})
 		},
 	})
 	c.State = f.relative(c.State)
@@ -131,6 +130,7 @@ func (c *Config) checkAll() {
 		f.issues = append(f.issues, f.at(path, fmt.Sprintf(format, args...)))
 	}
 	c.checkLogs(bad)
+	c.checkWitness(bad)
 	channels := map[string]bool{}
 	var known []string
 	for _, ch := range c.Notify.Channels {
@@ -169,15 +169,5 @@ func (c *Config) checkAll() {
 				bad(fmt.Sprintf("%s.hears.watch[%d]", ch.Path, i), "no watch is called %q%s", name, DidYouMean(name, watchNames))
 			}
 		}
-	}
-}
-
-func (c *Config) checkListen() {
-	_, port, err := net.SplitHostPort(c.HTTP.Listen)
-	if err == nil {
-		_, err = strconv.ParseUint(port, 10, 16)
-	}
-	if err != nil {
-		c.file.issues = append(c.file.issues, c.file.at("http.listen", fmt.Sprintf("%q is no address like 127.0.0.1:8480", c.HTTP.Listen)))
 	}
 }

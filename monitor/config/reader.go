@@ -60,7 +60,7 @@ func (f *file) issue(line, col int, path, message string) Issue {
 var (
 	notifyKey = regexp.MustCompile(`^(\s*)["']?notify["']?\s*:`)
 	otherKey  = regexp.MustCompile(`^(\s*)["']?[A-Za-z_]`)
-	private   = regexp.MustCompile(`(?i)\b(notify|token|secret|password|webhook|smtp|slack|email)["']?\s*:|xox|whsec_|://[^/\s]*@`)
+	private   = regexp.MustCompile(`(?i)\b(notify|token|secret|password|webhook|smtp|slack|email)["']?\s*:|xox|whsec_|PRIVATE\+KEY|://[^/\s]*@`)
 )
 
 // private reports whether a line may hold a credential: then it is not quoted.

@@ -1,0 +1,148 @@
+package config
+
+import (
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+)
+
+// Witness says how checkpoints are co-signed. Listen empty: nothing is.
+type Witness struct {
+	// Listen is where the protocol is served, to everybody; Prefix what is before its
+	// paths.
+	Listen, Prefix string
+	// Keys sign, one or two.
+	Keys []WitnessKey
+	// Logs are names of logs that are co-signed; nil: all that are followed.
+	Logs []string
+	// Audited: only trees whose entries were read are signed.
+	Audited bool
+	// Lists are lists of logs in the format of the witness network.
+	Lists []LogList
+	// Operator and Contact are for the page that is published of the witness.
+	Operator, Contact string
+}
+
+// WitnessKey is a key that signs: Secret is a signing key; Agent names one that an SSH
+// agent holds, Plugin one that a program has, Name what it is called.
+type WitnessKey struct {
+	Path   string // in the configuration
+	Secret Secret
+	// File is the file that the secret was read from; empty: another place.
+	File                string
+	Agent, Plugin, Name string
+}
+
+// LogList is a list of logs to be co-signed, from a file or a URL that is asked every
+// so often.
+type LogList struct {
+	Path      string // in the configuration
+	File, URL string
+	Every     time.Duration
+	TLSCA     string // PEM text
+}
+
+func (c *Config) readWitness(n ast.Node, path string) {
+	f, w := c.file, &c.Witness
+	f.mapping(n, path, "witness", map[string]field{
+		"listen":   f.listenAddress(&w.Listen),
+		"prefix":   f.into(&w.Prefix),
+		"keys":     func(n ast.Node, p string) { f.list(n, p, "keys", c.readWitnessKey) },
+		"logs":     f.names(&w.Logs),
+		"audited":  f.boolean(&w.Audited),
+		"lists":    func(n ast.Node, p string) { f.list(n, p, "lists", c.readLogList) },
+		"operator": f.into(&w.Operator),
+		"contact":  f.contact(&w.Contact),
+	}, "listen", "keys")
+	if w.Prefix != "" && (!strings.HasPrefix(w.Prefix, "/") || strings.ContainsAny(w.Prefix, "{} ?#%")) {
+		f.issues = append(f.issues, f.at(path+".prefix", "want a path that begins with a slash, like /witness"))
+	}
+	if len(w.Keys) > 2 {
+		f.fail(n, path, "witness has %d keys; it signs with one, or with two of different algorithms", len(w.Keys))
+	}
+}
+
+func (f *file) listenAddress(s *string) field {
+	return func(n ast.Node, path string) {
+		f.into(s)(n, path)
+		_, port, err := net.SplitHostPort(*s)
+		if err == nil {
+			_, err = strconv.ParseUint(port, 10, 16)
+		}
+		if err != nil {
+			f.fail(n, path, "%q is no address like 127.0.0.1:8100", *s)
+		}
+	}
+}
+
+func (c *Config) readWitnessKey(n ast.Node, path string) {
+	f := c.file
+	k := WitnessKey{Path: path}
+	switch n.(type) {
+	case *ast.MappingNode, *ast.MappingValueNode:
+		f.mapping(n, path, "a key", map[string]field{"agent": f.into(&k.Agent), "plugin": f.into(&k.Plugin), "name": f.into(&k.Name)}, "name")
+		if (k.Agent == "") == (k.Plugin == "") {
+			f.fail(n, path, "a key is in an SSH agent (agent: FINGERPRINT) or behind a program (plugin: SCHEME://KEY)")
+		}
+	default:
+		text, ok := f.text(n, path)
+		if !ok {
+			return
+		}
+		file, isFile := strings.CutPrefix(text, "file:")
+		if !isFile && !strings.HasPrefix(text, "env:") {
+			f.fail(n, path, "a signing key does not belong into the configuration: write file:PATH, env:NAME, {agent: FINGERPRINT, name: NAME} or {plugin: SCHEME://KEY, name: NAME}")
+			return
+		}
+		if isFile {
+			k.File = f.relative(file)
+		}
+		f.secret(&k.Secret)(n, path)
+	}
+	c.Witness.Keys = append(c.Witness.Keys, k)
+}
+
+func (c *Config) readLogList(n ast.Node, path string) {
+	f := c.file
+	l := LogList{Path: path, Every: 24 * time.Hour}
+	f.mapping(n, path, "a list of logs", map[string]field{
+		"file": func(n ast.Node, p string) {
+			f.into(&l.File)(n, p)
+			l.File = f.relative(l.File)
+		},
+		"url": f.webAddress(&l.URL), "every": f.duration(&l.Every), "tls_ca": f.pem(&l.TLSCA),
+	})
+	if (l.File == "") == (l.URL == "") {
+		f.fail(n, path, "a list of logs is in a file or at a url")
+	}
+	c.Witness.Lists = append(c.Witness.Lists, l)
+}
+
+// checkWitness checks what only the whole shows.
+func (c *Config) checkWitness(bad func(path, format string, args ...any)) {
+	w := &c.Witness
+	var names []string
+	for _, l := range c.Logs {
+		names = append(names, l.Name)
+	}
+	instance := len(c.Logs) == 0
+	for _, l := range c.Logs {
+		instance = instance || l.Sigstore != "" || l.Type == "rekor-v1"
+	}
+	for i, name := range w.Logs {
+		known := false
+		for _, n := range names {
+			known = known || n == name && n != ""
+		}
+		// Those of a trusted root have their origins as names.
+		if !known && !instance {
+			bad("witness.logs["+strconv.Itoa(i)+"]", "no log is called %q%s", name, DidYouMean(name, names))
+		}
+	}
+	if w.Listen != "" && w.Listen == c.HTTP.Listen {
+		bad("witness.listen", "is the address of http.listen: a witness is for everybody, and needs one of its own")
+	}
+}

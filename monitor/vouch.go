@@ -1,0 +1,177 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sigwarden/sigwarden/checkpoint"
+)
+
+// What a witness asks the monitor before it co-signs a checkpoint of a log that is
+// followed, and what it tells it.
+
+// vouchFor bounds how long a witness waits for entries to be read.
+const vouchFor = 5 * time.Second
+
+// Followed is a log that is followed.
+type Followed struct {
+	Name string
+	Log  *checkpoint.Log
+}
+
+// Followed returns the logs that are followed now.
+func (e *Engine) Followed() []Followed {
+	var out []Followed
+	for _, r := range e.all() {
+		out = append(out, Followed{r.cfg.Name, r.way().Log})
+	}
+	return out
+}
+
+// byOrigin returns the runner of the log with an origin, nil if it is not followed.
+func (e *Engine) byOrigin(origin string) *runner {
+	for _, r := range e.all() {
+		if r.way().Log.Origin() == origin {
+			return r
+		}
+	}
+	return nil
+}
+
+// Vouch says why a checkpoint of a log that is followed is not to be co-signed now, and
+// when to ask again; an empty reason if nothing speaks against it. With audited its
+// entries must have been read: if they were not, they are read now, for a few seconds.
+func (e *Engine) Vouch(ctx context.Context, c checkpoint.Checkpoint, audited bool) (reason string, again time.Duration) {
+	r := e.byOrigin(c.Origin())
+	if r == nil {
+		return "the log is not followed", time.Minute
+	}
+	if !r.answered.Load() {
+		// What the log has published may carry cosignatures that are known no more.
+		return "the log was not asked yet for what it has published", 10 * time.Second
+	}
+	reason, again, sure := r.vouch(ctx, c, audited)
+	if reason == "" || sure {
+		return reason, again
+	}
+	wait, cancel := context.WithTimeout(ctx, vouchFor)
+	defer cancel()
+	if err := r.pursue(wait, c); err != nil {
+		r.log.Debug("a checkpoint that is to be co-signed could not be audited in time", "size", c.Size(), "error", err)
+	}
+	reason, again, _ = r.vouch(ctx, c, audited)
+	return reason, again
+}
+
+// vouch is Vouch by what is stored. sure: reading more would change nothing.
+func (r *runner) vouch(ctx context.Context, c checkpoint.Checkpoint, audited bool) (reason string, again time.Duration, sure bool) {
+	st, err := r.opts.Store.State(ctx, r.cfg.ID)
+	if err != nil {
+		return "the state of the log cannot be read", 10 * time.Second, true
+	}
+	if st.Halted != "" {
+		return "the log is halted: it has contradicted itself", time.Hour, true
+	}
+	open, err := r.opts.Store.OpenIncidents(ctx, r.cfg.ID)
+	if err != nil {
+		return "the state of the log cannot be read", 10 * time.Second, true
+	}
+	for _, inc := range open {
+		if inc.Kind == KindUnproven || inc.Kind == KindBadSignature || inc.Kind == KindSplitView {
+			return "the log has not proven what it signed", time.Minute, true
+		}
+	}
+	if c.Size() > st.HeadSize {
+		if audited {
+			return "the entries of the tree were not read yet", vouchFor, false
+		}
+		return "", 0, true // it is proven by what comes with it
+	}
+	known, err := r.known(ctx, st)
+	if err != nil {
+		return "the state of the log cannot be read", 10 * time.Second, true
+	}
+	// SPEC: tlog-witness: never two trees that cannot both be true, whatever proof comes
+	// with them. What is smaller than our head is held against our own hashes.
+	_, _, err = r.compare(ctx, known, c, nil)
+	var fork *checkpoint.DivergenceError
+	switch {
+	case errors.As(err, &fork):
+		if err := r.contradicted(ctx, fork, "a checkpoint that a witness was asked to co-sign"); err != nil {
+			r.log.Error("a contradiction could not be stored", "error", err)
+		}
+		return "the log has contradicted itself", time.Hour, true
+	case err != nil && !errors.Is(err, checkpoint.ErrOlder):
+		return fmt.Sprintf("the checkpoint of size %d could not be compared with the tree that is known", c.Size()), time.Minute, true
+	}
+	if !audited {
+		return "", 0, true
+	}
+	if r.cfg.ConsistencyOnly {
+		return "the entries of this log are not read", time.Hour, true
+	}
+	if st.Scanned < c.Size() || len(without(Range{0, c.Size()}, []Range{{0, st.Start}})) > 0 && len(st.Backlog) > 0 && st.Backlog[0].From < c.Size() {
+		return "the entries of the tree were not read yet", vouchFor, false
+	}
+	gaps, err := r.opts.Store.Gaps(ctx, r.cfg.ID)
+	if err != nil {
+		return "the state of the log cannot be read", 10 * time.Second, true
+	}
+	for _, g := range gaps {
+		if g.From < c.Size() {
+			return fmt.Sprintf("the log has not served entry %d as it signed it", g.From), time.Minute, true
+		}
+	}
+	return "", 0, true
+}
+
+// pursue takes a checkpoint that the log has signed, and not published yet, for its
+// newest, and reads up to it.
+func (r *runner) pursue(ctx context.Context, c checkpoint.Checkpoint) error {
+	r.waiting.Add(1)
+	r.busy.Lock()
+	r.waiting.Add(-1)
+	defer r.busy.Unlock()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	out := Outcome{Log: r.cfg.Name}
+	if err := r.take(ctx, c.Raw(), &out); err != nil {
+		return err
+	}
+	if out.Halted != "" {
+		return nil
+	}
+	return r.scanHead(ctx, headOnly, &out)
+}
+
+// Contradicted halts the log that has signed two checkpoints which cannot both be true.
+// where says where the second one was found. It reports whether the log is followed.
+func (e *Engine) Contradicted(ctx context.Context, origin string, fork *checkpoint.DivergenceError, where string) (bool, error) {
+	r := e.byOrigin(origin)
+	if r == nil {
+		return false, nil
+	}
+	return true, r.contradicted(ctx, fork, where)
+}
+
+// contradicted is Contradicted for one log.
+func (r *runner) contradicted(ctx context.Context, fork *checkpoint.DivergenceError, where string) error {
+	for try := 0; ; try++ {
+		t, err := r.newTurn(ctx, &Outcome{})
+		if err != nil {
+			return err
+		}
+		if t.old.Halted != "" {
+			return nil // it is known
+		}
+		if err := t.split(fork, where); err != nil {
+			return err
+		}
+		if err := t.commit(ctx); !errors.Is(err, ErrConflict) || try == 5 {
+			return err
+		}
+	}
+}
