@@ -186,12 +186,13 @@ func newRekorLog(t testing.TB, origin string) rekorLog {
 
 // serve starts a real Rekor v2 server on a directory, and returns the address
 // that entries are written to.
-func (l rekorLog) serve(t testing.TB, dir string) (*process, string) {
+func (l rekorLog) serve(t testing.TB, dir string, more ...string) (*process, string) {
 	t.Helper()
 	port := freePort(t)
-	p := start(t, program(t, "rekor", "posix"), "serve", "--http-address=127.0.0.1", fmt.Sprintf("--http-port=%d", port),
+	args := []string{"serve", "--http-address=127.0.0.1", fmt.Sprintf("--http-port=%d", port),
 		"--grpc-address=127.0.0.1", fmt.Sprintf("--grpc-port=%d", freePort(t)), fmt.Sprintf("--http-metrics-port=%d", freePort(t)),
-		"--hostname="+l.origin, "--storage-dir="+dir, "--signer-filepath="+l.keyFile, "--checkpoint-interval=100ms", "--log-level=error")
+		"--hostname=" + l.origin, "--storage-dir=" + dir, "--signer-filepath=" + l.keyFile, "--checkpoint-interval=100ms", "--log-level=error"}
+	p := start(t, program(t, "rekor", "posix"), append(args, more...)...)
 	url := fmt.Sprintf("http://127.0.0.1:%d", port)
 	until(t, "the Rekor server answers", 20*time.Second, func() bool {
 		select {

@@ -37,6 +37,7 @@ const (
 	KindTrustStale     = "trust-stale"
 	KindTrustUnusable  = "trust-unusable"
 	KindSilence        = "silence"
+	KindWitnessDoubt   = "witness-doubt"
 	KindListUnusable   = "list-unusable"
 )
 
@@ -78,6 +79,8 @@ var incidentKinds = []IncidentKind{
 	{Kind: KindTrustUnusable, Class: Operational, Severity: "medium", Effect: "Everything else in the trusted root is used; a log in it that cannot be used is not monitored."},
 	{Kind: KindSilence, Class: Operational, Severity: "medium", Effect: "The incident resolves itself when an expected event comes."},
 	{Kind: KindListUnusable, Class: Operational, Severity: "medium", Effect: "What the list said last stays in force; the incident resolves itself when it can be read again."},
+	{Kind: KindWitnessDoubt, Class: Operational, Severity: "critical",
+		Effect: "Nothing of the log is co-signed until somebody runs `sigwarden witness trust`; everything else goes on."},
 	{Kind: KindDeliveryFailed, Class: Operational, Severity: "high", Effect: "The notification is not tried again; the event itself is in the store."},
 }
 
@@ -88,7 +91,7 @@ func IncidentKinds() []IncidentKind { return slices.Clone(incidentKinds) }
 // from being noticed, or told.
 func BreaksWatch(kind string) bool {
 	switch kind {
-	case KindUndecodable, KindSilence, KindListUnusable, KindTrustUnusable, KindLogRemoved, KindEntryMismatch, KindEntryWithheld:
+	case KindWitnessDoubt, KindUndecodable, KindSilence, KindListUnusable, KindTrustUnusable, KindLogRemoved, KindEntryMismatch, KindEntryWithheld:
 		return false // what is followed is followed; the incident itself is told
 	}
 	return true

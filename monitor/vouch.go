@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -174,4 +175,36 @@ func (r *runner) contradicted(ctx context.Context, fork *checkpoint.DivergenceEr
 			return err
 		}
 	}
+}
+
+// ContradictedElsewhere opens the incident of a log that is not followed, and that a
+// witness knows: what shows that it has forked is kept.
+func (e *Engine) ContradictedElsewhere(ctx context.Context, origin string, fork *checkpoint.DivergenceError, where string) error {
+	proof, err := json.Marshal(fork.Evidence)
+	if err != nil {
+		return err
+	}
+	now := e.opts.Now()
+	inc := general(KindSplitView, fmt.Sprintf("A log that is not followed, but co-signed, has signed two checkpoints that cannot both be true: %s. One of them was found at %s. Nothing of it is co-signed any more.", shorten(origin), where),
+		map[string]any{"origin": origin, "found_at": where, "shape": fork.Evidence.Shape}, now, e.opts.audience(KindSplitView))
+	inc.Evidence = []Evidence{{"divergence.json", proof}, {"smaller-checkpoint", []byte(fork.Evidence.Smaller)}, {"larger-checkpoint", []byte(fork.Evidence.Larger)}}
+	return e.open(ctx, inc)
+}
+
+// WitnessDoubts opens the incident of a witness that signs nothing of a log any more.
+func (e *Engine) WitnessDoubts(ctx context.Context, origin, reason string) error {
+	return e.open(ctx, general(KindWitnessDoubt, fmt.Sprintf("The witness signs nothing of log %s any more: %s.", shorten(origin), reason),
+		map[string]any{"origin": origin, "reason": reason}, e.opts.Now(), e.opts.audience(KindWitnessDoubt)))
+}
+
+// open stores an incident that belongs to no log that is followed.
+func (e *Engine) open(ctx context.Context, inc Incident) error {
+	if err := e.opts.Store.Record(ctx, []Incident{inc}, nil); err != nil {
+		return err
+	}
+	e.opts.Logger.Error("incident opened", "kind", inc.Kind, "class", inc.Class, "incident", inc.ID, "summary", inc.Summary)
+	if e.opts.Wake != nil {
+		e.opts.Wake()
+	}
+	return nil
 }

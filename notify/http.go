@@ -33,6 +33,14 @@ func HTTPClient(roots *x509.CertPool) *http.Client {
 	}
 }
 
+// PlainClient is HTTPClient for documents of any size: whoever reads an answer bounds
+// it.
+func PlainClient(roots *x509.CertPool) *http.Client {
+	c := HTTPClient(roots)
+	c.Transport = c.Transport.(listening).next
+	return c
+}
+
 // maxAnswer bounds the body of an answer.
 const maxAnswer = 1 << 20
 

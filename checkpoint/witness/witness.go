@@ -260,14 +260,14 @@ func (w *Witness) proven(ctx context.Context, origin string, log *Log, req Reque
 
 // sign stores what is promised, and then promises it.
 func (w *Witness) sign(ctx context.Context, origin string, s *signing, c checkpoint.Checkpoint, state State) Answer {
-	now := w.opts.Now()
-	if reason := w.clock(now.Unix(), state.At); reason != "" {
+	now, reason := w.clock(state.At)
+	if reason != "" {
 		w.opts.Logger.Error("nothing is signed: "+reason, "origin", origin)
 		a := answer(unavailable, "%s", reason)
 		a.Again = time.Minute
 		return a
 	}
-	next := State{Size: c.Size(), Root: c.Root(), Note: c.Raw(), At: now.Unix()}
+	next := State{Size: c.Size(), Root: c.Root(), Note: c.Raw(), At: now}
 	if err := w.opts.Store.Advance(ctx, origin, state, next); errors.Is(err, ErrConflict) {
 		a := answer(unavailable, "%v", err)
 		a.Again = time.Second
@@ -287,19 +287,18 @@ func (w *Witness) sign(ctx context.Context, origin string, s *signing, c checkpo
 	return Answer{Status: ok, Body: s.lines}
 }
 
-// clock says why no time can be signed now: times of cosignatures never go back, and
-// those of one log not behind those of another one either.
-func (w *Witness) clock(now, last int64) string {
+// clock returns the time to be signed, or why there is none: times of cosignatures never
+// go back, and those of one log not behind those of another one either.
+func (w *Witness) clock(last int64) (now int64, reason string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if last > w.latest {
-		w.latest = last
-	}
+	now = w.opts.Now().Unix()
+	w.latest = max(w.latest, last)
 	if now < w.latest {
-		return fmt.Sprintf("the clock of the witness has stepped back: it shows %s, and %s was signed before", time.Unix(now, 0).UTC().Format(time.RFC3339), time.Unix(w.latest, 0).UTC().Format(time.RFC3339))
+		return 0, fmt.Sprintf("the clock of the witness has stepped back: it shows %s, and %s was signed before", time.Unix(now, 0).UTC().Format(time.RFC3339), time.Unix(w.latest, 0).UTC().Format(time.RFC3339))
 	}
 	w.latest = now
-	return ""
+	return now, ""
 }
 
 // ahead says why a checkpoint that carries cosignatures of ours shows that the state is

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sigwarden/sigwarden/checkpoint"
 	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/monitor/config"
 	"github.com/sigwarden/sigwarden/monitor/lists"
@@ -45,6 +46,7 @@ type setup struct {
 	instance *instance           // the logs of the trusted root, if they are followed
 	clients  *clients
 	current  *monitor.Engine
+	seen     func(context.Context, checkpoint.Checkpoint) // what logs have published
 	channels []notify.Channel
 	names    []string // of channels
 	warnings []string
@@ -75,6 +77,7 @@ func (a *app) load() (*setup, error) {
 	issues = append(issues, s.makeLogs()...)
 	issues = append(issues, s.makeChannels(a.stdout)...)
 	issues = append(issues, s.makeRoutes()...)
+	issues = append(issues, s.checkWitnessKeys()...)
 	if len(issues) > 0 {
 		return nil, usage(&config.Error{Issues: issues})
 	}
@@ -151,6 +154,7 @@ func (s *setup) engine(ctx context.Context, st *store.Store, log *slog.Logger, w
 	s.current, err = monitor.New(monitor.Options{
 		Store: st, Logs: logs, Families: families, Watches: s.list, WatchConfigs: s.watches, Lists: s.lists, BadLists: s.badLists, ListsRead: s.lists.Tried,
 		IncidentChannels: incidents, HealthChannels: health, Route: s.routes.Route, TrustSource: s.roots.name, Wake: wake, Logger: log,
+		Seen:       s.seen,
 		Escalation: monitor.Escalation{After: s.cfg.Notify.EscalateAfter, To: s.cfg.Notify.EscalateTo},
 	})
 	return s.current, err

@@ -60,6 +60,14 @@ func (a *app) runCommand() *cobra.Command {
 
 func (a *app) daemon(ctx context.Context, s *setup, st *store.Store, log *slog.Logger) error {
 	dispatcher := s.dispatcher(st, log)
+	cosigning, err := a.openWitness(ctx, s, st, log)
+	if err != nil {
+		return err
+	}
+	if cosigning != nil {
+		defer cosigning.close()
+		s.seen = cosigning.seen
+	}
 	engine, err := s.engine(ctx, st, log, dispatcher.Wake)
 	if err != nil {
 		return err
@@ -97,6 +105,14 @@ func (a *app) daemon(ctx context.Context, s *setup, st *store.Store, log *slog.L
 		wg.Go(func() {
 			if err := server.Serve(ctx, listener); err != nil {
 				cancel(fmt.Errorf("serving http: %w", err))
+			}
+		})
+	}
+	if cosigning != nil {
+		cosigning.engine = engine
+		wg.Go(func() {
+			if err := cosigning.run(ctx); err != nil {
+				cancel(err)
 			}
 		})
 	}

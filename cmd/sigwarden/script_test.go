@@ -22,7 +22,9 @@ import (
 	"github.com/sigwarden/sigwarden/monitor/trust/trusttest"
 )
 
-func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"sigwarden": main}) }
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"sigwarden": main, "sigstore-kms-acmetest": pluginMain})
+}
 
 // TestScripts runs the program as its users do, against real logs over HTTP
 // that the scripts command: see (*logs).command.

@@ -57,6 +57,14 @@ func (w *writer) audit(actor, action, subject string, detail any) error {
 	return w.exec("INSERT INTO audit_head (one, n, hash) VALUES (1, $1, $2) ON CONFLICT (one) DO UPDATE SET n = excluded.n, hash = excluded.hash", row.N, row.Hash)
 }
 
+// Act writes down what a person has decided of something that is not in this file.
+func (s *Store) Act(ctx context.Context, a monitor.Act, at time.Time) error {
+	return s.write(ctx, "writing", func(tx *sql.Tx) error {
+		w := writer{ctx: ctx, tx: tx, now: at}
+		return w.audit(a.By, a.Action, a.Subject, a.Detail)
+	})
+}
+
 // EachAudit calls a function for each row of the audit trail, oldest first, from
 // the nth on. subject, if not empty, is what it is about: a finding, an incident,
 // an announcement or a token.

@@ -247,3 +247,70 @@ func (w *Witness) Reject(ctx context.Context, origin string, request []byte, at 
 		return err
 	})
 }
+
+// Listed is a log that a list has named.
+type Listed struct {
+	witness.Listed
+	Source   string
+	Disabled string // why a person has taken it out
+}
+
+// AddListed adds logs that a list names, and returns how many are new, and which it
+// gives another key, or another name, than the list that came first: those stay as they
+// are, as do those that a person has taken out.
+func (w *Witness) AddListed(ctx context.Context, source string, logs []witness.Listed, at time.Time) (added int, changed []string, err error) {
+	err = w.store.write(ctx, "writing", func(tx *sql.Tx) error {
+		added, changed = 0, nil
+		for _, l := range logs {
+			var key string
+			err := tx.QueryRowContext(ctx, "SELECT key FROM listed WHERE origin = $1", l.Origin).Scan(&key)
+			switch {
+			case err == nil && key != l.Key:
+				changed = append(changed, l.Origin)
+				continue
+			case err == nil:
+				continue
+			case !errors.Is(err, sql.ErrNoRows):
+				return err
+			}
+			if _, err := tx.ExecContext(ctx, "INSERT INTO listed (origin, key, per_day, contact, source, added_at, disabled) VALUES ($1, $2, $3, $4, $5, $6, '')", l.Origin, l.Key, l.PerDay, l.Contact, source, micros(at)); err != nil {
+				return err
+			}
+			added++
+		}
+		return nil
+	})
+	return added, changed, err
+}
+
+// ListedLogs returns all logs that lists have named, in the order of origins.
+func (w *Witness) ListedLogs(ctx context.Context) ([]Listed, error) {
+	rows, err := w.store.db.QueryContext(ctx, "SELECT origin, key, per_day, contact, source, disabled FROM listed ORDER BY origin")
+	if err != nil {
+		return nil, w.store.explain("reading", err)
+	}
+	defer rows.Close()
+	var out []Listed
+	for rows.Next() {
+		var l Listed
+		if err := rows.Scan(&l.Origin, &l.Key, &l.PerDay, &l.Contact, &l.Source, &l.Disabled); err != nil {
+			return nil, w.store.explain("reading", err)
+		}
+		out = append(out, l)
+	}
+	return out, w.store.explain("reading", rows.Err())
+}
+
+// Disable takes a listed log out; with an empty reason it puts it back.
+func (w *Witness) Disable(ctx context.Context, origin, reason string) error {
+	return w.store.write(ctx, "writing", func(tx *sql.Tx) error {
+		res, err := tx.ExecContext(ctx, "UPDATE listed SET disabled = $1 WHERE origin = $2", reason, origin)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
+			return cmp.Or(err, fmt.Errorf("log %q: %w on any list", origin, ErrNotFound))
+		}
+		return nil
+	})
+}

@@ -19,7 +19,17 @@ CREATE TABLE rejected ( -- requests whose proof did not verify, the newest few o
     request BLOB NOT NULL,
     PRIMARY KEY (origin, at)
 );
+CREATE TABLE listed ( -- logs that lists have named; the first to name one says what it is
+    origin   TEXT PRIMARY KEY,
+    key      TEXT NOT NULL,
+    per_day  BIGINT NOT NULL,
+    contact  TEXT NOT NULL,
+    source   TEXT NOT NULL,
+    added_at BIGINT NOT NULL, -- microseconds since 1970
+    disabled TEXT NOT NULL -- why a person has taken it out; empty: nobody has
+);
 
 -- +goose Down
+DROP TABLE listed;
 DROP TABLE rejected;
 DROP TABLE promises;
