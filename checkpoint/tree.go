@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"sync"
 )
 
@@ -146,6 +147,28 @@ func (t *Tree) Frontier(size uint64) (Frontier, error) {
 		return Frontier{}, err
 	}
 	return Frontier{size: size, peaks: hashes}, nil
+}
+
+// ConsistencyProof returns the RFC 6962 proof that the tree of the first size leaves is
+// a prefix of the tree; empty where nothing is to be proven. size may be any up to the
+// tree's.
+func (t *Tree) ConsistencyProof(size uint64) ([]Hash, error) {
+	if size > t.head.size {
+		return nil, fmt.Errorf("size %d is beyond the tree's %d", size, t.head.size)
+	}
+	if size == 0 || size == t.head.size {
+		return nil, nil
+	}
+	// The node that ends at the size, and its path; a peak that is all of the smaller tree
+	// is left out.
+	level := uint(bits.TrailingZeros64(size))
+	last := node{level, (size - 1) >> level}
+	path, err := t.lockedPath(last)
+	if err != nil || size == 1<<level {
+		return path, err
+	}
+	h, err := t.lockedNode(last)
+	return append([]Hash{h}, path...), err
 }
 
 // nodes returns the roots of the perfect subtrees that make up [from, to).

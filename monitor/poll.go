@@ -146,6 +146,15 @@ func (r *runner) pass(ctx context.Context, scanFor time.Duration) (out Outcome) 
 	out.Log = r.cfg.Name
 	out.Err = r.poll(ctx, &out)
 	if ctx.Err() == nil && out.Halted == "" {
+		// What others have seen is compared as soon as the head has moved.
+		if err := r.judgeHeard(ctx); err != nil && out.Err == nil {
+			out.Err = err
+		}
+		if st, err := r.opts.Store.State(ctx, r.cfg.ID); err == nil {
+			out.Halted = st.Halted
+		}
+	}
+	if ctx.Err() == nil && out.Halted == "" {
 		// A poll that failed says nothing about entries of the verified tree.
 		scanErr := r.scanHead(ctx, scanFor, &out)
 		if out.Err == nil {

@@ -95,6 +95,7 @@ type Store interface {
 	Record(ctx context.Context, open []Incident, resolve []Resolution) error
 	Archive
 	Decisions
+	Hearsay
 }
 
 // Archive returns what Commit put away.

@@ -108,6 +108,9 @@ func (a *app) daemon(ctx context.Context, s *setup, st *store.Store, log *slog.L
 			}
 		})
 	}
+	if len(s.cfg.Sources) > 0 {
+		wg.Go(func() { s.listen(ctx, engine, log.With("part", "sources")) })
+	}
 	if cosigning != nil {
 		cosigning.engine = engine
 		wg.Go(func() {
@@ -133,6 +136,9 @@ func (a *app) webOptions(s *setup, st *store.Store, engine *monitor.Engine, disp
 		OpenIncidents: st.OpenByKind,
 		Bytes:         s.clients.bytes,
 		Deliveries:    dispatcher.Counts,
+		Hear: func(ctx context.Context, raw []byte) (monitor.Comparison, error) {
+			return engine.Hear(ctx, raw, "whoever has asked")
+		},
 		API: web.API{
 			Token: func(ctx context.Context, secret string) (monitor.Token, error) {
 				t, err := st.Token(ctx, secret, time.Now())

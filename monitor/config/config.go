@@ -24,6 +24,7 @@ type Config struct {
 	Notify  Notify
 	HTTP    HTTP
 	Witness Witness
+	Sources []Source
 
 	file *file
 }

@@ -65,6 +65,7 @@ func Parse(name string, data []byte, getenv func(string) string) (*Config, error
 		"watchlist": func(n ast.Node, p string) { f.list(n, p, "watchlist", c.readWatch) },
 		"notify":    c.readNotify,
 		"witness":   c.readWitness,
+		"sources":   func(n ast.Node, p string) { f.list(n, p, "sources", c.readSource) },
 		"http": func(n ast.Node, p string) {
 			f.mapping(n, p, "http", map[string]field{"listen": f.listenAddress(&c.HTTP.Listen), "public_url": f.webAddress(&c.HTTP.PublicURL)})
 		},

@@ -121,26 +121,12 @@ func (c *Config) readLogList(n ast.Node, path string) {
 	c.Witness.Lists = append(c.Witness.Lists, l)
 }
 
-// checkWitness checks what only the whole shows.
+// checkWitness checks what only the whole shows of a witness, and of sources.
 func (c *Config) checkWitness(bad func(path, format string, args ...any)) {
 	w := &c.Witness
-	var names []string
-	for _, l := range c.Logs {
-		names = append(names, l.Name)
-	}
-	instance := len(c.Logs) == 0
-	for _, l := range c.Logs {
-		instance = instance || l.Sigstore != "" || l.Type == "rekor-v1"
-	}
-	for i, name := range w.Logs {
-		known := false
-		for _, n := range names {
-			known = known || n == name && n != ""
-		}
-		// Those of a trusted root have their origins as names.
-		if !known && !instance {
-			bad("witness.logs["+strconv.Itoa(i)+"]", "no log is called %q%s", name, DidYouMean(name, names))
-		}
+	c.checkNames("witness.logs", w.Logs, bad)
+	for _, src := range c.Sources {
+		c.checkNames(src.Path+".logs", src.Logs, bad)
 	}
 	if w.Listen != "" && w.Listen == c.HTTP.Listen {
 		bad("witness.listen", "is the address of http.listen: a witness is for everybody, and needs one of its own")

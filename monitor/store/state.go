@@ -146,7 +146,7 @@ func (w *writer) sameEpoch(old monitor.State) error {
 
 func (w *writer) batch(b monitor.Batch) (rec monitor.Recorded, err error) {
 	if b.Reset {
-		for _, table := range []string{"own_tiles", "coverage", "gaps", "pending_checkpoints", "admissions"} {
+		for _, table := range []string{"own_tiles", "coverage", "gaps", "pending_checkpoints", "admissions", "heard"} {
 			if err := w.exec("DELETE FROM "+table+" WHERE log_id = $1", w.logID); err != nil {
 				return rec, err
 			}

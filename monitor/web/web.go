@@ -34,6 +34,9 @@ type Options struct {
 	Deliveries func() map[[2]string]int64
 	// API is served if its Token is set.
 	API API
+	// Hear compares a signed checkpoint that somebody has seen; nil: that cannot be
+	// asked. ErrNotCheckpoint where no log that is followed has signed it.
+	Hear func(ctx context.Context, raw []byte) (monitor.Comparison, error)
 	// Show, if not nil, returns a finding or an incident as text for people, by its
 	// id; ErrNoPage for one that there is not.
 	Show func(ctx context.Context, id string) (string, error)
@@ -46,6 +49,7 @@ type Server struct {
 	handler http.Handler
 	good    callers // of the API, by token
 	bad     callers // those that have none, by address
+	asking  callers // about checkpoints, by address, and all together
 }
 
 // New returns a server for the options.
@@ -58,13 +62,19 @@ func New(opts Options) *Server {
 	mux.HandleFunc("GET /readyz", s.ready)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError}))
 	s.routes(mux)
+	if opts.Hear != nil {
+		mux.HandleFunc("POST /api/v1/checkpoints", s.hear)
+	}
 	if opts.Show != nil {
 		mux.HandleFunc("GET /findings/{id}", s.show)
 		mux.HandleFunc("GET /incidents/{id}", s.show)
 	}
-	s.handler = http.MaxBytesHandler(http.NewCrossOriginProtection().Handler(mux), 64<<10)
+	s.handler = http.MaxBytesHandler(http.NewCrossOriginProtection().Handler(mux), maxRequest)
 	return s
 }
+
+// maxRequest bounds every request: a signed note is the largest.
+const maxRequest = checkpointSize + 1<<10
 
 // Handler returns what is served.
 func (s *Server) Handler() http.Handler { return s.handler }

@@ -1,0 +1,108 @@
+package monitor_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/sigwarden/sigwarden/checkpoint"
+	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
+)
+
+// open opens a checkpoint of a log as somebody else would show it.
+func (r *rig) open(l *locallog.Log, size uint64) checkpoint.Checkpoint {
+	r.t.Helper()
+	raw, err := l.CheckpointAt(size)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	c, err := r.cfg.Log.Open(raw)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return c
+}
+
+// TestVouch: what speaks against the signing of a checkpoint, and what does not.
+func TestVouch(t *testing.T) {
+	ctx := context.Background()
+	r := newRig(t)
+	r.fill(r.log, 300)
+	vouch := func(c checkpoint.Checkpoint, audited bool, want string) {
+		t.Helper()
+		reason, again := r.engine.Vouch(ctx, c, audited)
+		if (reason == "") != (want == "") || !strings.Contains(reason, want) || (reason != "") != (again > 0) {
+			t.Errorf("size %d, audited %v: %q (%s), want %q", c.Size(), audited, reason, again, want)
+		}
+	}
+	vouch(r.open(r.log, 300), false, "not asked yet")
+	r.mustPass()
+	for _, audited := range []bool{false, true} {
+		vouch(r.open(r.log, 300), audited, "")
+		vouch(r.open(r.log, 123), audited, "")
+	}
+	// A restart forgets that the log was asked.
+	r.restart()
+	vouch(r.open(r.log, 300), false, "not asked yet")
+	r.mustPass()
+	// What the log has signed and not published yet is read before it is vouched for.
+	published, err := r.log.Checkpoint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := r.sign(r.log, unexpectedEvent())
+	r.fill(r.log, 99)
+	r.server.Set(locallog.Faults{Checkpoint: published})
+	vouch(r.open(r.log, 400), false, "")
+	if n := len(r.findings()); n != 0 {
+		t.Fatalf("%d findings", n)
+	}
+	vouch(r.open(r.log, 400), true, "")
+	if f := r.findings(); len(f) != 1 || f[0].Index != first {
+		t.Errorf("%+v", f)
+	}
+	r.mustPass() // it serves the smaller one still
+	vouch(r.open(r.log, 400), true, "")
+	// Entries that are withheld are not audited.
+	r.fill(r.log, 100)
+	r.server.Set(locallog.Faults{Checkpoint: published, NoTiles: true})
+	vouch(r.open(r.log, 500), true, "not read yet")
+	vouch(r.open(r.log, 500), false, "")
+	r.wantIncidents("")
+	// Another history halts the log, though the log itself has not shown it to us.
+	fork, _ := r.log.Fork(200)
+	r.sign(fork, unexpectedEvent())
+	r.fill(fork, 99)
+	vouch(r.open(fork, 300), false, "contradicted itself")
+	r.wantIncidents("split-view:integrity:open")
+	vouch(r.open(r.log, 400), false, "halted")
+	inc, err := r.store.Incident(ctx, r.state().Halted)
+	if err != nil || !strings.Contains(inc.Summary, "a checkpoint that a witness was asked to co-sign") {
+		t.Errorf("%+v, %v", inc, err)
+	}
+	proof, ok := inc.Transferable()
+	d, err := checkpoint.ParseDivergence(proof)
+	if !ok || err != nil || d.Verify(r.cfg.Log) != nil {
+		t.Errorf("the evidence does not convince: %v", err)
+	}
+	other := newRig(t)
+	other.fill(other.log, 5)
+	if reason, _ := r.engine.Vouch(ctx, checkpoint.Checkpoint{}, false); !strings.Contains(reason, "not followed") {
+		t.Errorf("%q", reason)
+	}
+}
+
+// TestSeen: every checkpoint that a log has published is shown to whoever wants it.
+func TestSeen(t *testing.T) {
+	r := newRig(t)
+	var sizes []uint64
+	r.opts.Seen = func(_ context.Context, c checkpoint.Checkpoint) { sizes = append(sizes, c.Size()) }
+	r.restart()
+	r.fill(r.log, 10)
+	r.mustPass()
+	r.fill(r.log, 10)
+	r.mustPass()
+	if len(sizes) != 2 || sizes[0] != 10 || sizes[1] != 20 {
+		t.Errorf("%v", sizes)
+	}
+}
