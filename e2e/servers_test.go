@@ -109,7 +109,12 @@ func (l *lockedBuffer) String() string {
 
 func start(t testing.TB, path string, args ...string) *process {
 	t.Helper()
-	p := &process{Cmd: exec.Command(path, args...), t: t, output: &lockedBuffer{}, done: make(chan struct{})}
+	return startCommand(t, exec.Command(path, args...))
+}
+
+func startCommand(t testing.TB, c *exec.Cmd) *process {
+	t.Helper()
+	p := &process{Cmd: c, t: t, output: &lockedBuffer{}, done: make(chan struct{})}
 	p.Stdout, p.Stderr = p.output, p.output
 	if err := p.Start(); err != nil {
 		t.Fatal(err)

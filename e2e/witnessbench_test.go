@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -191,10 +192,10 @@ witness: {listen: "127.0.0.1:%d", keys: ["file:w.key"], lists: [{file: list}]}
 		p.stop(10 * time.Second)
 
 		port = freePort(b)
-		os.Setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-		p = start(b, omniwitness, fmt.Sprintf("--listen=127.0.0.1:%d", port), fmt.Sprintf("--metrics_listen=127.0.0.1:%d", freePort(b)), "--db_file="+filepath.Join(dir, "w.db"),
-			"--rate_limit=0", "--private_key_path="+filepath.Join(dir, "w.key"), "--additional_logs="+filepath.Join(dir, "logs.yaml"))
-		os.Unsetenv("HTTPS_PROXY")
+		c := exec.Command(omniwitness, "--rate_limit=0", fmt.Sprintf("--listen=127.0.0.1:%d", port), fmt.Sprintf("--metrics_listen=127.0.0.1:%d", freePort(b)), "--db_file="+filepath.Join(dir, "w.db"),
+			"--private_key_path="+filepath.Join(dir, "w.key"), "--additional_logs="+filepath.Join(dir, "logs.yaml"))
+		c.Env = append(os.Environ(), "HTTPS_PROXY=http://127.0.0.1:9") // it would ask logs of others
+		p = startCommand(b, c)
 		url := fmt.Sprintf("http://127.0.0.1:%d/add-checkpoint", port)
 		until(b, "omniwitness answers", time.Minute, func() bool {
 			resp, err := http.Post(url, "", strings.NewReader("x"))

@@ -213,3 +213,43 @@ func (r *runner) judgeHeard(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Newest returns the newest verified note of a log that is followed, with the
+// consistency proof from a size; nil where there is none, or where it is not larger.
+func (e *Engine) Newest(ctx context.Context, origin string, from uint64) (raw []byte, proof [][]byte, err error) {
+	r := e.byOrigin(origin)
+	if r == nil {
+		return nil, nil, ErrUnknownLog
+	}
+	st, err := r.opts.Store.State(ctx, r.cfg.ID)
+	if err != nil || st.Head == "" || st.Halted != "" || st.HeadSize < from {
+		return nil, nil, err
+	}
+	head, err := r.head(st)
+	if err != nil {
+		return nil, nil, err
+	}
+	proof, err = e.Proof(ctx, origin, from, head)
+	return head.Raw(), proof, err
+}
+
+// Proof returns the consistency proof from a size to a checkpoint of a log that is
+// followed.
+func (e *Engine) Proof(ctx context.Context, origin string, from uint64, to checkpoint.Checkpoint) ([][]byte, error) {
+	r := e.byOrigin(origin)
+	if r == nil {
+		return nil, ErrUnknownLog
+	}
+	if from == 0 || from == to.Size() {
+		return nil, nil
+	}
+	hashes := r.proofBetween(ctx, from, to)
+	if hashes == nil {
+		return nil, errors.New("the log does not serve what a consistency proof needs")
+	}
+	var out [][]byte
+	for _, h := range hashes {
+		out = append(out, h[:])
+	}
+	return out, nil
+}

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -69,9 +67,7 @@ func (l *sourceReader) round(ctx context.Context) {
 		}
 		address := l.Witness + "/" + witness.PathOf(f.Log.Origin()) + "/checkpoint"
 		if l.Distributor != "" {
-			// SPEC: wire-formats 5.7: another name of the log than a witness has.
-			sum := sha256.Sum256([]byte("o:" + f.Log.Origin()))
-			address = l.Distributor + "/distributor/v0/logs/" + hex.EncodeToString(sum[:]) + "/checkpoint.1"
+			address = l.Distributor + "/distributor/v0/logs/" + distributorID(f.Log.Origin()) + "/checkpoint.1"
 		}
 		raw, err := l.fetch(ctx, address)
 		if err != nil && ctx.Err() == nil && !l.failed[f.Name] {

@@ -35,6 +35,7 @@ type cosigning struct {
 	log      *slog.Logger
 	engine   *monitor.Engine // set before anything is served
 	locks    []func()
+	feeder   *feeder // nil: nothing is brought anywhere
 
 	mu     sync.RWMutex
 	listed map[string]*witness.Log // logs of lists that may be signed, by origin
@@ -75,6 +76,11 @@ func (a *app) openWitness(ctx context.Context, s *setup, st *store.Store, log *s
 	opts.Store, opts.About = w.promises, about(cfg, opts.Cosigners)
 	if w.witness, err = witness.New(opts); err != nil {
 		return nil, err
+	}
+	if len(cfg.Distributors)+len(cfg.Peers) > 0 {
+		if w.feeder, err = w.newFeeder(); err != nil {
+			return nil, err
+		}
 	}
 	if err := w.reload(ctx); err != nil {
 		return nil, err
@@ -225,6 +231,9 @@ func (w *cosigning) run(ctx context.Context) error {
 	defer wg.Wait()
 	for _, l := range w.setup.cfg.Witness.Lists {
 		wg.Go(func() { w.follow(ctx, l) })
+	}
+	if w.feeder != nil {
+		wg.Go(func() { w.feeder.run(ctx) })
 	}
 	cfg := w.setup.cfg.Witness
 	server := &http.Server{

@@ -22,8 +22,20 @@ type Witness struct {
 	Audited bool
 	// Lists are lists of logs in the format of the witness network.
 	Lists []LogList
+	// Distributors and Peers, other witnesses, are brought what was co-signed, every so
+	// often.
+	Distributors []string
+	Peers        []Peer
+	FeedEvery    time.Duration
 	// Operator and Contact are for the page that is published of the witness.
 	Operator, Contact string
+}
+
+// Peer is another witness: its submission prefix, and its verifier key.
+type Peer struct {
+	Path     string // in the configuration
+	URL, Key string
+	TLSCA    string // PEM text
 }
 
 // WitnessKey is a key that signs: Secret is a signing key; Agent names one that an SSH
@@ -47,15 +59,31 @@ type LogList struct {
 
 func (c *Config) readWitness(n ast.Node, path string) {
 	f, w := c.file, &c.Witness
+	w.FeedEvery = time.Minute
 	f.mapping(n, path, "witness", map[string]field{
-		"listen":   f.listenAddress(&w.Listen),
-		"prefix":   f.into(&w.Prefix),
-		"keys":     func(n ast.Node, p string) { f.list(n, p, "keys", c.readWitnessKey) },
-		"logs":     f.names(&w.Logs),
-		"audited":  f.boolean(&w.Audited),
-		"lists":    func(n ast.Node, p string) { f.list(n, p, "lists", c.readLogList) },
-		"operator": f.into(&w.Operator),
-		"contact":  f.contact(&w.Contact),
+		"listen":  f.listenAddress(&w.Listen),
+		"prefix":  f.into(&w.Prefix),
+		"keys":    func(n ast.Node, p string) { f.list(n, p, "keys", c.readWitnessKey) },
+		"logs":    f.names(&w.Logs),
+		"audited": f.boolean(&w.Audited),
+		"lists":   func(n ast.Node, p string) { f.list(n, p, "lists", c.readLogList) },
+		"distributors": func(n ast.Node, p string) {
+			f.list(n, p, "distributors", func(n ast.Node, p string) {
+				address := ""
+				f.webAddress(&address)(n, p)
+				w.Distributors = append(w.Distributors, address)
+			})
+		},
+		"submit_to": func(n ast.Node, p string) {
+			f.list(n, p, "submit_to", func(n ast.Node, p string) {
+				peer := Peer{Path: p}
+				f.mapping(n, p, "another witness", map[string]field{"url": f.webAddress(&peer.URL), "key": f.into(&peer.Key), "tls_ca": f.pem(&peer.TLSCA)}, "url", "key")
+				w.Peers = append(w.Peers, peer)
+			})
+		},
+		"feed_every": f.duration(&w.FeedEvery),
+		"operator":   f.into(&w.Operator),
+		"contact":    f.contact(&w.Contact),
 	}, "listen", "keys")
 	if w.Prefix != "" && (!strings.HasPrefix(w.Prefix, "/") || strings.ContainsAny(w.Prefix, "{} ?#%")) {
 		f.issues = append(f.issues, f.at(path+".prefix", "want a path that begins with a slash, like /witness"))
