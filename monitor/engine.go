@@ -48,6 +48,10 @@ type LogConfig struct {
 	Schedule Schedule
 	// StaleAfter is how long a log may show nothing new; 0: for ever.
 	StaleAfter time.Duration
+	// Quorum, if not nil, says what a checkpoint's cosignatures lack; nil: nothing. With
+	// RequireQuorum one that lacks some is not believed.
+	Quorum        func(raw []byte, now time.Time) error
+	RequireQuorum bool
 	// Parallel is how many bundles are worked on at a time; default 4.
 	Parallel int
 	// TrustRoot is the trusted root that Authorities are from, if they are.

@@ -38,6 +38,7 @@ const (
 	KindTrustUnusable  = "trust-unusable"
 	KindSilence        = "silence"
 	KindWitnessDoubt   = "witness-doubt"
+	KindCosignatures   = "cosignatures-missing"
 	KindListUnusable   = "list-unusable"
 )
 
@@ -79,6 +80,8 @@ var incidentKinds = []IncidentKind{
 	{Kind: KindTrustUnusable, Class: Operational, Severity: "medium", Effect: "Everything else in the trusted root is used; a log in it that cannot be used is not monitored."},
 	{Kind: KindSilence, Class: Operational, Severity: "medium", Effect: "The incident resolves itself when an expected event comes."},
 	{Kind: KindListUnusable, Class: Operational, Severity: "medium", Effect: "What the list said last stays in force; the incident resolves itself when it can be read again."},
+	{Kind: KindCosignatures, Class: Operational, Severity: "medium", Flaps: true,
+		Effect: "The incident resolves itself when the log publishes enough cosignatures again; until then its checkpoints are believed, unless its policy requires them."},
 	{Kind: KindWitnessDoubt, Class: Operational, Severity: "critical",
 		Effect: "Nothing of the log is co-signed until somebody runs `sigwarden witness trust`; everything else goes on."},
 	{Kind: KindDeliveryFailed, Class: Operational, Severity: "high", Effect: "The notification is not tried again; the event itself is in the store."},

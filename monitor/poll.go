@@ -221,7 +221,9 @@ func (r *runner) take(ctx context.Context, raw []byte, out *Outcome) error {
 		t.next.Signed = c.Size()
 		delete(t.next.Streaks, KindBadSignature)
 		t.settle(KindBadSignature, "The log serves a checkpoint that its key signed again.")
-		openErr = t.judge(judging, c)
+		if openErr = t.quorum(judging, c); openErr == nil && t.next.Halted == t.old.Halted {
+			openErr = t.judge(judging, c)
+		}
 	}
 	if ctx.Err() != nil && len(t.batch.Open)+len(t.batch.Pending) == 0 {
 		return ctx.Err()

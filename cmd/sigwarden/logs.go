@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
+	"github.com/sigwarden/sigwarden/checkpoint/witness"
 	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/monitor/config"
 	"github.com/sigwarden/sigwarden/monitor/rekor"
@@ -178,6 +180,14 @@ func (s *setup) makeLog(l config.Log, root *inForce, keys [][]byte) (*made, erro
 	cfg := monitor.LogConfig{
 		Name: l.Name, Type: l.Type, Start: l.Start, ConsistencyOnly: !l.Entries,
 		Schedule: l.Schedule, StaleAfter: l.StaleAfter, Parallel: l.Parallel, URL: l.URL,
+	}
+	if p := l.Policy; p != nil {
+		policy, err := witness.ParsePolicy(p.Text)
+		if err != nil {
+			return nil, &keyError{"policy", err}
+		}
+		cfg.RequireQuorum = p.Require
+		cfg.Quorum = func(raw []byte, now time.Time) error { return policy.Check(raw, now, p.MaxAge) }
 	}
 	if cfg.Authorities, err = makeAuthorities(l.CA, root); err != nil {
 		return nil, &keyError{"ca", err}

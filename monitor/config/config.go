@@ -75,6 +75,17 @@ type Log struct {
 	Parallel          int           // 0: default
 	StaleAfter        time.Duration // 0: off
 	TLSCA             string        // PEM text
+	Policy            *LogPolicy    // nil: no cosignatures are asked for
+}
+
+// LogPolicy says which cosignatures checkpoints of a log must have.
+type LogPolicy struct {
+	Path string // in the configuration
+	// Text is a tlog-policy; the file was read. Require: without them nothing of the log
+	// is believed. MaxAge is how old they may be.
+	Text    []byte
+	Require bool
+	MaxAge  time.Duration
 }
 
 // Watch is one rule of the watchlist.

@@ -19,6 +19,10 @@ func Instances() []string { return []string{"public-good", "staging"} }
 // configuration says something else.
 const sigstoreStale = 24 * time.Hour
 
+// defaultMaxAge is how old cosignatures may be: logs publish their checkpoints anew for
+// witnesses long before.
+const defaultMaxAge = 24 * time.Hour
+
 func (c *Config) readTrust(n ast.Node, path string) {
 	f := c.file
 	t := &c.Trust
@@ -84,6 +88,15 @@ func (c *Config) readLog(n ast.Node, path string) {
 		"parallel":            f.whole(&l.Parallel, 1, 1024),
 		"stale_after":         f.duration(&l.StaleAfter),
 		"tls_ca":              f.pem(&l.TLSCA),
+		"policy": func(n ast.Node, p string) {
+			l.Policy = &LogPolicy{Path: p, MaxAge: defaultMaxAge}
+			switch n.(type) {
+			case *ast.MappingNode, *ast.MappingValueNode:
+				f.mapping(n, p, "policy", map[string]field{"file": f.contents(&l.Policy.Text), "require": f.boolean(&l.Policy.Require), "max_age": f.duration(&l.Policy.MaxAge)}, "file")
+			default:
+				f.contents(&l.Policy.Text)(n, p)
+			}
+		},
 	})
 	if len(f.issues) > before {
 		return // what follows from a broken log would only distract
