@@ -176,13 +176,33 @@ func (v *Verifier) Verify(text, signature []byte) bool {
 		return false
 	}
 	m, err := message(v.algorithm, v.name, string(text), at)
-	if err != nil {
+	return err == nil && v.verify(m, raw)
+}
+
+func (v *Verifier) verify(message, raw []byte) bool {
+	if v.algorithm == Ed25519 {
+		return ed25519.Verify(v.public, message, raw)
+	}
+	return mldsa.Verify(v.pq, message, raw, nil) == nil
+}
+
+// VerifySubtree checks a signature line over a subtree, as Witness.SignSubtree answers
+// it, by a key of ML-DSA-44.
+func (v *Verifier) VerifySubtree(line, origin string, s checkpoint.Subtree, h checkpoint.Hash) bool {
+	words := strings.Split(strings.TrimSuffix(line, "\n"), " ")
+	if len(words) != 3 || words[1] != v.name || v.algorithm != MLDSA44 {
 		return false
 	}
-	if v.algorithm == Ed25519 {
-		return ed25519.Verify(v.public, m, raw)
+	signature, err := base64.StdEncoding.Strict().DecodeString(words[2])
+	if err != nil || len(signature) < 4 || binary.BigEndian.Uint32(signature) != v.id {
+		return false
 	}
-	return mldsa.Verify(v.pq, m, raw, nil) == nil
+	at, raw, ok := v.split(signature[4:])
+	if !ok || at != 0 {
+		return false
+	}
+	m, err := subtreeMessage(v.name, origin, s, h, 0)
+	return err == nil && v.verify(m, raw)
 }
 
 // split takes a signature of the algorithm apart. SPEC: tlog-cosignature: times are
@@ -204,6 +224,11 @@ func message(a Algorithm, name, text string, at uint64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return subtreeMessage(name, origin, checkpoint.Subtree{End: size}, root, at)
+}
+
+// subtreeMessage is what ML-DSA-44 signs.
+func subtreeMessage(name, origin string, s checkpoint.Subtree, h checkpoint.Hash, at uint64) ([]byte, error) {
 	if len(origin) > maxName || len(name) > maxName {
 		return nil, fmt.Errorf("an origin of %d bytes, or a name of %d, cannot be signed with ML-DSA-44", len(origin), len(name))
 	}
@@ -211,9 +236,9 @@ func message(a Algorithm, name, text string, at uint64) ([]byte, error) {
 	m = append(append(m, byte(len(name))), name...)
 	m = binary.BigEndian.AppendUint64(m, at)
 	m = append(append(m, byte(len(origin))), origin...)
-	m = binary.BigEndian.AppendUint64(m, 0)
-	m = binary.BigEndian.AppendUint64(m, size)
-	return append(m, root[:]...), nil
+	m = binary.BigEndian.AppendUint64(m, s.Start)
+	m = binary.BigEndian.AppendUint64(m, s.End)
+	return append(m, h[:]...), nil
 }
 
 // Signer signs messages with the private key of one algorithm. Sign may be called by
@@ -246,18 +271,33 @@ func (c *Cosigner) Cosign(ctx context.Context, cp checkpoint.Checkpoint, at time
 	if seconds <= 0 {
 		return "", fmt.Errorf("the time %s cannot be signed", at.UTC().Format(time.RFC3339))
 	}
-	text := cp.Text()
-	m, err := message(c.algorithm, c.name, text, uint64(seconds))
+	m, err := message(c.algorithm, c.name, cp.Text(), uint64(seconds))
 	if err != nil {
 		return "", err
 	}
+	return c.line(ctx, m, uint64(seconds))
+}
+
+// cosignSubtree returns the signature line for a subtree. SPEC: tlog-witness,
+// sign-subtree: its time is zero, so that nobody can take it for one that says which
+// tree was the largest at some time.
+func (c *Cosigner) cosignSubtree(ctx context.Context, origin string, s checkpoint.Subtree, h checkpoint.Hash) (string, error) {
+	m, err := subtreeMessage(c.name, origin, s, h, 0)
+	if err != nil {
+		return "", err
+	}
+	return c.line(ctx, m, 0)
+}
+
+// line signs a message and returns the line that says so.
+func (c *Cosigner) line(ctx context.Context, m []byte, at uint64) (string, error) {
 	raw, err := c.signer.Sign(ctx, m)
 	if err != nil {
 		return "", fmt.Errorf("signing with key %s: %w", c.name, err)
 	}
-	signature := append(binary.BigEndian.AppendUint64(nil, uint64(seconds)), raw...)
-	if !c.Verify([]byte(text), signature) {
+	if len(raw) != signatureSizes[c.algorithm] || !c.verify(m, raw) {
 		return "", fmt.Errorf("signing with key %s: what was returned is no signature by it", c.name)
 	}
-	return fmt.Sprintf("\u2014 %s %s\n", c.name, base64.StdEncoding.EncodeToString(append(binary.BigEndian.AppendUint32(nil, c.id), signature...))), nil
+	signature := append(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(nil, c.id), at), raw...)
+	return fmt.Sprintf("\u2014 %s %s\n", c.name, base64.StdEncoding.EncodeToString(signature)), nil
 }

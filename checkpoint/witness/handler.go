@@ -39,27 +39,33 @@ const fresh = 45 * time.Minute
 func (w *Witness) Handler(prefix string) http.Handler {
 	mux := http.NewServeMux()
 	prefix = strings.TrimRight(prefix, "/")
-	mux.HandleFunc("POST "+prefix+"/add-checkpoint", w.add)
+	mux.HandleFunc("POST "+prefix+"/add-checkpoint", decided(MaxRequest, w.Add))
+	if w.opts.Subtrees != nil {
+		mux.HandleFunc("POST "+prefix+"/sign-subtree", decided(MaxSubtreeRequest, w.SignSubtree))
+	}
 	mux.HandleFunc("GET "+prefix+"/{log}/checkpoint", w.checkpoint)
 	mux.HandleFunc("GET "+prefix+"/witness", w.about)
 	return mux
 }
 
-func (w *Witness) add(rw http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(rw, r.Body, MaxRequest))
-	if err != nil {
-		var large *http.MaxBytesError
-		if errors.As(err, &large) {
-			reply(rw, Answer{Status: http.StatusRequestEntityTooLarge, Body: fmt.Sprintf("the request is larger than %d bytes\n", MaxRequest)})
+// decided serves requests whose bodies are bounded.
+func decided(limit int64, decide func(context.Context, []byte) Answer) http.HandlerFunc {
+	return func(rw http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(http.MaxBytesReader(rw, r.Body, limit))
+		if err != nil {
+			var large *http.MaxBytesError
+			if errors.As(err, &large) {
+				reply(rw, Answer{Status: http.StatusRequestEntityTooLarge, Body: fmt.Sprintf("the request is larger than %d bytes\n", limit)})
+				return
+			}
+			reply(rw, answer(badRequest, "the request cannot be read"))
 			return
 		}
-		reply(rw, answer(badRequest, "the request cannot be read"))
-		return
+		// Whoever asks may go away in between: what was begun is done.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), time.Minute)
+		defer cancel()
+		reply(rw, decide(ctx, body))
 	}
-	// Whoever asks may go away in between: what was begun is done.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), time.Minute)
-	defer cancel()
-	reply(rw, w.Add(ctx, body))
 }
 
 func reply(rw http.ResponseWriter, a Answer) {
@@ -67,8 +73,8 @@ func reply(rw http.ResponseWriter, a Answer) {
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
-	if a.Status == conflict {
-		h.Set("Content-Type", "text/x.tlog.size")
+	if a.Type != "" {
+		h.Set("Content-Type", a.Type)
 	}
 	if a.Again > 0 {
 		h.Set("Retry-After", strconv.FormatInt(int64((a.Again+time.Second-1)/time.Second), 10))

@@ -55,19 +55,12 @@ func ParseRequest(body []byte) (r Request, err error) {
 	if !ok {
 		return bad("the first line is not of the form \"old SIZE\"")
 	}
-	old, err := strconv.ParseUint(text, 10, 64)
-	if err != nil || old > math.MaxInt64 || strconv.FormatUint(old, 10) != text {
+	old, ok := size(text)
+	if !ok {
 		return bad("the old size %.30q is not a canonical number below 2^63", text)
 	}
-	if len(lines)-1 > maxProof {
-		return bad("%d proof lines, at most %d are allowed", len(lines)-1, maxProof)
-	}
-	for i, line := range lines[1:] {
-		hash, err := base64.StdEncoding.Strict().DecodeString(line)
-		if err != nil || len(hash) != checkpoint.HashSize || base64.StdEncoding.EncodeToString(hash) != line {
-			return bad("proof line %d is not base64 of %d bytes", i+1, checkpoint.HashSize)
-		}
-		r.Proof = append(r.Proof, hash)
+	if r.Proof, err = proofLines(lines[1:]); err != nil {
+		return bad("%v", err)
 	}
 	if len(rest) == 0 {
 		return bad("there is no checkpoint")
@@ -78,10 +71,38 @@ func ParseRequest(body []byte) (r Request, err error) {
 
 // Format returns the bytes of a request.
 func (r *Request) Format() []byte {
-	out := fmt.Appendf(nil, "old %d\n", r.Old)
-	for _, h := range r.Proof {
-		out = append(out, base64.StdEncoding.EncodeToString(h)...)
-		out = append(out, '\n')
+	return append(append(appendProof(fmt.Appendf(nil, "old %d\n", r.Old), r.Proof), '\n'), r.Note...)
+}
+
+// proofLines reads the lines of a proof, a hash in each.
+func proofLines(lines []string) (proof [][]byte, err error) {
+	if len(lines) > maxProof {
+		return nil, fmt.Errorf("%d proof lines, at most %d are allowed", len(lines), maxProof)
 	}
-	return append(append(out, '\n'), r.Note...)
+	for i, line := range lines {
+		hash, ok := hashLine(line)
+		if !ok {
+			return nil, fmt.Errorf("proof line %d is not base64 of %d bytes", i+1, checkpoint.HashSize)
+		}
+		proof = append(proof, hash)
+	}
+	return proof, nil
+}
+
+func hashLine(line string) ([]byte, bool) {
+	hash, err := base64.StdEncoding.Strict().DecodeString(line)
+	return hash, err == nil && len(hash) == checkpoint.HashSize && base64.StdEncoding.EncodeToString(hash) == line
+}
+
+func appendProof(out []byte, proof [][]byte) []byte {
+	for _, h := range proof {
+		out = append(base64.StdEncoding.AppendEncode(out, h), '\n')
+	}
+	return out
+}
+
+// size reads a canonical number below 2^63.
+func size(text string) (uint64, bool) {
+	n, err := strconv.ParseUint(text, 10, 64)
+	return n, err == nil && n <= math.MaxInt64 && strconv.FormatUint(n, 10) == text
 }

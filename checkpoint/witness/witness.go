@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -72,6 +73,9 @@ type Options struct {
 	Doubted func(ctx context.Context, origin, reason string)
 	// Rejected is told requests with a signed checkpoint whose proof does not verify.
 	Rejected func(ctx context.Context, origin string, request []byte)
+	// Subtrees reports whether another subtree may be signed now; nil: none is, and the
+	// call is not served.
+	Subtrees func() bool
 	// About is the text of GET /witness.
 	About string
 	// Now is the clock; default time.Now.
@@ -108,6 +112,9 @@ func New(opts Options) (*Witness, error) {
 			}
 		}
 	}
+	if opts.Subtrees != nil && !slices.ContainsFunc(opts.Cosigners, func(c *Cosigner) bool { return c.algorithm == MLDSA44 }) {
+		return nil, errors.New("witness: subtrees are signed with a key of ML-DSA-44, and there is none")
+	}
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
@@ -123,6 +130,8 @@ type Answer struct {
 	// Body is text: cosignature lines for 200, the size that is stored for 409, else
 	// what is wrong.
 	Body string
+	// Type is that of the body; empty: plain text.
+	Type string
 	// Again is when to try again; 0: nobody knows.
 	Again time.Duration
 }
@@ -215,7 +224,7 @@ func (w *Witness) decide(ctx context.Context, origin string, log *Log, req Reque
 	}
 	switch {
 	case req.Old != state.Size:
-		return Answer{Status: conflict, Body: fmt.Sprintf("%d\n", state.Size)}
+		return Answer{Status: conflict, Body: fmt.Sprintf("%d\n", state.Size), Type: "text/x.tlog.size"}
 	case empty:
 		return answer(unprocessable, "%v", checkpoint.ErrEmptyRoot)
 	}

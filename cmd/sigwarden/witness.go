@@ -74,6 +74,10 @@ func (a *app) openWitness(ctx context.Context, s *setup, st *store.Store, log *s
 		w.log.Warn("the witness has no state and begins anew: if one of its keys has signed before, restore the file that knows what", "file", s.cfg.State+"-witness")
 	}
 	opts.Store, opts.About = w.promises, about(cfg, opts.Cosigners)
+	if cfg.SignSubtree {
+		// There are many subtrees, and what is asked for costs whoever asks nothing.
+		opts.Subtrees = rate.NewLimiter(50, 200).Allow
+	}
 	if w.witness, err = witness.New(opts); err != nil {
 		return nil, err
 	}
@@ -116,6 +120,9 @@ func about(cfg *config.Witness, keys []*witness.Cosigner) string {
 		fmt.Fprintf(&b, "Verifier key (%s): %s\n", k.Algorithm(), k.Verifier)
 	}
 	fmt.Fprintf(&b, "Submission: POST %[1]s/add-checkpoint\nMonitoring: GET %[1]s/<hex SHA-256 of the origin>/checkpoint\n", strings.TrimRight(cfg.Prefix, "/"))
+	if cfg.SignSubtree {
+		fmt.Fprintf(&b, "Subtrees: POST %s/sign-subtree\n", strings.TrimRight(cfg.Prefix, "/"))
+	}
 	if cfg.Audited {
 		b.WriteString("Of logs that this witness follows it signs only trees whose every entry it has read.\n")
 	}

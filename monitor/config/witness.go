@@ -20,6 +20,8 @@ type Witness struct {
 	Logs []string
 	// Audited: only trees whose entries were read are signed.
 	Audited bool
+	// SignSubtree: subtrees of what was signed are signed too, with ML-DSA-44.
+	SignSubtree bool
 	// Lists are lists of logs in the format of the witness network.
 	Lists []LogList
 	// Distributors and Peers, other witnesses, are brought what was co-signed, every so
@@ -61,12 +63,13 @@ func (c *Config) readWitness(n ast.Node, path string) {
 	f, w := c.file, &c.Witness
 	w.FeedEvery = time.Minute
 	f.mapping(n, path, "witness", map[string]field{
-		"listen":  f.listenAddress(&w.Listen),
-		"prefix":  f.into(&w.Prefix),
-		"keys":    func(n ast.Node, p string) { f.list(n, p, "keys", c.readWitnessKey) },
-		"logs":    f.names(&w.Logs),
-		"audited": f.boolean(&w.Audited),
-		"lists":   func(n ast.Node, p string) { f.list(n, p, "lists", c.readLogList) },
+		"listen":       f.listenAddress(&w.Listen),
+		"prefix":       f.into(&w.Prefix),
+		"keys":         func(n ast.Node, p string) { f.list(n, p, "keys", c.readWitnessKey) },
+		"logs":         f.names(&w.Logs),
+		"audited":      f.boolean(&w.Audited),
+		"sign_subtree": f.boolean(&w.SignSubtree),
+		"lists":        func(n ast.Node, p string) { f.list(n, p, "lists", c.readLogList) },
 		"distributors": func(n ast.Node, p string) {
 			f.list(n, p, "distributors", func(n ast.Node, p string) {
 				address := ""
