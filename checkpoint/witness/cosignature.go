@@ -264,6 +264,11 @@ func NewCosigner(name string, a Algorithm, s Signer) (*Cosigner, error) {
 	return &Cosigner{v, s}, nil
 }
 
+// can reports whether the key can sign for a log: ML-DSA-44 names it in at most 255 bytes.
+func (c *Cosigner) can(origin string) bool {
+	return c.algorithm != MLDSA44 || len(origin) <= maxName
+}
+
 // Cosign returns the signature line for a checkpoint at a time, with its line feed. What
 // the signer returns is verified before anybody sees it.
 func (c *Cosigner) Cosign(ctx context.Context, cp checkpoint.Checkpoint, at time.Time) (string, error) {

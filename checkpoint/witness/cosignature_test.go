@@ -240,6 +240,33 @@ func keyBytes(t *testing.T, c *witness.Cosigner) []byte {
 	return raw[1:]
 }
 
+func TestSecretsStaySecret(t *testing.T) {
+	secret, c, err := witness.GenerateKey("witness.example/one", witness.Ed25519)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := strings.SplitN(strings.TrimPrefix(secret, "PRIVATE+KEY+"), "+", 3)
+	name, id, key := parts[0], parts[1], parts[2]
+	for _, text := range []string{
+		"PRIVATE+KEY+" + key + "+" + id + "+" + name, "PRIVATE+KEY+" + name + "+" + key + "+" + id, "PRIVATE+KEY+" + name + "+" + key,
+		"PRIVATE+KEY+" + key, key, "PRIVATE+KEY+" + name + "+00000000+" + key, "PRIVATE+KEY+" + name + "+" + id + "+!" + key,
+		"PRIVATE+KEY+" + name + " " + key + "+" + id + "+" + key,
+	} {
+		_, err := witness.ParseSecret(text)
+		if err == nil {
+			t.Fatalf("%q was taken", text)
+		}
+		for at := 0; at+8 <= len(key); at++ {
+			if strings.Contains(err.Error(), key[at:at+8]) {
+				t.Errorf("%q shows what is secret: %v", text, err)
+			}
+		}
+	}
+	if got, err := witness.ParseSecret(secret); err != nil || got.String() != c.String() {
+		t.Error(err)
+	}
+}
+
 func TestKeys(t *testing.T) {
 	secret, c, err := witness.GenerateKey("w.example/1", witness.Ed25519)
 	if err != nil {

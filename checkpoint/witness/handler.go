@@ -144,10 +144,10 @@ func (w *Witness) Latest(ctx context.Context, origin string) Answer {
 	}
 	stale := s.lines == "" || s.size != state.Size || s.at != state.At
 	switch age := w.opts.Now().Sub(time.Unix(s.at, 0)); {
-	case stale && reason != "":
+	case reason != "" && (stale || age > time.Hour):
 		return answer(notFound, "there is no cosignature of this log: %s", reason)
 	case reason == "" && (stale || age > fresh):
-		if a := w.sign(ctx, origin, s, c, state); a.Status != ok {
+		if a := w.sign(ctx, origin, s, log, c, state); a.Status != ok {
 			return a
 		}
 	}

@@ -40,9 +40,13 @@ func ParseSecret(text string) (*Cosigner, error) {
 	if !ok || !ok1 || !ok2 || len(text) > maxSecret {
 		return nil, fmt.Errorf("%w: want a signing key, PRIVATE+KEY+NAME+KEYID+BASE64, as `sigwarden witness keygen` makes it", ErrKey)
 	}
+	if !validName(name) || len(name) > maxName {
+		return nil, fmt.Errorf("%w: the name of the signing key is empty, too long, or holds white space or '+'", ErrKey)
+	}
 	id, key, err := splitKey(idText, keyText)
 	if err != nil {
-		return nil, err
+		// What is wrong with it may be that the parts are exchanged.
+		return nil, fmt.Errorf("%w: what is behind the name is not a key id of 8 hex digits and base64 of a key", ErrKey)
 	}
 	a, plain := Algorithm(key[0]), key[0] == standard
 	if plain {
@@ -57,7 +61,7 @@ func ParseSecret(text string) (*Cosigner, error) {
 		return nil, err
 	}
 	if id != c.id && !(plain && id == keyID(name, append([]byte{standard}, s.Public()...))) {
-		return nil, fmt.Errorf("%w: its key id is %s, but the key gives %08x", ErrKey, idText, c.id)
+		return nil, fmt.Errorf("%w: its key id is not the one that the key gives, %08x", ErrKey, c.id)
 	}
 	return c, nil
 }

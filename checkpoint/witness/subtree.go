@@ -139,14 +139,17 @@ func (w *Witness) SignSubtree(ctx context.Context, body []byte) Answer {
 	}
 	var lines strings.Builder
 	for _, k := range w.opts.Cosigners {
-		if k.algorithm != MLDSA44 {
-			continue // its messages cannot say what is a subtree
+		if k.algorithm != MLDSA44 || !k.can(origin) {
+			continue // the messages of Ed25519 cannot say what is a subtree
 		}
 		line, err := k.cosignSubtree(ctx, origin, req.Subtree, req.Hash)
 		if err != nil {
 			return w.broken("a subtree cannot be signed", origin, err)
 		}
 		lines.WriteString(line)
+	}
+	if lines.Len() == 0 {
+		return answer(badRequest, "an origin of %d bytes cannot be signed with the keys of this witness", len(origin))
 	}
 	return Answer{Status: ok, Body: lines.String()}
 }
@@ -160,7 +163,7 @@ func (w *Witness) signedBefore(ctx context.Context, origin string, log *Log, siz
 		return w.broken("the state of the log cannot be read", origin, err), false
 	}
 	if state.Doubt != "" {
-		return answer(unavailable, "nothing of this log is signed until the operator of the witness has looked: %s", state.Doubt), false
+		return doubted(state.Doubt), false
 	}
 	ours := len(Cosignatures(raw, w.verifiers()...)) > 0
 	if c, err := log.Open(raw); ours && err == nil && !w.Look(ctx, c) {

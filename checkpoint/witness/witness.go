@@ -49,12 +49,16 @@ type Store interface {
 // Log is a log that may be co-signed.
 type Log struct {
 	*checkpoint.Log
-	// Allow reports whether the log may be asked for once more now; nil: always.
+	// Allow reports whether one more checkpoint that the log has signed may be looked at
+	// now; nil: always.
 	Allow func() bool
 	// Refuse, if not nil, returns why nothing of the log is to be signed now, and when
 	// to ask again (0: nobody knows). c is the checkpoint that would be signed: a zero
-	// one where its signature was not verified yet.
+	// one where its signature was not verified yet. It may take its time.
 	Refuse func(ctx context.Context, c checkpoint.Checkpoint) (reason string, again time.Duration)
+	// Stopped, if not nil, is asked last of all, when nobody else can sign for the log: why
+	// nothing of it is signed. It must be quick, and must not come back to the witness.
+	Stopped func(ctx context.Context) (reason string)
 }
 
 // Options configure a Witness.
@@ -98,6 +102,10 @@ type signing struct {
 	size  uint64 // of the last cosignatures that were made here ...
 	at    int64
 	lines string
+	// The newest request whose proof did not verify was handed on then, in seconds, and
+	// what is known to have been promised beyond the state.
+	rejected int64
+	floor    State
 }
 
 // New checks the options and returns a witness.
@@ -179,11 +187,6 @@ func (w *Witness) Add(ctx context.Context, body []byte) Answer {
 	if log == nil {
 		return answer(notFound, "this witness does not know the log with that origin")
 	}
-	if log.Allow != nil && !log.Allow() {
-		a := answer(tooMany, "more checkpoints of this log were sent than are agreed on")
-		a.Again = time.Second
-		return a
-	}
 	c, err := log.Open(req.Note)
 	empty := errors.Is(err, checkpoint.ErrEmptyRoot)
 	switch {
@@ -191,6 +194,11 @@ func (w *Witness) Add(ctx context.Context, body []byte) Answer {
 		return answer(forbidden, "no known key of the log has signed the checkpoint, or a signature of one does not verify")
 	case err != nil && !empty:
 		return answer(badRequest, "%v", err)
+	case log.Allow != nil && !log.Allow():
+		// Behind the signature, so that nobody but the log uses up what it may ask.
+		a := answer(tooMany, "more checkpoints of this log were sent than are agreed on")
+		a.Again = time.Second
+		return a
 	case req.Old > c.Size():
 		return answer(badRequest, "the old size %d is larger than that of the checkpoint", req.Old)
 	}
@@ -200,43 +208,58 @@ func (w *Witness) Add(ctx context.Context, body []byte) Answer {
 
 // decide goes on once the log's signature was verified.
 func (w *Witness) decide(ctx context.Context, origin string, log *Log, req Request, c checkpoint.Checkpoint, empty bool) Answer {
-	if log.Refuse != nil && !empty {
+	s := w.of(origin)
+	if log.Refuse != nil {
+		// Whoever is asked may take long, and may look at other checkpoints of the log: it
+		// is asked without the lock, for what would be signed but for its answer.
+		s.Lock()
+		_, a, fits := w.fits(ctx, origin, s, log, req, c, empty)
+		s.Unlock()
+		if !fits {
+			return a
+		}
 		if reason, again := log.Refuse(ctx, c); reason != "" {
 			a := answer(unavailable, "%s", reason)
 			a.Again = again
 			return a
 		}
 	}
-	s := w.of(origin)
 	s.Lock()
 	defer s.Unlock()
+	state, a, fits := w.fits(ctx, origin, s, log, req, c, empty)
+	if !fits {
+		return a
+	}
+	return w.sign(ctx, origin, s, log, c, state)
+}
+
+// fits reports whether a checkpoint goes on from what was promised; otherwise it returns
+// the answer. The lock of the log must be held.
+func (w *Witness) fits(ctx context.Context, origin string, s *signing, log *Log, req Request, c checkpoint.Checkpoint, empty bool) (State, Answer, bool) {
 	state, err := w.opts.Store.State(ctx, origin)
 	if err != nil {
-		return w.broken("the state of the log cannot be read", origin, err)
-	}
-	if state.Doubt != "" {
-		return answer(unavailable, "nothing of this log is signed until the operator of the witness has looked: %s", state.Doubt)
+		return state, w.broken("the state of the log cannot be read", origin, err), false
 	}
 	if !empty {
-		if reason, floor := w.ahead(c, state); reason != "" {
-			return w.doubt(ctx, origin, reason, floor)
+		if a, ahead := w.ahead(ctx, origin, s, c, state); ahead {
+			return state, a, false
 		}
 	}
 	switch {
+	case state.Doubt != "":
+		return state, doubted(state.Doubt), false
 	case req.Old != state.Size:
-		return Answer{Status: conflict, Body: fmt.Sprintf("%d\n", state.Size), Type: "text/x.tlog.size"}
+		return state, Answer{Status: conflict, Body: fmt.Sprintf("%d\n", state.Size), Type: "text/x.tlog.size"}, false
 	case empty:
-		return answer(unprocessable, "%v", checkpoint.ErrEmptyRoot)
+		return state, answer(unprocessable, "%v", checkpoint.ErrEmptyRoot), false
 	}
-	if a, ok := w.proven(ctx, origin, log, req, c, state); !ok {
-		return a
-	}
-	return w.sign(ctx, origin, s, c, state)
+	a, ok := w.proven(ctx, origin, s, log, req, c, state)
+	return state, a, ok
 }
 
 // proven reports whether a checkpoint extends the state; otherwise it returns the
 // answer.
-func (w *Witness) proven(ctx context.Context, origin string, log *Log, req Request, c checkpoint.Checkpoint, state State) (Answer, bool) {
+func (w *Witness) proven(ctx context.Context, origin string, s *signing, log *Log, req Request, c checkpoint.Checkpoint, state State) (Answer, bool) {
 	if state.Note == nil || state.Size == 0 {
 		if len(req.Proof) > 0 {
 			return answer(unprocessable, "nothing is to be proven from size 0, yet there are %d proof lines", len(req.Proof)), false
@@ -253,22 +276,34 @@ func (w *Witness) proven(ctx context.Context, origin string, log *Log, req Reque
 	case err == nil:
 		return Answer{}, true
 	case errors.As(err, &fork):
-		// What shows it is kept before anything else is done.
-		a := w.doubt(ctx, origin, "the log has signed two checkpoints that cannot both be true", State{})
+		// What shows it is kept before anything else is done, also if whoever asks has gone.
 		if w.opts.Contradiction != nil {
-			w.opts.Contradiction(ctx, origin, fork)
+			w.opts.Contradiction(context.WithoutCancel(ctx), origin, fork)
 		}
+		a := w.doubt(ctx, origin, "the log has signed two checkpoints that cannot both be true", State{})
 		a.Status = unprocessable
 		return a, false
 	}
-	if w.opts.Rejected != nil {
+	// Anybody can send the log's checkpoint with a proof that is none: one a minute is
+	// enough to see that.
+	if now := w.opts.Now().Unix(); w.opts.Rejected != nil && (now >= s.rejected+60 || now < s.rejected) {
+		s.rejected = now
 		w.opts.Rejected(ctx, origin, req.Format())
 	}
 	return answer(unprocessable, "%v", err), false
 }
 
 // sign stores what is promised, and then promises it.
-func (w *Witness) sign(ctx context.Context, origin string, s *signing, c checkpoint.Checkpoint, state State) Answer {
+func (w *Witness) sign(ctx context.Context, origin string, s *signing, log *Log, c checkpoint.Checkpoint, state State) Answer {
+	keys := slices.DeleteFunc(slices.Clone(w.opts.Cosigners), func(k *Cosigner) bool { return !k.can(c.Origin()) })
+	if len(keys) == 0 {
+		return answer(badRequest, "an origin of %d bytes cannot be signed with the keys of this witness", len(c.Origin()))
+	}
+	if log.Stopped != nil {
+		if reason := log.Stopped(ctx); reason != "" {
+			return answer(unavailable, "%s", reason)
+		}
+	}
 	now, reason := w.clock(state.At)
 	if reason != "" {
 		w.opts.Logger.Error("nothing is signed: "+reason, "origin", origin)
@@ -285,7 +320,7 @@ func (w *Witness) sign(ctx context.Context, origin string, s *signing, c checkpo
 		return w.broken("what is to be signed cannot be stored", origin, err)
 	}
 	var lines strings.Builder
-	for _, k := range w.opts.Cosigners {
+	for _, k := range keys {
 		line, err := k.Cosign(ctx, c, time.Unix(next.At, 0))
 		if err != nil {
 			return w.broken("it cannot be signed", origin, err)
@@ -310,15 +345,26 @@ func (w *Witness) clock(last int64) (now int64, reason string) {
 	return now, ""
 }
 
-// ahead says why a checkpoint that carries cosignatures of ours shows that the state is
-// an older one: they are larger, or later, than what it knows of.
-func (w *Witness) ahead(c checkpoint.Checkpoint, state State) (reason string, floor State) {
+// ahead looks for cosignatures of ours on a checkpoint that show that the state is an
+// older one: they are larger, or later, than what it knows of. Then nothing of the log is
+// signed any more, and it returns the answer. The lock of the log must be held.
+func (w *Witness) ahead(ctx context.Context, origin string, s *signing, c checkpoint.Checkpoint, state State) (Answer, bool) {
+	floor := State{Size: c.Size(), Root: c.Root(), Note: c.Raw()}
+	beyond := false
 	for _, seen := range Cosignatures(c.Raw(), w.verifiers()...) {
-		if c.Size() > state.Size || seen.At > state.At || c.Size() == state.Size && c.Root() != state.Root {
-			return fmt.Sprintf("a cosignature of this witness is on a checkpoint of size %d at time %d, and its state knows of size %d at time %d: it was restored from an older copy, or another process signs with the same key", c.Size(), seen.At, state.Size, state.At), State{Size: c.Size(), Root: c.Root(), Note: c.Raw(), At: seen.At}
-		}
+		floor.At = max(floor.At, seen.At)
+		beyond = beyond || c.Size() > state.Size || seen.At > state.At || c.Size() == state.Size && c.Root() != state.Root
 	}
-	return "", State{}
+	switch {
+	case !beyond:
+		return Answer{}, false
+	case state.Doubt != "" && floor.Size <= s.floor.Size && floor.At <= s.floor.At:
+		return doubted(state.Doubt), true
+	}
+	// Also where it is doubted already: what is signed once a person has looked goes on from
+	// the largest and latest that is known.
+	s.floor.Size, s.floor.At = max(s.floor.Size, floor.Size), max(s.floor.At, floor.At)
+	return w.doubt(ctx, origin, fmt.Sprintf("a cosignature of this witness is on a checkpoint of size %d at time %d, and its state knows of size %d at time %d: it was restored from an older copy, or another process signs with the same key", c.Size(), floor.At, state.Size, state.At), floor), true
 }
 
 func (w *Witness) verifiers() []*Verifier {
@@ -340,14 +386,15 @@ func (w *Witness) Look(ctx context.Context, c checkpoint.Checkpoint) bool {
 	s.Lock()
 	defer s.Unlock()
 	state, err := w.opts.Store.State(ctx, c.Origin())
-	if err != nil || state.Doubt != "" {
+	if err != nil {
 		return false
 	}
-	if reason, floor := w.ahead(c, state); reason != "" {
-		w.doubt(ctx, c.Origin(), reason, floor)
-		return false
-	}
-	return true
+	_, ahead := w.ahead(ctx, c.Origin(), s, c, state)
+	return !ahead && state.Doubt == ""
+}
+
+func doubted(reason string) Answer {
+	return answer(unavailable, "nothing of this log is signed until the operator of the witness has looked: %s", reason)
 }
 
 // doubt ends the signing of a log.
@@ -361,7 +408,7 @@ func (w *Witness) doubt(ctx context.Context, origin, reason string, floor State)
 	if w.opts.Doubted != nil {
 		w.opts.Doubted(ctx, origin, reason)
 	}
-	return answer(unavailable, "nothing of this log is signed until the operator of the witness has looked: %s", reason)
+	return doubted(reason)
 }
 
 // broken is the answer where something of ours does not work: its log says what.

@@ -99,8 +99,8 @@ func TestEveryRow(t *testing.T) {
 			t.Errorf("%s: content type %q", name, header.Get("Content-Type"))
 		}
 	}
-	// Nothing of that has moved anything, and bad proofs were kept.
-	if s, err := r.store.State(context.Background(), "log.example/one"); err != nil || s.Size != 100 || s.Doubt != "" || len(r.forks)+len(r.doubts) != 0 || len(r.bad) != 5 {
+	// Nothing of that has moved anything, and of the bad proofs one a minute is kept.
+	if s, err := r.store.State(context.Background(), "log.example/one"); err != nil || s.Size != 100 || s.Doubt != "" || len(r.forks)+len(r.doubts) != 0 || len(r.bad) != 1 {
 		t.Errorf("%+v, %v, %d forks, %d doubts, %d rejected", s, err, len(r.forks), len(r.doubts), len(r.bad))
 	}
 	// 8: again the same tree, with a fresh time; then larger ones, with each kind of proof.
@@ -219,7 +219,8 @@ func TestRestored(t *testing.T) {
 	with := func(size int, lines string) []byte { return append(l.note(t, size), lines...) }
 	for name, show := range map[string]func(r *rig, published []byte){
 		"in a request": func(r *rig, published []byte) {
-			r.want(503, (&witness.Request{Old: 10, Proof: l.proof(10, 50), Note: published}).Format())
+			c, _ := l.log(r.t).Open(published)
+			r.want(503, (&witness.Request{Old: 10, Proof: l.proof(10, int(c.Size())), Note: published}).Format())
 		},
 		"published by the log": func(r *rig, published []byte) {
 			c, err := l.log(r.t).Open(published)
@@ -252,13 +253,25 @@ func TestRestored(t *testing.T) {
 			r.want(503, l.request(t, 10, 20))
 			r.restart()
 			r.want(503, l.request(t, 10, 20))
+			// One more that is larger, while it is doubted already: nothing below that is
+			// signed later.
+			later.now = later.now.Add(time.Minute)
+			show(r, with(55, later.want(200, l.request(t, 50, 55)).Body))
+			if len(r.doubts) != 2 {
+				t.Errorf("%q", r.doubts)
+			}
 			if err := r.store.Trust(ctx, "log.example/one"); err != nil {
 				t.Fatal(err)
 			}
 			r.want(409, l.request(t, 10, 20))
-			r.want(503, l.request(t, 50, 60)) // its clock is an hour behind
+			if a := r.want(409, l.request(t, 50, 54)); a.Body != "55\n" {
+				t.Errorf("%s", a.Body)
+			}
+			r.want(503, l.request(t, 55, 60)) // its clock is an hour behind
 			r.now = r.now.Add(time.Hour)
-			r.want(200, l.request(t, 50, 60))
+			r.want(503, l.request(t, 55, 60)) // and a minute
+			r.now = r.now.Add(time.Minute)
+			r.want(200, l.request(t, 55, 60))
 			if err := r.store.Trust(ctx, "log.example/one"); err == nil {
 				t.Error("what is not doubted is trusted")
 			}
@@ -337,15 +350,52 @@ func TestRefused(t *testing.T) {
 	if asked != 0 {
 		t.Error("asked for a stranger")
 	}
-	log.Refuse = nil
-	log.Allow = func() bool { return false }
+	// Nor is anybody asked for what is not signed anyway.
+	r.want(409, l.request(t, 9, 20))
+	r.want(422, append([]byte("old 10\n\n"), l.note(t, 20)...))
+	if asked != 0 {
+		t.Error("asked for what does not fit")
+	}
+	// One that is halted while it waits for its turn.
+	log.Refuse = func(context.Context, checkpoint.Checkpoint) (string, time.Duration) {
+		log.Stopped = func(context.Context) string { return "halted just now" }
+		return "", 0
+	}
+	if a := r.want(503, l.request(t, 10, 20)); a.Body != "halted just now\n" {
+		t.Errorf("%+v", a)
+	}
+	log.Refuse, log.Stopped = nil, nil
+	used := 0
+	log.Allow = func() bool { used++; return false }
 	if a := r.want(429, l.request(t, 10, 20)); a.Again == 0 {
 		t.Errorf("%+v", a)
+	}
+	r.want(403, append([]byte("old 10\n\n"), newTree(t, "log.example/one", 20).note(t, 20)...))
+	if used != 1 {
+		t.Error("a stranger uses up what the log may ask")
 	}
 	log.Allow = nil
 	other := newTree(t, "log.example/one", 100)
 	r.logs["log.example/one"] = &witness.Log{Log: other.log(t)}
 	r.want(503, other.request(t, 10, 20))
+}
+
+// TestLongOrigin: ML-DSA-44 cannot name an origin of more than 255 bytes; then Ed25519
+// alone signs, and where there is no such key nothing is promised.
+func TestLongOrigin(t *testing.T) {
+	l := newTree(t, "log.example/"+strings.Repeat("x", 250), 20)
+	r := newRig(t, l)
+	a := r.want(200, l.request(t, 0, 10))
+	if len(witness.Cosignatures(append(l.note(t, 10), a.Body...), r.opts.Cosigners[0].Verifier)) != 1 || strings.Count(a.Body, "\n") != 1 {
+		t.Errorf("%s", a.Body)
+	}
+	pq := newRig(t, l)
+	pq.opts.Cosigners = pq.opts.Cosigners[1:]
+	pq.restart()
+	pq.want(400, l.request(t, 0, 10))
+	if s, err := pq.store.State(context.Background(), l.signer.Name()); err != nil || s.Note != nil {
+		t.Errorf("%+v, %v", s, err)
+	}
 }
 
 // TestFresh: what the monitoring endpoint shows is never older than an hour, and it signs
