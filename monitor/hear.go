@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
@@ -12,8 +13,8 @@ import (
 // What others have seen of a log: witnesses, distributors, and whoever asks. Two
 // histories are only noticed by those who compare.
 
-// Heard is a checkpoint that somebody else has seen, and that is larger than what is
-// known of the log: it is compared once the log has grown so far.
+// Heard is a checkpoint that somebody else has seen, and that cannot be compared yet: it
+// is larger than what is known of the log, or the log does not serve what is needed.
 type Heard struct {
 	Size   uint64
 	Root   checkpoint.HexHash
@@ -24,8 +25,9 @@ type Heard struct {
 
 // Hearsay is what a store keeps of them.
 type Hearsay interface {
-	// KeepHeard keeps one; of one log there are few, whatever is heard.
-	KeepHeard(ctx context.Context, logID string, h Heard) error
+	// KeepHeard keeps one, and reports whether it did: of one log there are few, and of one
+	// source fewer, whatever is heard.
+	KeepHeard(ctx context.Context, logID string, h Heard) (kept bool, err error)
 	// Heard returns those of a log, the smallest first.
 	Heard(ctx context.Context, logID string) ([]Heard, error)
 	// ForgetHeard removes one that was judged.
@@ -108,33 +110,115 @@ func (e *Engine) Hear(ctx context.Context, raw []byte, where string) (Comparison
 	}
 	asking, cancel := context.WithTimeout(ctx, hearFor)
 	defer cancel()
-	_, _, err = r.compare(asking, known, c, nil)
-	var fork *checkpoint.DivergenceError
-	switch {
-	case errors.As(err, &fork):
-		if err := r.contradicted(ctx, fork, where); err != nil {
-			return out, err
-		}
-		out.Verdict, out.Why = HeardContradiction, "the log has signed both, and they cannot both be true"
-		if st, err := r.opts.Store.State(ctx, r.cfg.ID); err == nil {
-			out.Incident = st.Halted
-		}
-		return out, nil
-	case err == nil && c.Size() == known.Head.Size():
-		out.Verdict, out.Why = HeardConsistent, "it is the tree that is known"
-	case err == nil:
-		out.Verdict, out.Why = HeardAhead, "it extends the tree that is known, as the log has proven"
-		out.Proof = r.proofBetween(asking, known.Head.Size(), c)
-	case errors.Is(err, checkpoint.ErrOlder):
-		out.Verdict, out.Why = HeardBehind, "it is a prefix of the tree that is known"
-		out.Proof = r.proofBetween(asking, c.Size(), known.Head)
-	case c.Size() > known.Head.Size():
-		out.Why = fmt.Sprintf("the log has not shown a tree of %d entries here, only %d; it is compared when it does", c.Size(), known.Head.Size())
-		return out, r.opts.Store.KeepHeard(ctx, r.cfg.ID, Heard{c.Size(), *rootOf(c), string(c.Raw()), where, r.opts.Now().UTC()})
+	verdict, halt, err := r.against(asking, st, known, c, where)
+	out.Verdict = verdict
+	switch verdict {
+	case HeardContradiction:
+		return out, r.contradictedBy(ctx, c, halt, &out)
+	case HeardConsistent:
+		out.Why = "it is the tree that is known"
+	case HeardAhead:
+		out.Why = "it extends the tree that is known, as the log has proven"
+		out.Proof = r.proofBetween(asking, known.Head, c)
+	case HeardBehind:
+		out.Why = "it is a prefix of the tree that is known"
+		out.Proof = r.proofBetween(asking, c, known.Head)
 	default:
 		out.Why = "it cannot be compared just now: the log does not serve what is needed for that"
+		if c.Size() > known.Head.Size() {
+			out.Why = fmt.Sprintf("the log has not shown a tree of %d entries here, only %d", c.Size(), known.Head.Size())
+		}
+		r.log.Debug("a checkpoint from elsewhere cannot be compared", "size", c.Size(), "error", err)
+		return out, r.keepHeard(ctx, c, where, &out)
 	}
 	return out, nil
+}
+
+// against compares a checkpoint from elsewhere with what is known, by the rules of a
+// poll. For a contradiction it returns how the log is halted; the error says why the
+// verdict is unknown.
+func (r *runner) against(ctx context.Context, st State, known checkpoint.Known, c checkpoint.Checkpoint, where string) (verdict string, halt func(*turn) error, err error) {
+	_, _, err = r.compare(ctx, known, c, nil)
+	var fork *checkpoint.DivergenceError
+	older := errors.Is(err, checkpoint.ErrOlder)
+	if errors.As(err, &fork) {
+		return HeardContradiction, func(t *turn) error { return t.split(fork, where) }, nil
+	}
+	// What has ended has not grown, whether or not that is proven.
+	if st.Frozen != "" && c.Size() > known.Head.Size() {
+		frozen, err := r.way().Log.Open([]byte(st.Frozen))
+		if err != nil {
+			return HeardUnknown, nil, err
+		}
+		return HeardContradiction, func(t *turn) error { t.retiredChanged(frozen, c); return nil }, nil
+	}
+	switch {
+	case older && c.Frozen():
+		return HeardContradiction, func(t *turn) error { t.retiredChanged(c, known.Head); return nil }, nil
+	case older:
+		return HeardBehind, nil, nil
+	case err != nil:
+		return HeardUnknown, nil, err
+	case c.Size() == known.Head.Size():
+		return HeardConsistent, nil, nil
+	}
+	return HeardAhead, nil, nil
+}
+
+// contradictedBy halts the log for a checkpoint from elsewhere, unless a person has
+// decided about it before.
+func (r *runner) contradictedBy(ctx context.Context, c checkpoint.Checkpoint, halt func(*turn) error, out *Comparison) error {
+	out.Why = "the log has signed both, and they cannot both be true"
+	decided := false
+	err := r.contradicted(ctx, func(t *turn) error {
+		if decided = t.old.decided(c); decided {
+			return nil
+		}
+		return halt(t)
+	})
+	if err != nil {
+		return err
+	}
+	if decided {
+		out.Why += "; that is known, and the log was resumed all the same"
+	}
+	st, err := r.opts.Store.State(context.WithoutCancel(ctx), r.cfg.ID)
+	if err == nil {
+		out.Incident = st.Halted
+	}
+	return nil
+}
+
+// decided reports whether a person has let the log go on though it has signed this tree.
+func (s *State) decided(c checkpoint.Checkpoint) bool {
+	return slices.Contains(s.Decided, TreeHead{c.Size(), checkpoint.HexHash(c.Root())})
+}
+
+// keepHeard keeps a checkpoint that cannot be compared yet. Two of them may contradict
+// each other, whatever our own is.
+func (r *runner) keepHeard(ctx context.Context, c checkpoint.Checkpoint, where string, out *Comparison) error {
+	list, err := r.opts.Store.Heard(ctx, r.cfg.ID)
+	if err != nil {
+		return err
+	}
+	for _, h := range list {
+		if h.Size != c.Size() || h.Root == *rootOf(c) {
+			continue
+		}
+		other, err := r.way().Log.Open([]byte(h.Note))
+		var fork *checkpoint.DivergenceError
+		if err == nil && errors.As(checkpoint.Advance(other, c, nil), &fork) {
+			out.Verdict = HeardContradiction
+			return r.contradictedBy(ctx, c, func(t *turn) error { return t.split(fork, where+", the other at "+h.Source) }, out)
+		}
+	}
+	kept, err := r.opts.Store.KeepHeard(ctx, r.cfg.ID, Heard{c.Size(), *rootOf(c), string(c.Raw()), where, r.opts.Now().UTC()})
+	if kept {
+		out.Why += "; it is compared when it does"
+	} else {
+		out.Why += "; and too many wait for that already: ask again later"
+	}
+	return err
 }
 
 func rootOf(c checkpoint.Checkpoint) *checkpoint.HexHash {
@@ -144,7 +228,24 @@ func rootOf(c checkpoint.Checkpoint) *checkpoint.HexHash {
 
 // proofBetween returns the consistency proof from a size to a checkpoint that was
 // proven, nil if the log does not serve what is needed for that.
-func (r *runner) proofBetween(ctx context.Context, from uint64, to checkpoint.Checkpoint) []checkpoint.HexHash {
+func (r *runner) proofBetween(ctx context.Context, from, to checkpoint.Checkpoint) []checkpoint.HexHash {
+	if p := r.way().Proofs; p != nil && from.Size() != 0 && from.Size() != to.Size() {
+		raw, err := p.ConsistencyProof(ctx, from.Size(), to.Size())
+		if err != nil || checkpoint.Advance(from, to, raw) != nil {
+			return nil
+		}
+		var out []checkpoint.HexHash
+		for _, h := range raw {
+			out = append(out, checkpoint.HexHash(h))
+		}
+		return out
+	}
+	return r.proofFrom(ctx, from.Size(), to)
+}
+
+// proofFrom is proofBetween for a size of which there is no checkpoint: of a log that
+// serves proofs and no tiles it is as the log gave it.
+func (r *runner) proofFrom(ctx context.Context, from uint64, to checkpoint.Checkpoint) []checkpoint.HexHash {
 	if from == 0 || from == to.Size() {
 		return nil
 	}
@@ -197,18 +298,22 @@ func (r *runner) judgeHeard(ctx context.Context) error {
 			}
 			continue
 		}
-		if c.Size() > known.Head.Size() {
+		if c.Size() > known.Head.Size() && st.Frozen == "" {
 			return nil // as are all behind it
 		}
-		_, _, err = r.compare(ctx, known, c, nil)
-		var fork *checkpoint.DivergenceError
-		switch {
-		case errors.As(err, &fork):
-			return r.contradicted(ctx, fork, h.Source)
-		case err == nil, errors.Is(err, checkpoint.ErrOlder):
-			if err := r.opts.Store.ForgetHeard(ctx, r.cfg.ID, h); err != nil {
+		verdict, halt, err := r.against(ctx, st, known, c, h.Source)
+		switch verdict {
+		case HeardUnknown:
+			r.log.Debug("a checkpoint from elsewhere cannot be compared", "size", c.Size(), "error", err)
+			continue
+		case HeardContradiction:
+			if err := r.contradictedBy(ctx, c, halt, &Comparison{}); err != nil {
 				return err
 			}
+		}
+		// What it shows is in the incident.
+		if err := r.opts.Store.ForgetHeard(ctx, r.cfg.ID, h); err != nil || verdict == HeardContradiction {
+			return err
 		}
 	}
 	return nil
@@ -243,7 +348,7 @@ func (e *Engine) Proof(ctx context.Context, origin string, from uint64, to check
 	if from == 0 || from == to.Size() {
 		return nil, nil
 	}
-	hashes := r.proofBetween(ctx, from, to)
+	hashes := r.proofFrom(ctx, from, to)
 	if hashes == nil {
 		return nil, errors.New("the log does not serve what a consistency proof needs")
 	}

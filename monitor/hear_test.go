@@ -3,6 +3,8 @@ package monitor_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -125,29 +127,153 @@ func TestSplitView(t *testing.T) {
 	}
 }
 
-// TestHearsay: whatever is heard, little of it is kept, and the smallest is not driven
-// out by what is larger.
+// TestHearsay: whatever is heard, little of it is kept; of one source the smallest are not
+// driven out by what is larger, and no source drives out another's.
 func TestHearsay(t *testing.T) {
 	ctx := context.Background()
 	r := newRig(t)
-	for i := range 200 {
-		h := monitor.Heard{Size: uint64(1000 - i*3), Note: "n", Source: "s", Since: time.Now()}
-		h.Root[0] = byte(i)
-		if err := r.store.KeepHeard(ctx, "log", h); err != nil {
+	keep := func(source string, size uint64, root byte) bool {
+		t.Helper()
+		h := monitor.Heard{Size: size, Note: "n", Source: source, Since: time.Now()}
+		h.Root[0] = root
+		kept, err := r.store.KeepHeard(ctx, "log", h)
+		if err != nil {
 			t.Fatal(err)
+		}
+		return kept
+	}
+	for i := range 200 {
+		if !keep("s", uint64(1000-i*3), byte(i)) {
+			t.Error("a smaller one is not kept")
 		}
 	}
 	for i := range 200 {
-		h := monitor.Heard{Size: uint64(5000 + i), Note: "n", Source: "s", Since: time.Now()}
-		if err := r.store.KeepHeard(ctx, "log", h); err != nil {
-			t.Fatal(err)
+		if keep("s", uint64(5000+i), 1) {
+			t.Error("a larger one is kept")
 		}
+	}
+	if !keep("s", 1000-199*3, 199) || !keep("w", 9000, 1) {
+		t.Error("what is kept already, or another source's, is not kept")
 	}
 	list, err := r.store.Heard(ctx, "log")
-	if err != nil || len(list) != 64 || list[0].Size != 1000-199*3 || list[63].Size > 1000 {
+	if err != nil || len(list) != 17 || list[0].Size != 1000-199*3 || list[16].Size != 9000 {
+		t.Errorf("%d are kept, %v", len(list), err)
+	}
+	for i := range 300 {
+		keep(fmt.Sprint("source ", i), 1, byte(i))
+	}
+	if list, err = r.store.Heard(ctx, "log"); err != nil || len(list) != 256 {
 		t.Errorf("%d are kept, %v", len(list), err)
 	}
 	if other, err := r.store.Heard(ctx, "other"); err != nil || len(other) != 0 {
 		t.Errorf("%v, %v", other, err)
+	}
+}
+
+// TestHearEnded: a log that has ended, and shows somebody else that it has not.
+func TestHearEnded(t *testing.T) {
+	for name, tiles := range map[string]bool{"larger, proven": true, "larger, unproven": false} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.fill(r.log, 100)
+			longer, _ := r.log.Fork(100)
+			r.log.Freeze(r.clock.now())
+			r.mustPass()
+			r.fill(longer, 20)
+			if tiles {
+				r.server.Show(longer, nil)
+			}
+			r.hear(longer, 120, monitor.HeardContradiction)
+			r.wantIncidents("retired-log-changed:integrity:open")
+		})
+	}
+	t.Run("smaller", func(t *testing.T) {
+		r := newRig(t)
+		r.fill(r.log, 100)
+		shorter, _ := r.log.Fork(80)
+		shorter.Freeze(r.clock.now())
+		r.mustPass()
+		raw, err := shorter.Checkpoint()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := r.engine.Hear(context.Background(), raw, "witness.example")
+		if err != nil || c.Verdict != monitor.HeardContradiction || c.Incident == "" {
+			t.Errorf("%+v, %v", c, err)
+		}
+		r.wantIncidents("retired-log-changed:integrity:open")
+	})
+}
+
+// TestHearLater: what cannot be compared when it is heard, because the log does not serve
+// what is needed, is compared when it does.
+func TestHearLater(t *testing.T) {
+	r := newRig(t)
+	r.cfg.Start = "latest"
+	r.restart()
+	r.fill(r.log, 300)
+	r.mustPass()
+	fork, _ := r.log.Fork(200)
+	r.sign(fork, unexpectedEvent())
+	r.fill(fork, 49)
+	r.server.Set(locallog.Faults{NoTiles: true})
+	if c := r.hear(fork, 249, monitor.HeardUnknown); !strings.Contains(c.Why, "it is compared when it does") {
+		t.Errorf("%s", c.Why)
+	}
+	r.once()
+	r.wantIncidents("")
+	r.server.Set(locallog.Faults{})
+	r.once()
+	r.wantIncidents("split-view:integrity:open")
+}
+
+// TestHearTwo: two trees of one size that are larger than ours contradict each other.
+func TestHearTwo(t *testing.T) {
+	r := newRig(t)
+	r.fill(r.log, 100)
+	r.mustPass()
+	r.server.Set(locallog.Faults{NoTiles: true})
+	for i, want := range []string{monitor.HeardUnknown, monitor.HeardContradiction} {
+		other, _ := r.log.Fork(100)
+		r.fill(other, i)
+		r.sign(other, unexpectedEvent())
+		r.fill(other, 99-i)
+		r.hear(other, 200, want)
+	}
+	r.wantIncidents("split-view:integrity:open")
+}
+
+// TestHearAgain: once a person has let a log go on, what he has decided about does not
+// halt it again, whoever shows it; another tree does.
+func TestHearAgain(t *testing.T) {
+	for name, rebaseline := range map[string]bool{"from our head": false, "with a new baseline": true} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.fill(r.log, 300)
+			r.mustPass()
+			fork, _ := r.log.Fork(200)
+			r.sign(fork, unexpectedEvent())
+			r.fill(fork, 199)
+			r.server.Set(locallog.Faults{NoTiles: true})
+			r.hear(fork, 380, monitor.HeardUnknown)
+			r.server.Set(locallog.Faults{})
+			r.fill(r.log, 100)
+			r.once()
+			r.wantIncidents("split-view:integrity:open")
+			d := monitor.Resumption{Log: "acme", Incident: r.state().Halted, By: "ops@acme.example", Note: "their test server", Rebaseline: rebaseline}
+			if err := r.engine.Resume(context.Background(), d); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				r.mustPass()
+				if c := r.hear(fork, 380, monitor.HeardContradiction); c.Incident != "" || !strings.Contains(c.Why, "resumed") {
+					t.Errorf("%+v", c)
+				}
+			}
+			r.wantIncidents("split-view:integrity:resolved")
+			r.clock.move(time.Minute)
+			r.hear(fork, 290, monitor.HeardContradiction)
+			r.wantIncidents("split-view:integrity:resolved split-view:integrity:open")
+		})
 	}
 }

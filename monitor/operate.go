@@ -3,6 +3,7 @@ package monitor
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -108,11 +109,30 @@ func (r *runner) resume(ctx context.Context, d Resumption) error {
 	}
 	for _, inc := range t.open {
 		if inc.ID == incident {
+			t.decide(&inc)
 			t.settle(inc.Kind, note)
 			break
 		}
 	}
 	return t.commit(ctx)
+}
+
+// maxDecided bounds the trees that are remembered as decided about.
+const maxDecided = 64
+
+// decide remembers the trees of an incident: whoever shows them again halts nothing.
+func (t *turn) decide(inc *Incident) {
+	var d struct{ Smaller, Larger *TreeHead }
+	if json.Unmarshal(inc.Details, &d) != nil {
+		return
+	}
+	t.next.Decided = slices.Clone(t.next.Decided)
+	for _, h := range []*TreeHead{d.Smaller, d.Larger} {
+		if h != nil && !slices.Contains(t.next.Decided, *h) {
+			t.next.Decided = append(t.next.Decided, *h)
+		}
+	}
+	t.next.Decided = t.next.Decided[max(0, len(t.next.Decided)-maxDecided):]
 }
 
 // CoverageStore tells which ranges a watch has covered.

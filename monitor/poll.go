@@ -41,6 +41,7 @@ type turn struct {
 	batch     Batch
 	out       *Outcome
 	archived  []Pending // checkpoints that could not be judged yet
+	hold      bool      // what is judged is not to be believed, whatever comes of that
 }
 
 func (r *runner) newTurn(ctx context.Context, out *Outcome) (*turn, error) {
@@ -221,8 +222,9 @@ func (r *runner) take(ctx context.Context, raw []byte, out *Outcome) error {
 		t.next.Signed = c.Size()
 		delete(t.next.Streaks, KindBadSignature)
 		t.settle(KindBadSignature, "The log serves a checkpoint that its key signed again.")
-		if openErr = t.quorum(judging, c); openErr == nil && t.next.Halted == t.old.Halted {
-			openErr = t.judge(judging, c)
+		lack := t.quorum(c)
+		if openErr = t.judge(judging, c); openErr == nil && t.next.Halted == t.old.Halted {
+			openErr = lack
 		}
 	}
 	if ctx.Err() != nil && len(t.batch.Open)+len(t.batch.Pending) == 0 {
@@ -265,6 +267,17 @@ func (t *turn) badSignature(raw []byte, err error) {
 
 // judge compares a validly signed checkpoint with what is known.
 func (t *turn) judge(ctx context.Context, c checkpoint.Checkpoint) error {
+	if t.old.Head == "" && t.hold {
+		var err error
+		if t.archived, err = t.opts.Store.Pending(ctx, t.cfg.ID); err != nil {
+			return err
+		}
+		if err := t.contradictsArchive(c); err != nil || t.next.Halted != "" {
+			return err
+		}
+		t.archive(c, nil)
+		return nil
+	}
 	if t.old.Head == "" {
 		return t.begin(ctx, c)
 	}
@@ -308,7 +321,7 @@ func (t *turn) judge(ctx context.Context, c checkpoint.Checkpoint) error {
 	delete(t.next.Streaks, KindUnproven)
 	delete(t.next.Streaks, KindRollback)
 	if c.Size() == known.Head.Size() {
-		if c.Frozen() && t.next.Frozen == "" {
+		if c.Frozen() && t.next.Frozen == "" && !t.hold {
 			t.next.Frozen = string(c.Raw())
 			t.settle(KindStale, "The log is retired: its last checkpoint says so.")
 		}
@@ -321,6 +334,11 @@ func (t *turn) judge(ctx context.Context, c checkpoint.Checkpoint) error {
 			return err
 		}
 		t.retiredChanged(frozen, c)
+		return nil
+	}
+	if t.hold {
+		// It is held against what comes later, and is not gone by.
+		t.archive(c, nil)
 		return nil
 	}
 	return t.advance(ctx, c, step)

@@ -1,22 +1,25 @@
 package monitor
 
 import (
-	"context"
-	"errors"
 	"fmt"
+	"time"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
 )
 
 // quorum holds the cosignatures of a checkpoint against the policy of its log. Too few of
 // them are told of, and are no reason not to believe the log, unless its policy requires
-// them: then it returns an error, and the checkpoint is looked at for a contradiction
-// alone.
-func (t *turn) quorum(ctx context.Context, c checkpoint.Checkpoint) error {
+// them: then it returns an error, and the checkpoint is judged, but not believed.
+func (t *turn) quorum(c checkpoint.Checkpoint) error {
 	if t.cfg.Quorum == nil {
 		return nil
 	}
-	lack := t.cfg.Quorum(c.Raw(), t.now)
+	at := t.now
+	if c.Frozen() {
+		// A log that has ended is not co-signed again.
+		at = time.Time{}
+	}
+	lack := t.cfg.Quorum(c.Raw(), at)
 	if lack == nil {
 		delete(t.next.Streaks, KindCosignatures)
 		t.settle(KindCosignatures, "The log publishes enough cosignatures again.")
@@ -33,16 +36,6 @@ func (t *turn) quorum(ctx context.Context, c checkpoint.Checkpoint) error {
 	if !t.cfg.RequireQuorum {
 		return nil
 	}
-	if t.old.Head != "" && t.old.Halted == "" {
-		known, err := t.known(ctx, t.old)
-		if err != nil {
-			return err
-		}
-		_, _, err = t.compare(ctx, known, c, nil)
-		var fork *checkpoint.DivergenceError
-		if errors.As(err, &fork) {
-			return t.fork(fork)
-		}
-	}
+	t.hold = true
 	return fmt.Errorf("%w its checkpoint of size %d lacks cosignatures: %w", errAnswered, c.Size(), lack)
 }

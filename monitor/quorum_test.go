@@ -58,3 +58,75 @@ func TestQuorum(t *testing.T) {
 		r.server.Set(locallog.Faults{})
 	}
 }
+
+// TestQuorumRequired: what is not believed for want of cosignatures is judged all the same.
+func TestQuorumRequired(t *testing.T) {
+	var lack error
+	begin := func(t *testing.T) *rig {
+		r := newRig(t)
+		lack = nil
+		r.cfg.Quorum = func([]byte, time.Time) error { return lack }
+		r.cfg.RequireQuorum = true
+		r.restart()
+		r.fill(r.log, 100)
+		return r
+	}
+	t.Run("two trees of one size", func(t *testing.T) {
+		r := begin(t)
+		r.mustPass()
+		lack = errors.New("too few")
+		r.fill(r.log, 100)
+		r.once()
+		if st := r.state(); st.HeadSize != 100 {
+			t.Fatalf("size %d is believed", st.HeadSize)
+		}
+		other, _ := r.log.Fork(150)
+		r.sign(other, unexpectedEvent())
+		r.fill(other, 49)
+		r.server.Show(other, nil)
+		r.once()
+		r.wantIncidents("fork:integrity:open")
+	})
+	t.Run("before the first that is believed", func(t *testing.T) {
+		r := begin(t)
+		lack = errors.New("too few")
+		r.once()
+		other, _ := r.log.Fork(50)
+		r.sign(other, unexpectedEvent())
+		r.fill(other, 49)
+		r.server.Show(other, nil)
+		r.once()
+		r.wantIncidents("fork:integrity:open")
+	})
+	t.Run("without a proof", func(t *testing.T) {
+		r := begin(t)
+		r.mustPass()
+		lack = errors.New("too few")
+		r.fill(r.log, 100)
+		other, _ := r.log.Fork(0)
+		r.sign(other, unexpectedEvent())
+		r.fill(other, 999)
+		r.server.Show(r.log, other) // its checkpoint, and tiles of neither tree
+		for range 5 {
+			r.once()
+		}
+		r.wantIncidents("cosignatures-missing:operational:open unproven:integrity:open")
+	})
+	t.Run("one that has ended is not co-signed again", func(t *testing.T) {
+		r := begin(t)
+		r.cfg.Quorum = func(_ []byte, now time.Time) error {
+			if now.IsZero() {
+				return nil
+			}
+			return lack
+		}
+		r.restart()
+		r.mustPass()
+		r.log.Freeze(r.clock.now())
+		lack = errors.New("too old")
+		for range 5 {
+			r.mustPass()
+		}
+		r.wantIncidents("")
+	})
+}

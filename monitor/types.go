@@ -150,6 +150,9 @@ type State struct {
 	StuckBehind *Stuck  `json:"stuck_behind,omitempty"`
 	// Halted is the id of the incident that halts the log.
 	Halted string `json:"halted,omitempty"`
+	// Decided are trees that the log has signed, and that contradict ours; a person has let
+	// it go on all the same.
+	Decided []TreeHead `json:"decided,omitempty"`
 	// Epoch is set when the log was given a new baseline after it had
 	// contradicted itself: the root at which it went on. Indexes before and after
 	// are those of different trees.

@@ -58,7 +58,7 @@ func (t *turn) retiredChanged(frozen, larger checkpoint.Checkpoint) {
 		ended = "was listed as one that has ended"
 	}
 	summary := fmt.Sprintf("Log %s %s at size %d, and has signed a checkpoint of size %d.", t.cfg.Name, ended, frozen.Size(), larger.Size())
-	t.halt(t.raise(KindRetiredChanged, summary, map[string]any{"frozen_size": frozen.Size(), "size": larger.Size()},
+	t.halt(t.raise(KindRetiredChanged, summary, map[string]any{"frozen_size": frozen.Size(), "size": larger.Size(), "smaller": TreeHead{frozen.Size(), checkpoint.HexHash(frozen.Root())}, "larger": TreeHead{larger.Size(), checkpoint.HexHash(larger.Root())}},
 		Evidence{"frozen-checkpoint", frozen.Raw()}, Evidence{"larger-checkpoint", larger.Raw()}))
 }
 

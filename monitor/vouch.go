@@ -68,52 +68,44 @@ func (e *Engine) Vouch(ctx context.Context, c checkpoint.Checkpoint, audited boo
 
 // vouch is Vouch by what is stored. sure: reading more would change nothing.
 func (r *runner) vouch(ctx context.Context, c checkpoint.Checkpoint, audited bool) (reason string, again time.Duration, sure bool) {
+	if reason, again := r.stopped(ctx); reason != "" {
+		return reason, again, true
+	}
 	st, err := r.opts.Store.State(ctx, r.cfg.ID)
 	if err != nil {
 		return "the state of the log cannot be read", 10 * time.Second, true
 	}
-	if st.Halted != "" {
-		return "the log is halted: it has contradicted itself", time.Hour, true
+	if audited && r.cfg.ConsistencyOnly {
+		return "the entries of this log are not read", time.Hour, true
 	}
-	open, err := r.opts.Store.OpenIncidents(ctx, r.cfg.ID)
-	if err != nil {
-		return "the state of the log cannot be read", 10 * time.Second, true
+	if audited && st.Start > 0 {
+		return fmt.Sprintf("the entries before %d were never read: coverage of the log begins there", st.Start), time.Hour, true
 	}
-	for _, inc := range open {
-		if inc.Kind == KindUnproven || inc.Kind == KindBadSignature || inc.Kind == KindSplitView {
-			return "the log has not proven what it signed", time.Minute, true
-		}
-	}
-	if c.Size() > st.HeadSize {
-		if audited {
-			return "the entries of the tree were not read yet", vouchFor, false
-		}
-		return "", 0, true // it is proven by what comes with it
+	if audited && c.Size() > st.HeadSize {
+		return "the entries of the tree were not read yet", vouchFor, false
 	}
 	known, err := r.known(ctx, st)
 	if err != nil {
 		return "the state of the log cannot be read", 10 * time.Second, true
 	}
 	// SPEC: tlog-witness: never two trees that cannot both be true, whatever proof comes
-	// with them. What is smaller than our head is held against our own hashes.
+	// with them: that leads from what the witness has signed, which may be less than what
+	// we know. What is smaller than our head is held against our own hashes.
 	_, _, err = r.compare(ctx, known, c, nil)
 	var fork *checkpoint.DivergenceError
 	switch {
 	case errors.As(err, &fork):
-		if err := r.contradicted(ctx, fork, "a checkpoint that a witness was asked to co-sign"); err != nil {
+		if err := r.contradicted(ctx, func(t *turn) error { return t.split(fork, "a checkpoint that a witness was asked to co-sign") }); err != nil {
 			r.log.Error("a contradiction could not be stored", "error", err)
 		}
 		return "the log has contradicted itself", time.Hour, true
 	case err != nil && !errors.Is(err, checkpoint.ErrOlder):
-		return fmt.Sprintf("the checkpoint of size %d could not be compared with the tree that is known", c.Size()), time.Minute, true
+		return fmt.Sprintf("the checkpoint of size %d could not be compared with the tree that is known: the log does not serve what is needed for that", c.Size()), 10 * time.Second, true
 	}
 	if !audited {
 		return "", 0, true
 	}
-	if r.cfg.ConsistencyOnly {
-		return "the entries of this log are not read", time.Hour, true
-	}
-	if st.Scanned < c.Size() || len(without(Range{0, c.Size()}, []Range{{0, st.Start}})) > 0 && len(st.Backlog) > 0 && st.Backlog[0].From < c.Size() {
+	if st.Scanned < c.Size() || len(st.Backlog) > 0 && st.Backlog[0].From < c.Size() {
 		return "the entries of the tree were not read yet", vouchFor, false
 	}
 	gaps, err := r.opts.Store.Gaps(ctx, r.cfg.ID)
@@ -129,23 +121,69 @@ func (r *runner) vouch(ctx context.Context, c checkpoint.Checkpoint, audited boo
 }
 
 // pursue takes a checkpoint that the log has signed, and not published yet, for its
-// newest, and reads up to it.
+// newest, and reads up to it. It is no poll: what a log has yet to publish may lack
+// cosignatures, and parts of its tree.
 func (r *runner) pursue(ctx context.Context, c checkpoint.Checkpoint) error {
 	r.waiting.Add(1)
-	r.busy.Lock()
-	r.waiting.Add(-1)
-	defer r.busy.Unlock()
-	if ctx.Err() != nil {
-		return ctx.Err()
+	defer r.waiting.Add(-1)
+	for !r.busy.TryLock() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
+	defer r.busy.Unlock()
 	out := Outcome{Log: r.cfg.Name}
-	if err := r.take(ctx, c.Raw(), &out); err != nil {
+	judging, cancel := grace(ctx, graceTime)
+	defer cancel()
+	t, err := r.newTurn(judging, &out)
+	if err != nil {
 		return err
 	}
-	if out.Halted != "" {
-		return nil
+	if t.old.Head == "" {
+		return errors.New("nothing of the log was verified yet")
+	}
+	if err := t.judge(judging, c); err != nil && t.next.Halted == "" {
+		return err
+	}
+	last, done := grace(ctx, lastWrite)
+	defer done()
+	if err := t.commit(last); err != nil || out.Halted != "" {
+		return err
 	}
 	return r.scanHead(ctx, headOnly, &out)
+}
+
+// Stopped says why nothing of a log that is followed may be signed, by what is stored; it
+// asks nobody.
+func (e *Engine) Stopped(ctx context.Context, origin string) (reason string) {
+	r := e.byOrigin(origin)
+	if r == nil {
+		return "the log is not followed"
+	}
+	reason, _ = r.stopped(ctx)
+	return reason
+}
+
+func (r *runner) stopped(ctx context.Context) (reason string, again time.Duration) {
+	st, err := r.opts.Store.State(ctx, r.cfg.ID)
+	if err != nil {
+		return "the state of the log cannot be read", 10 * time.Second
+	}
+	if st.Halted != "" {
+		return "the log is halted: it has contradicted itself", time.Hour
+	}
+	open, err := r.opts.Store.OpenIncidents(ctx, r.cfg.ID)
+	if err != nil {
+		return "the state of the log cannot be read", 10 * time.Second
+	}
+	for _, inc := range open {
+		if inc.Kind == KindUnproven || inc.Kind == KindBadSignature || inc.Kind == KindSplitView {
+			return "the log has not proven what it signed", time.Minute
+		}
+	}
+	return "", 0
 }
 
 // Contradicted halts the log that has signed two checkpoints which cannot both be true.
@@ -155,11 +193,14 @@ func (e *Engine) Contradicted(ctx context.Context, origin string, fork *checkpoi
 	if r == nil {
 		return false, nil
 	}
-	return true, r.contradicted(ctx, fork, where)
+	return true, r.contradicted(ctx, func(t *turn) error { return t.split(fork, where) })
 }
 
-// contradicted is Contradicted for one log.
-func (r *runner) contradicted(ctx context.Context, fork *checkpoint.DivergenceError, where string) error {
+// contradicted halts a log for what was found elsewhere, unless it is halted. It is stored
+// also if whoever has brought it goes away.
+func (r *runner) contradicted(ctx context.Context, halt func(*turn) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
+	defer cancel()
 	for try := 0; ; try++ {
 		t, err := r.newTurn(ctx, &Outcome{})
 		if err != nil {
@@ -168,10 +209,10 @@ func (r *runner) contradicted(ctx context.Context, fork *checkpoint.DivergenceEr
 		if t.old.Halted != "" {
 			return nil // it is known
 		}
-		if err := t.split(fork, where); err != nil {
+		if err := halt(t); err != nil {
 			return err
 		}
-		if err := t.commit(ctx); !errors.Is(err, ErrConflict) || try == 5 {
+		if err := t.commit(ctx); !errors.Is(err, ErrConflict) || try == 20 {
 			return err
 		}
 	}

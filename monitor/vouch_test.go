@@ -2,8 +2,10 @@ package monitor_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
@@ -67,7 +69,7 @@ func TestVouch(t *testing.T) {
 	r.fill(r.log, 100)
 	r.server.Set(locallog.Faults{Checkpoint: published, NoTiles: true})
 	vouch(r.open(r.log, 500), true, "not read yet")
-	vouch(r.open(r.log, 500), false, "")
+	vouch(r.open(r.log, 500), false, "could not be compared")
 	r.wantIncidents("")
 	// Another history halts the log, though the log itself has not shown it to us.
 	fork, _ := r.log.Fork(200)
@@ -90,6 +92,83 @@ func TestVouch(t *testing.T) {
 	if reason, _ := r.engine.Vouch(ctx, checkpoint.Checkpoint{}, false); !strings.Contains(reason, "not followed") {
 		t.Errorf("%q", reason)
 	}
+}
+
+// TestVouchBeyond: a tree that is larger than ours, and goes another way from before its
+// end, is not vouched for, whatever the log serves.
+func TestVouchBeyond(t *testing.T) {
+	ctx := context.Background()
+	for _, audited := range []bool{false, true} {
+		r := newRig(t)
+		r.fill(r.log, 300)
+		r.mustPass()
+		fork, _ := r.log.Fork(200)
+		r.sign(fork, unexpectedEvent())
+		r.fill(fork, 199)
+		if reason, _ := r.engine.Vouch(ctx, r.open(fork, 301), audited); reason == "" {
+			t.Errorf("audited %v: another history is vouched for", audited)
+		}
+		r.wantIncidents("") // nothing of it is proven yet
+		r.server.Show(fork, nil)
+		if reason, _ := r.engine.Vouch(ctx, r.open(fork, 400), audited); reason == "" {
+			t.Errorf("audited %v: another history is vouched for, which the log serves", audited)
+		}
+		if r.state().Halted == "" {
+			t.Errorf("audited %v: the contradiction is not stored", audited)
+		}
+		if r.engine.Stopped(ctx, r.log.Origin()) == "" {
+			t.Error("a halted log is not stopped")
+		}
+	}
+}
+
+// TestVouchAudited: where coverage does not begin with the first entry, no tree is
+// audited.
+func TestVouchAudited(t *testing.T) {
+	ctx := context.Background()
+	r := newRig(t)
+	r.cfg.Start = "latest"
+	r.restart()
+	r.fill(r.log, 300)
+	r.mustPass()
+	r.fill(r.log, 10)
+	r.mustPass()
+	for _, size := range []uint64{300, 305, 310} {
+		if reason, _ := r.engine.Vouch(ctx, r.open(r.log, size), true); !strings.Contains(reason, "the entries before 300 were never read") {
+			t.Errorf("size %d: %q", size, reason)
+		}
+		if reason, _ := r.engine.Vouch(ctx, r.open(r.log, size), false); reason != "" {
+			t.Errorf("size %d: %q", size, reason)
+		}
+	}
+}
+
+// TestVouchUnpublished: a log that needs our cosignature before it has its quorum is
+// audited, and is blamed for nothing.
+func TestVouchUnpublished(t *testing.T) {
+	r := newRig(t)
+	published, err := []byte(nil), error(nil)
+	r.cfg.Quorum = func(raw []byte, _ time.Time) error {
+		if string(raw) == string(published) {
+			return nil
+		}
+		return errors.New("not by us")
+	}
+	r.cfg.RequireQuorum = true
+	r.restart()
+	r.fill(r.log, 300)
+	if published, err = r.log.Checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	r.mustPass()
+	r.server.Set(locallog.Faults{Checkpoint: published})
+	for i := range 5 {
+		r.fill(r.log, 10)
+		if reason, _ := r.engine.Vouch(context.Background(), r.open(r.log, uint64(310+10*i)), true); reason != "" {
+			t.Errorf("%q", reason)
+		}
+	}
+	r.wantIncidents("")
 }
 
 // TestSeen: every checkpoint that a log has published is shown to whoever wants it.

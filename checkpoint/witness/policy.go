@@ -157,7 +157,8 @@ const skew = time.Minute
 
 // Check reports whether a signed note has the cosignatures that the policy asks for: nil,
 // or an error that names those which are there, too old or missing. A cosignature that is
-// older than maxAge (0: of any age), or of the future, does not count. The log's own
+// older than maxAge (0: of any age), or of the future, does not count, unless now is zero:
+// then its time does not matter, as long as it has one. The log's own
 // signature is somebody else's business.
 func (p *Policy) Check(raw []byte, now time.Time, maxAge time.Duration) error {
 	good := map[string]bool{}
@@ -165,7 +166,8 @@ func (p *Policy) Check(raw []byte, now time.Time, maxAge time.Duration) error {
 	for name, v := range p.Witnesses {
 		for _, seen := range Cosignatures(raw, v) {
 			at := time.Unix(seen.At, 0)
-			if at.After(now.Add(skew)) || maxAge > 0 && now.Sub(at) > maxAge {
+			// SPEC: tlog-cosignature: without a time it says nothing of the largest tree.
+			if seen.At == 0 || !now.IsZero() && (at.After(now.Add(skew)) || maxAge > 0 && now.Sub(at) > maxAge) {
 				old = append(old, fmt.Sprintf("%s (%s)", name, at.UTC().Format(time.RFC3339)))
 				continue
 			}

@@ -8,30 +8,43 @@ import (
 	"github.com/sigwarden/sigwarden/monitor"
 )
 
-// maxHeard bounds the checkpoints of one log that wait until it has grown so far. All of
-// them are signed by the log; the smallest are judged first, and are not driven out.
-const maxHeard = 64
+// Bounds of the checkpoints of one log that wait until they can be compared, and of those
+// among them that one source has shown. All of them are signed by the log; the smallest
+// are judged first, and are not driven out.
+const (
+	maxHeard     = 256
+	maxHeardFrom = 16
+)
 
-// KeepHeard keeps a checkpoint that somebody else has seen.
-func (s *Store) KeepHeard(ctx context.Context, logID string, h monitor.Heard) error {
-	return s.write(ctx, "writing", func(tx *sql.Tx) error {
-		var n int
-		if err := tx.QueryRowContext(ctx, "SELECT COUNT(*) FROM heard WHERE log_id = $1", logID).Scan(&n); err != nil {
+// KeepHeard keeps a checkpoint that somebody else has seen, and reports whether it did.
+func (s *Store) KeepHeard(ctx context.Context, logID string, h monitor.Heard) (kept bool, err error) {
+	err = s.write(ctx, "writing", func(tx *sql.Tx) error {
+		var all, same, there int
+		if err := tx.QueryRowContext(ctx, "SELECT COUNT(*), COUNT(CASE WHEN source = $2 THEN 1 END), COUNT(CASE WHEN size = $3 AND root = $4 THEN 1 END) FROM heard WHERE log_id = $1", logID, h.Source, h.Size, hexOf(h.Root)).Scan(&all, &same, &there); err != nil {
 			return err
 		}
-		if n >= maxHeard {
-			// The largest goes, if it is larger than this one.
-			res, err := tx.ExecContext(ctx, "DELETE FROM heard WHERE log_id = $1 AND size = (SELECT MAX(size) FROM heard WHERE log_id = $1) AND size > $2", logID, h.Size)
+		if kept = there > 0; kept {
+			return nil
+		}
+		if same >= maxHeardFrom {
+			// The largest of that source goes, if it is larger than this one.
+			res, err := tx.ExecContext(ctx, "DELETE FROM heard WHERE rowid = (SELECT rowid FROM heard WHERE log_id = $1 AND source = $2 AND size > $3 ORDER BY size DESC LIMIT 1)", logID, h.Source, h.Size)
 			if err != nil {
 				return err
 			}
 			if n, err := res.RowsAffected(); err != nil || n == 0 {
 				return err
 			}
+			all--
 		}
-		_, err := tx.ExecContext(ctx, "INSERT INTO heard (log_id, size, root, note, source, since) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING", logID, h.Size, hexOf(h.Root), h.Note, h.Source, micros(h.Since))
+		if all >= maxHeard {
+			return nil
+		}
+		kept = true
+		_, err := tx.ExecContext(ctx, "INSERT INTO heard (log_id, size, root, note, source, since) VALUES ($1, $2, $3, $4, $5, $6)", logID, h.Size, hexOf(h.Root), h.Note, h.Source, micros(h.Since))
 		return err
 	})
+	return kept && err == nil, err
 }
 
 // Heard returns the checkpoints of a log that are kept, the smallest first.
