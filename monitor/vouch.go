@@ -79,7 +79,7 @@ func (r *runner) vouch(ctx context.Context, c checkpoint.Checkpoint, audited boo
 		return "the entries of this log are not read", time.Hour, true
 	}
 	if audited && st.Start > 0 {
-		return fmt.Sprintf("the entries before %d were never read: coverage of the log begins there", st.Start), time.Hour, true
+		return fmt.Sprintf("the entries before %d were never read: coverage of the log begins there, and not with `start: first`", st.Start), time.Hour, true
 	}
 	if audited && c.Size() > st.HeadSize {
 		return "the entries of the tree were not read yet", vouchFor, false

@@ -164,6 +164,12 @@ func (v *Verifier) String() string {
 	return fmt.Sprintf("%s+%08x+%s", v.name, v.id, base64.StdEncoding.EncodeToString(append([]byte{byte(v.algorithm)}, v.public...)))
 }
 
+// Fingerprint returns a hash of the key material in hex, whatever names it.
+func (v *Verifier) Fingerprint() string {
+	sum := sha256.Sum256(append([]byte{byte(v.algorithm)}, v.public...))
+	return hex.EncodeToString(sum[:])
+}
+
 // SameKey reports whether two verifiers have the same key material, whatever names it.
 func (v *Verifier) SameKey(o *Verifier) bool {
 	return v.algorithm == o.algorithm && string(v.public) == string(o.public)

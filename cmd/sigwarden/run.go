@@ -72,6 +72,9 @@ func (a *app) daemon(ctx context.Context, s *setup, st *store.Store, log *slog.L
 	if err != nil {
 		return err
 	}
+	if cosigning != nil {
+		cosigning.engine = engine
+	}
 	a.sayUncovered(ctx, engine, st, log)
 	var listener net.Listener
 	if address := s.cfg.HTTP.Listen; address != "" {
@@ -112,7 +115,6 @@ func (a *app) daemon(ctx context.Context, s *setup, st *store.Store, log *slog.L
 		wg.Go(func() { s.listen(ctx, engine, log.With("part", "sources")) })
 	}
 	if cosigning != nil {
-		cosigning.engine = engine
 		wg.Go(func() {
 			if err := cosigning.run(ctx); err != nil {
 				cancel(err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -38,8 +39,9 @@ type cosigning struct {
 	feeder   *feeder // nil: nothing is brought anywhere
 
 	mu     sync.RWMutex
-	listed map[string]*witness.Log // logs of lists that may be signed, by origin
-	paths  map[string]string       // origins of all that are known, by their paths
+	limits map[string]*rate.Limiter // of logs that are followed, by origin
+	listed map[string]*witness.Log  // logs of lists that may be signed, by origin
+	paths  map[string]string        // origins of all that are known, by their paths
 }
 
 // openWitness makes the witness of a configuration; nil where there is none.
@@ -48,7 +50,7 @@ func (a *app) openWitness(ctx context.Context, s *setup, st *store.Store, log *s
 	if cfg.Listen == "" {
 		return nil, nil
 	}
-	w := &cosigning{setup: s, state: st, log: log.With("part", "witness"), listed: map[string]*witness.Log{}, paths: map[string]string{}}
+	w := &cosigning{setup: s, state: st, log: log.With("part", "witness"), limits: map[string]*rate.Limiter{}, listed: map[string]*witness.Log{}, paths: map[string]string{}}
 	defer func() {
 		if err != nil {
 			w.close()
@@ -67,7 +69,10 @@ func (a *app) openWitness(ctx context.Context, s *setup, st *store.Store, log *s
 		w.locks = append(w.locks, release)
 		opts.Cosigners = append(opts.Cosigners, c)
 	}
-	if w.promises, err = store.OpenWitness(ctx, s.cfg.State); err != nil {
+	if w.promises, err = store.OpenWitness(ctx, s.cfg.State, true); err != nil {
+		return nil, err
+	}
+	if err := w.checkMark(ctx); err != nil {
 		return nil, err
 	}
 	if w.promises.Created() {
@@ -93,6 +98,44 @@ func (a *app) openWitness(ctx context.Context, s *setup, st *store.Store, log *s
 		return nil, fmt.Errorf("witness.listen: %w", err)
 	}
 	return w, nil
+}
+
+// markEvery is how often the time of the newest cosignature is noted beside the monitor's
+// state.
+const markEvery = 10 * time.Second
+
+// checkMark refuses a state of the witness that is older than what the monitor's state
+// knows of it. SPEC: tlog-witness: a witness that was restored from an older copy, or has
+// lost its state, would sign what contradicts its own cosignatures.
+func (w *cosigning) checkMark(ctx context.Context) error {
+	mark, err := w.state.WitnessMark(ctx)
+	if err != nil {
+		return err
+	}
+	last, err := w.promises.Last(ctx)
+	if err != nil || last >= mark {
+		return err
+	}
+	have := "it knows of none"
+	if last > 0 {
+		have = "the newest that it knows of is of " + stamp(time.Unix(last, 0))
+	}
+	return fmt.Errorf("the state of the witness, %s-witness, is older than its newest cosignature, or is lost: it has signed at %s, and %s. Restore the newest copy of that file. If there is none, use new keys, or, if you are sure that nothing was signed that it does not know of, run: sigwarden witness trust --restored --note TEXT",
+		w.setup.cfg.State, stamp(time.Unix(mark, 0)), have)
+}
+
+// keepMark notes the time of the newest cosignature until ctx ends.
+func (w *cosigning) keepMark(ctx context.Context) {
+	for again := true; again; {
+		again = pause(ctx, markEvery)
+		last, err := w.promises.Last(context.WithoutCancel(ctx))
+		if err == nil {
+			err = w.state.SetWitnessMark(context.WithoutCancel(ctx), last)
+		}
+		if err != nil {
+			w.log.Error("the time of the newest cosignature could not be noted beside the monitor's state", "error", err)
+		}
+	}
 }
 
 func (w *cosigning) close() {
@@ -129,21 +172,49 @@ func about(cfg *config.Witness, keys []*witness.Cosigner) string {
 	return b.String()
 }
 
+// A followed log may be asked for as often; the log itself decides when it asks.
+const (
+	followedPerSecond = 5
+	followedAtOnce    = 50
+)
+
 // logOf returns the log with an origin, if it is to be signed: those that are followed
-// come before those of lists, which never change one.
+// come before those of lists, which never change one. Nothing of a log that is followed
+// is signed without the engine's word, whatever names it.
 func (w *cosigning) logOf(origin string) *witness.Log {
-	if w.engine != nil {
-		for _, f := range w.engine.Followed() {
-			if f.Log.Origin() == origin && w.chosen(f.Name) {
-				return &witness.Log{Log: f.Log, Refuse: func(ctx context.Context, c checkpoint.Checkpoint) (string, time.Duration) {
-					return w.engine.Vouch(ctx, c, w.setup.cfg.Witness.Audited)
-				}}
-			}
+	w.mu.RLock()
+	listed := w.listed[origin]
+	w.mu.RUnlock()
+	for _, f := range w.engine.Followed() {
+		if f.Log.Origin() != origin {
+			continue
+		}
+		chosen := w.chosen(f.Name)
+		if !chosen && listed == nil {
+			return nil
+		}
+		audited := chosen && w.setup.cfg.Witness.Audited
+		return &witness.Log{
+			Log: f.Log, Allow: w.limit(origin).Allow,
+			Refuse: func(ctx context.Context, c checkpoint.Checkpoint) (string, time.Duration) {
+				return w.engine.Vouch(ctx, c, audited)
+			},
+			Stopped: func(ctx context.Context) string { return w.engine.Stopped(ctx, origin) },
 		}
 	}
-	w.mu.RLock()
-	defer w.mu.RUnlock()
-	return w.listed[origin]
+	return listed
+}
+
+// limit returns what bounds the requests for a followed log.
+func (w *cosigning) limit(origin string) *rate.Limiter {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	l := w.limits[origin]
+	if l == nil {
+		l = rate.NewLimiter(followedPerSecond, followedAtOnce)
+		w.limits[origin] = l
+	}
+	return l
 }
 
 func (w *cosigning) chosen(name string) bool {
@@ -152,11 +223,9 @@ func (w *cosigning) chosen(name string) bool {
 }
 
 func (w *cosigning) byPath(path string) (string, bool) {
-	if w.engine != nil {
-		for _, f := range w.engine.Followed() {
-			if witness.PathOf(f.Log.Origin()) == path && w.chosen(f.Name) {
-				return f.Log.Origin(), true
-			}
+	for _, f := range w.engine.Followed() {
+		if witness.PathOf(f.Log.Origin()) == path && w.chosen(f.Name) {
+			return f.Log.Origin(), true
 		}
 	}
 	w.mu.RLock()
@@ -242,14 +311,25 @@ func (w *cosigning) run(ctx context.Context) error {
 	if w.feeder != nil {
 		wg.Go(func() { w.feeder.run(ctx) })
 	}
+	wg.Go(func() { w.keepMark(ctx) })
+	// What was begun is done before the state is closed and the keys are let go.
+	var begun sync.WaitGroup
+	defer begun.Wait()
+	protocol := w.witness.Handler(w.setup.cfg.Witness.Prefix)
 	cfg := w.setup.cfg.Witness
 	server := &http.Server{
-		Handler:           w.witness.Handler(cfg.Prefix),
+		Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			begun.Add(1)
+			defer begun.Done()
+			protocol.ServeHTTP(rw, r)
+		}),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 90 * time.Second, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 16 << 10,
 		ErrorLog:       slog.NewLogLogger(w.log.Handler(), slog.LevelDebug),
 	}
+	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
 		if err := server.Shutdown(last); err != nil {
@@ -259,6 +339,7 @@ func (w *cosigning) run(ctx context.Context) error {
 	w.log.Info("co-signing checkpoints", "address", w.listener.Addr().String(), "prefix", cfg.Prefix)
 	err := server.Serve(w.listener)
 	if !stop() {
+		<-stopped
 		return nil // it was asked to end
 	}
 	return fmt.Errorf("serving the witness: %w", err)
@@ -389,7 +470,7 @@ func (a *app) withPromises(ctx context.Context, do func(*setup, *store.Witness) 
 	if err != nil {
 		return err
 	}
-	p, err := store.OpenWitness(ctx, s.cfg.State)
+	p, err := store.OpenWitness(ctx, s.cfg.State, false)
 	if err != nil {
 		return err
 	}
@@ -422,24 +503,86 @@ func (a *app) witnessLogsCommand() *cobra.Command {
 
 func (a *app) witnessTrustCommand() *cobra.Command {
 	var note, by string
+	var restored bool
 	c := &cobra.Command{
 		Use: "trust ORIGIN --note TEXT", Short: "Sign a log again that was doubted, after a person has looked",
 		Long: `Ends the doubt about a log: its checkpoints are co-signed again. Nothing smaller,
 and nothing with an earlier time, is signed than what is known to have been
-signed before. The daemon must not run meanwhile.`,
-		Args: cobra.ExactArgs(1), RunE: func(c *cobra.Command, args []string) error {
-			return a.decideWitness(c.Context(), "witness-trust", args[0], note, by, func(p *store.Witness) error { return p.Trust(c.Context(), args[0]) })
+signed before. With --restored, and without an origin, it takes the state of the
+witness as it is, though the monitor knows that something was signed later. The
+daemon must not run meanwhile.`,
+		Args: cobra.MaximumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
+			if restored == (len(args) == 1) {
+				return usage(errors.New("witness trust wants the origin of a log, or --restored"))
+			}
+			if restored {
+				return a.trustRestored(c.Context(), note, by)
+			}
+			return a.decideWitness(c.Context(), "witness-trust", "trusted", args[0], note, by, func(s *setup, p *store.Witness, st *store.Store) error {
+				if err := p.Trust(c.Context(), args[0]); err != nil {
+					return err
+				}
+				return s.settleDoubt(c.Context(), st, args[0], by, note)
+			})
 		},
 	}
 	c.Flags().StringVar(&note, "note", "", "what was found out")
 	c.Flags().StringVar(&by, "by", whoami(), "who decides")
+	c.Flags().BoolVar(&restored, "restored", false, "take the state of the witness as it is")
 	return c
+}
+
+// settleDoubt resolves the incidents about a log that is signed again.
+func (s *setup) settleDoubt(ctx context.Context, st *store.Store, origin, by, note string) error {
+	all, err := st.Incidents(ctx, store.Filter{Kind: monitor.KindWitnessDoubt})
+	if err != nil {
+		return err
+	}
+	for _, inc := range all {
+		var d struct{ Origin string }
+		if inc.State == monitor.StateResolved || json.Unmarshal(inc.Details, &d) != nil || d.Origin != origin {
+			continue
+		}
+		now := time.Now().UTC()
+		change := monitor.Change{To: monitor.StateResolved, Resolution: monitor.AsIncident, By: by, Note: note, At: now}
+		if err := st.Triage(ctx, inc.ID, change, s.triageTold(now)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// trustRestored lets a witness go on with an older state, or with none.
+func (a *app) trustRestored(ctx context.Context, note, by string) error {
+	if strings.TrimSpace(note) == "" {
+		return usage(errors.New("--note is missing: say why"))
+	}
+	if err := decider(by, note); err != nil {
+		return err
+	}
+	s, err := a.load()
+	if err != nil {
+		return err
+	}
+	st, err := store.Open(ctx, s.cfg.State, store.Options{})
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	if err := st.Act(ctx, monitor.Act{By: by, Action: "witness-trust", Subject: "restored", Detail: map[string]string{"note": note}}, time.Now()); err != nil {
+		return err
+	}
+	if err := st.ForgetWitnessMark(ctx); err != nil {
+		return err
+	}
+	fmt.Fprintln(a.stderr, "the state of the witness is taken as it is")
+	return nil
 }
 
 func (a *app) witnessDisableCommand(use, short string, out bool) *cobra.Command {
 	var note, by string
 	c := &cobra.Command{Use: use + " ORIGIN --note TEXT", Short: short + "; no list changes that", Args: cobra.ExactArgs(1), RunE: func(c *cobra.Command, args []string) error {
-		return a.decideWitness(c.Context(), "witness-"+use, args[0], note, by, func(p *store.Witness) error {
+		return a.decideWitness(c.Context(), "witness-"+use, use+"d", args[0], note, by, func(_ *setup, p *store.Witness, _ *store.Store) error {
 			reason := ""
 			if out {
 				reason = by + ": " + note
@@ -453,7 +596,7 @@ func (a *app) witnessDisableCommand(use, short string, out bool) *cobra.Command 
 }
 
 // decideWitness does what a person has decided of a log, and writes it down.
-func (a *app) decideWitness(ctx context.Context, action, origin, note, by string, do func(*store.Witness) error) error {
+func (a *app) decideWitness(ctx context.Context, action, done, origin, note, by string, do func(*setup, *store.Witness, *store.Store) error) error {
 	if strings.TrimSpace(note) == "" {
 		return usage(errors.New("--note is missing: say why"))
 	}
@@ -461,18 +604,18 @@ func (a *app) decideWitness(ctx context.Context, action, origin, note, by string
 		return err
 	}
 	return a.withPromises(ctx, func(s *setup, p *store.Witness) error {
-		if err := do(p); err != nil {
-			return err
-		}
 		st, err := store.Open(ctx, s.cfg.State, store.Options{})
 		if err != nil {
-			return fmt.Errorf("it was done, but cannot be written into the audit trail: %w", err)
+			return fmt.Errorf("the audit trail cannot be written, so that nothing was done: %w", err)
 		}
 		defer st.Close()
+		if err := do(s, p, st); err != nil {
+			return err
+		}
 		if err := st.Act(ctx, monitor.Act{By: by, Action: action, Subject: origin, Detail: map[string]string{"note": note}}, time.Now()); err != nil {
 			return fmt.Errorf("it was done, but cannot be written into the audit trail: %w", err)
 		}
-		fmt.Fprintf(a.stderr, "%s: %s\n", safe(origin), strings.TrimPrefix(action, "witness-")+"d")
+		fmt.Fprintf(a.stderr, "%s: %s\n", safe(origin), done)
 		return nil
 	})
 }

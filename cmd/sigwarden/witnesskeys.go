@@ -168,12 +168,18 @@ func (s *pluginSigner) Sign(ctx context.Context, message []byte) ([]byte, error)
 	return client.SignMessage(bytes.NewReader(message), options.WithContext(ctx))
 }
 
-// lockKey makes this process the only one on this machine that signs with a key,
-// whatever its state is: by the file that the key is in, else by a name that only one
-// process can have.
+// lockKey makes this process the only one on this machine that signs with a key, whatever
+// its state is, wherever the key is and whatever it is called there: by a name that only
+// one process can have, and where there are none by the file that the key is in.
 func lockKey(k config.WitnessKey, v *witness.Verifier) (release func(), err error) {
 	busy := fmt.Errorf("another process signs with the key %s (%08x)", v.Name(), v.KeyHash())
 	switch {
+	case runtime.GOOS == "linux":
+		l, err := net.Listen("unix", "@sigwarden-witness-"+v.Fingerprint())
+		if err != nil {
+			return nil, busy
+		}
+		return func() { l.Close() }, nil
 	case k.File != "":
 		lock := flock.New(k.File, flock.SetFlag(os.O_RDONLY))
 		ok, err := lock.TryLock()
@@ -184,12 +190,6 @@ func lockKey(k config.WitnessKey, v *witness.Verifier) (release func(), err erro
 			return nil, busy
 		}
 		return func() { lock.Unlock() }, nil
-	case runtime.GOOS == "linux":
-		l, err := net.Listen("unix", "@sigwarden-witness-"+witness.PathOf(v.String()))
-		if err != nil {
-			return nil, busy
-		}
-		return func() { l.Close() }, nil
 	}
 	return func() {}, nil // the state is locked all the same
 }

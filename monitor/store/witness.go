@@ -24,7 +24,6 @@ type Witness struct {
 	queue chan *promise
 	done  chan struct{}
 	stop  sync.Once
-	stall func() // tests hold up a commit here
 }
 
 var _ witness.Store = (*Witness)(nil)
@@ -46,9 +45,9 @@ const (
 )
 
 // OpenWitness opens the file of a witness beside a state file, and makes it if it does
-// not exist. A second process that opens it gets ErrLocked.
-func OpenWitness(ctx context.Context, statePath string) (*Witness, error) {
-	s, err := Open(ctx, statePath+witnessSuffix, Options{Create: true, Exclusive: true, schema: "witness"})
+// not exist and is to be made. A second process that opens it gets ErrLocked.
+func OpenWitness(ctx context.Context, statePath string, create bool) (*Witness, error) {
+	s, err := Open(ctx, statePath+witnessSuffix, Options{Create: create, Exclusive: true, schema: "witness"})
 	if err != nil {
 		return nil, fmt.Errorf("witness: %w", err)
 	}
@@ -84,6 +83,41 @@ func (w *Witness) State(ctx context.Context, origin string) (witness.State, erro
 	}
 	s.Root, s.Note = checkpoint.Hash(raw), []byte(note)
 	return s, nil
+}
+
+// Last returns the time of the newest cosignature of any log, in seconds since 1970; 0:
+// there is none.
+func (w *Witness) Last(ctx context.Context) (int64, error) {
+	var at int64
+	err := w.store.db.QueryRowContext(ctx, "SELECT COALESCE(MAX(at), 0) FROM promises").Scan(&at)
+	return at, w.store.explain("reading", err)
+}
+
+// WitnessMark returns the newest time of a cosignature that the monitor's state knows of;
+// 0: of none. The witness's own file must know of it too.
+func (s *Store) WitnessMark(ctx context.Context) (int64, error) {
+	var at int64
+	err := s.db.QueryRowContext(ctx, "SELECT COALESCE(MAX(at), 0) FROM witness_mark").Scan(&at)
+	return at, s.explain("reading", err)
+}
+
+// SetWitnessMark raises it; nothing is written if it is known.
+func (s *Store) SetWitnessMark(ctx context.Context, at int64) error {
+	if known, err := s.WitnessMark(ctx); err != nil || known >= at {
+		return err
+	}
+	return s.write(ctx, "writing", func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "INSERT INTO witness_mark (one, at) VALUES (1, $1) ON CONFLICT (one) DO UPDATE SET at = MAX(at, excluded.at)", at)
+		return err
+	})
+}
+
+// ForgetWitnessMark lets the witness go on with the state that it has.
+func (s *Store) ForgetWitnessMark(ctx context.Context) error {
+	return s.write(ctx, "writing", func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "DELETE FROM witness_mark")
+		return err
+	})
 }
 
 // Advance implements witness.Store.
@@ -128,9 +162,6 @@ func (w *Witness) commit() {
 
 // promise writes a group. What is in conflict is no fault of the others.
 func (w *Witness) promise(tx *sql.Tx, group []*promise, results []error) error {
-	if w.stall != nil {
-		w.stall()
-	}
 	// The compare-and-swap: it takes effect on the one row that is as it was read.
 	update, err := tx.Prepare("UPDATE promises SET size = $1, root = $2, note = $3, at = $4 WHERE origin = $5 AND size = $6 AND root = $7 AND at <= $4 AND size <= $1 AND doubt = ''")
 	if err != nil {
