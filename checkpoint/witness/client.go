@@ -61,9 +61,12 @@ func Submit(ctx context.Context, client *http.Client, address string, req Reques
 	case resp.StatusCode != http.StatusOK:
 		return "", fmt.Errorf("%w: it answered %d %s: %.100q", ErrUnwilling, resp.StatusCode, http.StatusText(resp.StatusCode), body)
 	}
+	// Each line alone: the note may have one of the same key, from before.
+	text, _, _ := bytes.Cut(req.Note, []byte("\n\n"))
 	for line := range strings.Lines(string(body)) {
-		if len(Cosignatures(append(bytes.Clone(req.Note), line...), keys...)) > 0 {
-			lines += strings.TrimSuffix(line, "\n") + "\n"
+		line = strings.TrimSuffix(line, "\n") + "\n"
+		if len(Cosignatures(append(append(bytes.Clone(text), "\n\n"...), line...), keys...)) > 0 {
+			lines += line
 		}
 	}
 	if lines == "" {
@@ -77,7 +80,7 @@ func Submit(ctx context.Context, client *http.Client, address string, req Reques
 // of the witness.
 func Distribute(ctx context.Context, client *http.Client, distributor, logID, witness string, note []byte, line string) error {
 	address := distributor + "/distributor/v0/logs/" + logID + "/byWitness/" + url.PathEscape(witness) + "/checkpoint"
-	r, err := http.NewRequestWithContext(ctx, http.MethodPut, address, bytes.NewReader(append(bytes.Clone(note), line...)))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPut, address, bytes.NewReader(withLines(note, line)))
 	if err != nil {
 		return err
 	}

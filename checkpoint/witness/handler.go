@@ -151,14 +151,14 @@ func (w *Witness) Latest(ctx context.Context, origin string) Answer {
 			return a
 		}
 	}
-	return Answer{Status: ok, Body: string(withLines(c, s.lines))}
+	return Answer{Status: ok, Body: string(withLines(c.Raw(), s.lines))}
 }
 
-// withLines adds cosignature lines to a signed note. A line of ours that is there
+// withLines adds cosignature lines to a signed note. A line of the same key that is there
 // already, from an earlier time, would be read in their place.
-func withLines(c checkpoint.Checkpoint, lines string) []byte {
-	head, signatures, _ := strings.Cut(string(c.Raw()), c.Text()+"\n")
-	out := []byte(head + c.Text() + "\n")
+func withLines(raw []byte, lines string) []byte {
+	text, signatures, _ := strings.Cut(string(raw), "\n\n")
+	out := []byte(text + "\n\n")
 	for line := range strings.Lines(signatures) {
 		if !slices.ContainsFunc(strings.Split(lines, "\n"), func(l string) bool { return l != "" && sameKey(line, l) }) {
 			out = append(out, line...)

@@ -18,8 +18,13 @@ import (
 // What the witness does for logs that do not ask: it co-signs what they have published,
 // and brings that to others.
 
-// feedFor bounds what is done for one log.
-const feedFor = time.Minute
+const (
+	// feedFor bounds what is done for one log at one place.
+	feedFor = 15 * time.Second
+	// feedAgain is when a checkpoint that is where it is to be is co-signed anew: readers
+	// look at the age of cosignatures.
+	feedAgain = 45 * time.Minute
+)
 
 // peer is another witness that is asked to co-sign.
 type peer struct {
@@ -34,12 +39,18 @@ type feeder struct {
 	*cosigning
 	distributors map[string]*http.Client // by address
 	peers        []*peer
-	done         map[string]string // the last note that was brought everywhere, by origin
-	failing      map[string]bool   // places, to say so once
+	done         map[string]brought // what was brought everywhere, by origin
+	failing      map[string]bool    // places, to say so once
+}
+
+// brought is a note, and when it was co-signed.
+type brought struct {
+	note string
+	at   time.Time
 }
 
 func (w *cosigning) newFeeder() (*feeder, error) {
-	f := &feeder{cosigning: w, distributors: map[string]*http.Client{}, done: map[string]string{}, failing: map[string]bool{}}
+	f := &feeder{cosigning: w, distributors: map[string]*http.Client{}, done: map[string]brought{}, failing: map[string]bool{}}
 	cfg := w.setup.cfg.Witness
 	for _, address := range cfg.Distributors {
 		f.distributors[strings.TrimRight(address, "/")] = notify.HTTPClient(nil)
@@ -65,9 +76,7 @@ func (f *feeder) run(ctx context.Context) {
 			if !f.chosen(l.Name) {
 				continue
 			}
-			turn, cancel := context.WithTimeout(ctx, feedFor)
-			f.feed(turn, l.Name, l.Log.Origin())
-			cancel()
+			f.feed(ctx, l.Name, l.Log.Origin())
 		}
 	}
 }
@@ -78,14 +87,17 @@ func (f *feeder) feed(ctx context.Context, name, origin string) {
 	if err != nil || state.Doubt != "" {
 		return // the log of the witness has said why
 	}
-	raw, proof, err := f.engine.Newest(ctx, origin, state.Size)
+	asking, cancel := context.WithTimeout(ctx, feedFor)
+	defer cancel()
+	raw, proof, err := f.engine.Newest(asking, origin, state.Size)
 	if err != nil || raw == nil {
 		f.say(name, err)
 		return
 	}
-	if f.done[origin] == string(raw) {
+	if last := f.done[origin]; last.note == string(raw) && time.Since(last.at) < feedAgain {
 		return
 	}
+	at := time.Now()
 	a := f.witness.Add(ctx, (&witness.Request{Old: state.Size, Proof: proof, Note: raw}).Format())
 	if a.Status != http.StatusOK {
 		f.say(name, fmt.Errorf("not co-signed: %d %s", a.Status, strings.TrimSpace(a.Body)))
@@ -95,18 +107,22 @@ func (f *feeder) feed(ctx context.Context, name, origin string) {
 	all := true
 	for address, client := range f.distributors {
 		for line := range strings.Lines(a.Body) {
-			err := witness.Distribute(ctx, client, address, distributorID(origin), strings.Fields(line)[1], raw, line)
+			turn, cancel := context.WithTimeout(ctx, feedFor)
+			err := witness.Distribute(turn, client, address, distributorID(origin), strings.Fields(line)[1], raw, line)
+			cancel()
 			f.say(address, err)
 			all = all && err == nil
 		}
 	}
 	for _, p := range f.peers {
-		err := f.submit(ctx, p, origin, raw)
+		turn, cancel := context.WithTimeout(ctx, feedFor)
+		err := f.submit(turn, p, origin, raw)
+		cancel()
 		f.say(p.URL, err)
 		all = all && err == nil
 	}
 	if all {
-		f.done[origin] = string(raw)
+		f.done[origin] = brought{string(raw), at}
 	}
 }
 
@@ -123,7 +139,8 @@ func (f *feeder) submit(ctx context.Context, p *peer, origin string, raw []byte)
 	for range 3 {
 		old := p.seen[origin]
 		if old > c.Size() {
-			return nil // it is further on than we are
+			delete(p.seen, origin) // it is further on than we are, or says so
+			return nil
 		}
 		proof, err := f.engine.Proof(ctx, origin, old, c)
 		if err != nil {

@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -55,6 +56,9 @@ func (s *Server) routes(mux *http.ServeMux) {
 
 // callers bounds the calls of each of many.
 type callers struct {
+	perSecond rate.Limit // 0: callsPerSecond ...
+	atOnce    int        // and callsAtOnce
+
 	mu   sync.Mutex
 	seen map[string]*rate.Limiter
 }
@@ -68,7 +72,7 @@ func (c *callers) allow(name string) bool {
 		if c.seen == nil || len(c.seen) >= maxCallers {
 			c.seen = map[string]*rate.Limiter{} // those that are many begin anew
 		}
-		l = rate.NewLimiter(callsPerSecond, callsAtOnce)
+		l = rate.NewLimiter(cmp.Or(c.perSecond, callsPerSecond), cmp.Or(c.atOnce, callsAtOnce))
 		c.seen[name] = l
 	}
 	return l.Allow()
@@ -76,7 +80,7 @@ func (c *callers) allow(name string) bool {
 
 func tooMany(w http.ResponseWriter) {
 	w.Header().Set("Retry-After", "1")
-	problem(w, http.StatusTooManyRequests, fmt.Sprintf("more than %d calls a second; try again", callsPerSecond))
+	problem(w, http.StatusTooManyRequests, "more calls than are answered in a second; try again")
 }
 
 // problem answers with an error in the form of RFC 9457.

@@ -5,8 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/sigwarden/sigwarden/monitor"
@@ -15,15 +15,34 @@ import (
 // checkpointSize bounds a signed note (wire-formats 7.2).
 const checkpointSize = 64 << 10
 
+// What strangers may ask together: a fifth of that is for each network, so that none keeps
+// the others out. A checkpoint that is compared may cost the log some requests.
+const (
+	asksPerSecond = 10
+	asksAtOnce    = 50
+	asksTogether  = 4
+)
+
+// network is what the callers of one are told by: an address, or the /64 of it.
+func network(remote string) string {
+	at, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return remote
+	}
+	a := at.Addr().Unmap()
+	if a.Is6() {
+		if p, err := a.WithZone("").Prefix(64); err == nil {
+			return p.String()
+		}
+	}
+	return a.String()
+}
+
 // hear answers whoever asks whether the tree that he has seen is the one that is seen
 // here. The request is a signed note as it is. Nobody needs a token for that: only what
 // a log has signed is looked at.
 func (s *Server) hear(w http.ResponseWriter, r *http.Request) {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		host = r.RemoteAddr
-	}
-	if !s.asking.allow(host) || !s.asking.allow("") {
+	if !s.asking.allow(network(r.RemoteAddr)) || !s.all.Allow() {
 		tooMany(w)
 		return
 	}
@@ -39,6 +58,13 @@ func (s *Server) hear(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), 20*time.Second)
 	defer cancel()
+	select {
+	case s.hearing <- struct{}{}:
+		defer func() { <-s.hearing }()
+	case <-ctx.Done():
+		tooMany(w)
+		return
+	}
 	c, err := s.opts.Hear(ctx, raw)
 	switch {
 	case errors.Is(err, monitor.ErrNotCheckpoint):

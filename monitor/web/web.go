@@ -12,6 +12,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/time/rate"
+
 	"github.com/sigwarden/sigwarden/monitor"
 )
 
@@ -47,14 +49,17 @@ type Options struct {
 type Server struct {
 	opts    Options
 	handler http.Handler
-	good    callers // of the API, by token
-	bad     callers // those that have none, by address
-	asking  callers // about checkpoints, by address, and all together
+	good    callers       // of the API, by token
+	bad     callers       // those that have none, by address
+	asking  callers       // about checkpoints, by network
+	all     *rate.Limiter // of those together
+	hearing chan struct{} // one for each that is compared now
 }
 
 // New returns a server for the options.
 func New(opts Options) *Server {
-	s := &Server{opts: opts}
+	s := &Server{opts: opts, all: rate.NewLimiter(asksPerSecond, asksAtOnce), hearing: make(chan struct{}, asksTogether)}
+	s.asking.perSecond, s.asking.atOnce = asksPerSecond/5, asksAtOnce/5
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(newCollector(opts))
 	mux := http.NewServeMux()
