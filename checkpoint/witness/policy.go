@@ -73,7 +73,9 @@ func ParsePolicy(data []byte) (*Policy, error) {
 				return bad("want log KEY [URL]")
 			}
 			if _, err := note.NewVerifier(words[1]); err != nil {
-				return bad("the key of the log: %v", err)
+				if _, other := ParseVerifier(words[1]); other != nil {
+					return bad("the key of the log: %v", err)
+				}
 			}
 			if slices.Contains(p.Logs, words[1]) || len(p.Logs) == maxPolicyAll {
 				return bad("the log is there twice, or there are more than %d", maxPolicyAll)

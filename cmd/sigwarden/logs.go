@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -181,9 +182,10 @@ func (s *setup) makeLog(l config.Log, root *inForce, keys [][]byte) (*made, erro
 		Name: l.Name, Type: l.Type, Start: l.Start, ConsistencyOnly: !l.Entries,
 		Schedule: l.Schedule, StaleAfter: l.StaleAfter, Parallel: l.Parallel, URL: l.URL,
 	}
-	if p := l.Policy; p != nil {
-		policy, err := witness.ParsePolicy(p.Text)
-		if err != nil {
+	var policy *witness.Policy
+	// Trees of Rekor v1 are followed without: they publish no cosignatures.
+	if p := l.Policy; p != nil && l.Type != rekorV1 {
+		if policy, err = witness.ParsePolicy(p.Text); err != nil {
 			return nil, &keyError{"policy", err}
 		}
 		cfg.RequireQuorum = p.Require
@@ -249,7 +251,19 @@ func (s *setup) makeLog(l config.Log, root *inForce, keys [][]byte) (*made, erro
 	if cfg.Log, err = checkpoint.NewLog(l.Origin, verifiers...); err != nil {
 		return nil, &keyError{"origin", err}
 	}
+	if policy != nil && !names(policy, keys) {
+		return nil, &keyError{"policy", fmt.Errorf("it names the keys of other logs, and not one of log %q: it is a policy for another log", l.Name)}
+	}
 	return &made{log: &cfg}, nil
+}
+
+// names reports whether a policy is for a log with one of the keys, as DER. One that names
+// no log is for any.
+func names(p *witness.Policy, keys [][]byte) bool {
+	return len(p.Logs) == 0 || slices.ContainsFunc(p.Logs, func(text string) bool {
+		der, err := checkpoint.ParseSPKI(text)
+		return err == nil && slices.ContainsFunc(keys, func(k []byte) bool { return bytes.Equal(k, der) })
+	})
 }
 
 func configuredKey(l config.Log) ([][]byte, error) {

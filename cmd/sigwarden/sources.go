@@ -109,9 +109,17 @@ func (l *sourceReader) fetch(ctx context.Context, address string) ([]byte, error
 
 func (l *sourceReader) files(ctx context.Context) {
 	names, err := filepath.Glob(l.File)
-	if err != nil || len(names) > maxSourceFiles {
-		names = names[:min(len(names), maxSourceFiles)]
+	switch {
+	case err == nil && len(names) == 0:
+		err = errors.New("there is no such file")
+	case err == nil && len(names) > maxSourceFiles:
+		err = fmt.Errorf("of %d files the first %d are read; remove old ones", len(names), maxSourceFiles)
+		names = names[:maxSourceFiles]
 	}
+	if err != nil && !l.failed[l.File] {
+		l.log.Warn("files with other people's checkpoints", "source", l.File, "error", err)
+	}
+	l.failed[l.File] = err != nil
 	for _, name := range names {
 		raw, err := readNote(name)
 		if err != nil {
@@ -122,7 +130,7 @@ func (l *sourceReader) files(ctx context.Context) {
 			continue
 		}
 		delete(l.failed, name)
-		l.hear(ctx, raw, "file "+filepath.Base(name))
+		l.hear(ctx, raw, "file "+filepath.Base(name)) // whatever log it is of
 	}
 }
 

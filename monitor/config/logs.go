@@ -127,6 +127,10 @@ func (c *Config) readLog(n ast.Node, path string) {
 		f.issues = append(f.issues, f.at(path+".url", "a directory of tiles is a log of type rekor-v2"))
 		return
 	}
+	if l.Type == "rekor-v1" && l.Policy != nil {
+		f.issues = append(f.issues, f.at(l.Policy.Path, "a log of type rekor-v1 publishes no cosignatures of witnesses; a policy is for type rekor-v2"))
+		return
+	}
 	if l.Name == "" {
 		l.Name = l.Origin
 	}

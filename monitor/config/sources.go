@@ -1,6 +1,7 @@
 package config
 
 import (
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -29,6 +30,9 @@ func (c *Config) readSource(n ast.Node, path string) {
 		"file": func(n ast.Node, p string) {
 			f.into(&s.File)(n, p)
 			s.File = f.relative(s.File)
+			if _, err := filepath.Match(s.File, ""); err != nil {
+				f.fail(n, p, "%q is no pattern: %v", s.File, err)
+			}
 		},
 		"logs": f.names(&s.Logs), "every": f.duration(&s.Every), "tls_ca": f.pem(&s.TLSCA),
 	})
@@ -40,6 +44,9 @@ func (c *Config) readSource(n ast.Node, path string) {
 	}
 	if set != 1 {
 		f.fail(n, path, "a source is a witness, a distributor or a file")
+	}
+	if s.File != "" && s.Logs != nil {
+		f.fail(n, path, "a source of files has no logs: whatever log a file is of, it is compared")
 	}
 	s.Witness, s.Distributor = strings.TrimRight(s.Witness, "/"), strings.TrimRight(s.Distributor, "/")
 	c.Sources = append(c.Sources, s)
