@@ -289,7 +289,7 @@ func (r *runner) judgeHeard(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, h := range list {
+	for i, h := range list {
 		c, err := r.way().Log.Open([]byte(h.Note))
 		if err != nil {
 			// Its key of today is another one.
@@ -299,7 +299,7 @@ func (r *runner) judgeHeard(ctx context.Context) error {
 			continue
 		}
 		if c.Size() > known.Head.Size() && st.Frozen == "" {
-			return nil // as are all behind it
+			return r.behindOthers(ctx, known.Head, list[i:]) // as are all behind it
 		}
 		verdict, halt, err := r.against(ctx, st, known, c, h.Source)
 		switch verdict {
@@ -317,6 +317,21 @@ func (r *runner) judgeHeard(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// behindOthers tells it when others have been shown larger trees for long: the log keeps
+// them from us, and what cannot be compared contradicts nothing.
+func (r *runner) behindOthers(ctx context.Context, head checkpoint.Checkpoint, larger []Heard) error {
+	first := slices.MinFunc(larger, func(a, b Heard) int { return a.Since.Compare(b.Since) })
+	t, err := r.newTurn(ctx, &Outcome{})
+	if err != nil {
+		return err
+	}
+	if waited := t.now.Sub(first.Since); waited > t.staleAfter() {
+		t.raise(KindStale, fmt.Sprintf("Log %s has signed a tree of %d entries, which was seen at %s, and for %s it has shown us none that is larger than %d.", t.cfg.Name, first.Size, first.Source, waited.Round(time.Minute), head.Size()),
+			map[string]any{"size": head.Size(), "others": TreeHead{first.Size, first.Root}, "seen_at": first.Source, "since": first.Since}, Evidence{"larger-checkpoint", []byte(first.Note)})
+	}
+	return t.commit(ctx)
 }
 
 // Newest returns the newest verified note of a log that is followed, with the

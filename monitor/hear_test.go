@@ -227,6 +227,30 @@ func TestHearLater(t *testing.T) {
 	r.wantIncidents("split-view:integrity:open")
 }
 
+// TestHearFrozenView: a log that shows larger trees to others, and not to us, is noticed.
+func TestHearFrozenView(t *testing.T) {
+	r := newRig(t)
+	r.fill(r.log, 100)
+	r.mustPass()
+	old, err := r.log.Checkpoint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.fill(r.log, 100)
+	r.server.Set(locallog.Faults{Checkpoint: old, NoTiles: true})
+	r.hear(r.log, 200, monitor.HeardUnknown)
+	r.clock.move(23 * time.Hour)
+	r.once()
+	r.wantIncidents("")
+	r.clock.move(2 * time.Hour)
+	r.once()
+	r.once()
+	r.wantIncidents("stale:operational:open")
+	r.server.Set(locallog.Faults{})
+	r.mustPass()
+	r.wantIncidents("stale:operational:resolved")
+}
+
 // TestHearTwo: two trees of one size that are larger than ours contradict each other.
 func TestHearTwo(t *testing.T) {
 	r := newRig(t)

@@ -161,6 +161,7 @@ type rig struct {
 	forks   []*checkpoint.DivergenceError
 	doubts  []string
 	bad     [][]byte
+	before  func() // a contradiction is kept; nil: nothing
 }
 
 func newRig(t testing.TB, logs ...*tree) *rig {
@@ -186,7 +187,12 @@ func newRig(t testing.TB, logs ...*tree) *rig {
 		return "", false
 	}
 	r.opts.Now = func() time.Time { return r.now }
-	r.opts.Contradiction = func(_ context.Context, _ string, e *checkpoint.DivergenceError) { r.forks = append(r.forks, e) }
+	r.opts.Contradiction = func(_ context.Context, _ string, e *checkpoint.DivergenceError) {
+		if r.before != nil {
+			r.before()
+		}
+		r.forks = append(r.forks, e)
+	}
 	r.opts.Doubted = func(_ context.Context, _, reason string) { r.doubts = append(r.doubts, reason) }
 	r.opts.Rejected = func(_ context.Context, _ string, request []byte) { r.bad = append(r.bad, request) }
 	r.restart()

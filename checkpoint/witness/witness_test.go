@@ -167,6 +167,13 @@ func TestFork(t *testing.T) {
 			r := newRig(t, l, bystander)
 			r.want(200, l.request(t, 0, tc.seen))
 			forked := l.fork(tc.fork, 1)
+			// What shows it is kept first: if that is all that is done before a crash, it is
+			// looked at once more.
+			r.before = func() {
+				if s, err := r.store.State(context.Background(), "log.example/one"); err != nil || s.Doubt != "" {
+					t.Errorf("it is doubted before what shows why is kept: %+v, %v", s, err)
+				}
+			}
 			a := r.want(422, forked.request(t, tc.from, tc.to))
 			if len(r.forks) != 1 && name != "behind a power of two" {
 				t.Fatalf("%d contradictions: %s", len(r.forks), a.Body)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/sigwarden/sigwarden/checkpoint/witness"
 	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/monitor/config"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog/testca"
 	"github.com/sigwarden/sigwarden/monitor/store"
@@ -246,5 +248,78 @@ func TestWitnessTrust(t *testing.T) {
 	}
 	if got := fmt.Sprint(incidents()); got != "[resolved I have looked]" || r.stderr.String() != "log.acme.example: trusted\n" {
 		t.Errorf("%s, %q", got, r.stderr)
+	}
+}
+
+// TestSources: what witnesses, distributors and files have seen is compared.
+func TestSources(t *testing.T) {
+	ctx := context.Background()
+	for name, answers := range map[string]func(path string) bool{
+		"witness": func(path string) bool { return path == "/"+witness.PathOf("log.acme.example")+"/checkpoint" },
+		"distributor": func(path string) bool {
+			return path == "/distributor/v0/logs/"+distributorID("log.acme.example")+"/checkpoint.1"
+		},
+		"file": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newWitnessRig(t, "")
+			_, engine, done, err := r.open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer done()
+			fork, err := r.log.Fork(5)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 5 {
+				if _, err := fork.Append([]byte("other")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			show, status := []byte(nil), 404
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+				if !answers(req.URL.Path) {
+					t.Errorf("asked for %s", req.URL.Path)
+				}
+				w.WriteHeader(status)
+				w.Write(show)
+			}))
+			defer server.Close()
+			dir := t.TempDir()
+			set := func(raw []byte) {
+				show, status = raw, 200
+				if err := os.WriteFile(filepath.Join(dir, "a.note"), raw, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			l := &sourceReader{Source: map[string]config.Source{"witness": {Witness: server.URL}, "distributor": {Distributor: server.URL}, "file": {File: filepath.Join(dir, "*.note")}}[name],
+				client: server.Client(), engine: engine, log: r.app.logger(), failed: map[string]bool{}}
+			halted := func() string {
+				l.round(ctx)
+				return engine.Stopped(ctx, "log.acme.example")
+			}
+			if halted() != "" {
+				t.Error("halted for nothing")
+			}
+			stranger, err := locallog.New("log.acme.example")
+			if err != nil {
+				t.Fatal(err)
+			}
+			forged, _ := stranger.Checkpoint()
+			same, _ := r.log.CheckpointAt(10)
+			for what, raw := range map[string][]byte{"signed by another key": forged, "the same tree": same, "nonsense": []byte("<html>"), "endless": bytes.Repeat([]byte("x"), 100<<10)} {
+				if set(raw); halted() != "" {
+					t.Errorf("halted for %s", what)
+				}
+			}
+			evil, err := fork.CheckpointAt(10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if set(evil); !strings.Contains(halted(), "contradicted itself") {
+				t.Errorf("not halted: %s", r.stderr)
+			}
+		})
 	}
 }
