@@ -101,8 +101,9 @@ type Options struct {
 	Escalation Escalation
 	// Route says where of those channels, and when, something is told.
 	Route Route
-	// Seen, if not nil, is told every checkpoint that a log has signed and published.
-	Seen func(ctx context.Context, c checkpoint.Checkpoint)
+	// Seen, if not nil, is told every checkpoint that a log has signed and published, and
+	// reports whether it could look at it.
+	Seen func(ctx context.Context, c checkpoint.Checkpoint) bool
 	// TrustSource names the source of trusted roots, for Status.
 	TrustSource string
 	// Wake, if not nil, is called after deliveries were put into the outbox, and

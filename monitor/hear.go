@@ -170,7 +170,7 @@ func (r *runner) against(ctx context.Context, st State, known checkpoint.Known, 
 func (r *runner) contradictedBy(ctx context.Context, c checkpoint.Checkpoint, halt func(*turn) error, out *Comparison) error {
 	out.Why = "the log has signed both, and they cannot both be true"
 	decided := false
-	err := r.contradicted(ctx, func(t *turn) error {
+	err := r.contradicted(ctx, c, func(t *turn) error {
 		if decided = t.old.decided(c); decided {
 			return nil
 		}

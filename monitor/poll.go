@@ -210,15 +210,15 @@ func (r *runner) take(ctx context.Context, raw []byte, out *Outcome) error {
 		return err
 	}
 	c, openErr := r.way().Log.Open(raw)
-	if openErr == nil && r.opts.Seen != nil {
-		r.opts.Seen(ctx, c)
-	}
+	looked := openErr == nil && (r.opts.Seen == nil || r.opts.Seen(ctx, c))
 	switch {
 	case errors.Is(openErr, checkpoint.ErrSignature), errors.Is(openErr, checkpoint.ErrOrigin):
 		t.badSignature(raw, openErr)
 		openErr = fmt.Errorf("%w %w", errAnswered, openErr)
 	case openErr == nil:
-		r.answered.Store(true)
+		if looked {
+			r.answered.Store(true)
+		}
 		t.next.Signed = c.Size()
 		delete(t.next.Streaks, KindBadSignature)
 		t.settle(KindBadSignature, "The log serves a checkpoint that its key signed again.")
@@ -282,9 +282,7 @@ func (t *turn) judge(ctx context.Context, c checkpoint.Checkpoint) error {
 		return t.begin(ctx, c)
 	}
 	if t.old.Halted != "" {
-		// Evidence goes on being collected; nothing is believed.
-		root := c.Root()
-		t.batch.Collect = map[string][]Evidence{t.old.Halted: {{fmt.Sprintf("%s%d-%x", CollectedPrefix, c.Size(), root[:6]), c.Raw()}}}
+		t.collect(c)
 		return nil
 	}
 	known, err := t.known(ctx, t.old)
@@ -342,6 +340,13 @@ func (t *turn) judge(ctx context.Context, c checkpoint.Checkpoint) error {
 		return nil
 	}
 	return t.advance(ctx, c, step)
+}
+
+// collect keeps a checkpoint with the incident that halts the log: evidence goes on being
+// collected, and nothing is believed.
+func (t *turn) collect(c checkpoint.Checkpoint) {
+	root := c.Root()
+	t.batch.Collect = map[string][]Evidence{t.old.Halted: {{fmt.Sprintf("%s%d-%x", CollectedPrefix, c.Size(), root[:6]), c.Raw()}}}
 }
 
 // head opens the stored head.

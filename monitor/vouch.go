@@ -95,7 +95,7 @@ func (r *runner) vouch(ctx context.Context, c checkpoint.Checkpoint, audited boo
 	var fork *checkpoint.DivergenceError
 	switch {
 	case errors.As(err, &fork):
-		if err := r.contradicted(ctx, func(t *turn) error { return t.split(fork, "a checkpoint that a witness was asked to co-sign") }); err != nil {
+		if err := r.contradicted(ctx, checkpoint.Checkpoint{}, func(t *turn) error { return t.split(fork, "a checkpoint that a witness was asked to co-sign") }); err != nil {
 			r.log.Error("a contradiction could not be stored", "error", err)
 		}
 		return "the log has contradicted itself", time.Hour, true
@@ -193,12 +193,13 @@ func (e *Engine) Contradicted(ctx context.Context, origin string, fork *checkpoi
 	if r == nil {
 		return false, nil
 	}
-	return true, r.contradicted(ctx, func(t *turn) error { return t.split(fork, where) })
+	return true, r.contradicted(ctx, checkpoint.Checkpoint{}, func(t *turn) error { return t.split(fork, where) })
 }
 
-// contradicted halts a log for what was found elsewhere, unless it is halted. It is stored
-// also if whoever has brought it goes away.
-func (r *runner) contradicted(ctx context.Context, halt func(*turn) error) error {
+// contradicted halts a log for what was found elsewhere; c, if it is not none, is kept with
+// the incident of one that is halted. It is stored also if whoever has brought it goes
+// away.
+func (r *runner) contradicted(ctx context.Context, c checkpoint.Checkpoint, halt func(*turn) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
 	defer cancel()
 	for try := 0; ; try++ {
@@ -206,10 +207,12 @@ func (r *runner) contradicted(ctx context.Context, halt func(*turn) error) error
 		if err != nil {
 			return err
 		}
-		if t.old.Halted != "" {
-			return nil // it is known
+		if t.old.Halted == "" {
+			err = halt(t)
+		} else if !c.IsZero() {
+			t.collect(c) // it is known; this shows more of it
 		}
-		if err := halt(t); err != nil {
+		if err != nil {
 			return err
 		}
 		if err := t.commit(ctx); !errors.Is(err, ErrConflict) || try == 20 {

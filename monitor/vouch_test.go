@@ -175,12 +175,22 @@ func TestVouchUnpublished(t *testing.T) {
 func TestSeen(t *testing.T) {
 	r := newRig(t)
 	var sizes []uint64
-	r.opts.Seen = func(_ context.Context, c checkpoint.Checkpoint) { sizes = append(sizes, c.Size()) }
+	r.opts.Seen = func(_ context.Context, c checkpoint.Checkpoint) bool {
+		sizes = append(sizes, c.Size())
+		return len(sizes) > 1
+	}
 	r.restart()
 	r.fill(r.log, 10)
 	r.mustPass()
+	// What could not be looked at may carry cosignatures that are known no more.
+	if reason, _ := r.engine.Vouch(context.Background(), r.open(r.log, 10), false); !strings.Contains(reason, "not asked yet") {
+		t.Errorf("%q", reason)
+	}
 	r.fill(r.log, 10)
 	r.mustPass()
+	if reason, _ := r.engine.Vouch(context.Background(), r.open(r.log, 10), false); reason != "" {
+		t.Errorf("%q", reason)
+	}
 	if len(sizes) != 2 || sizes[0] != 10 || sizes[1] != 20 {
 		t.Errorf("%v", sizes)
 	}

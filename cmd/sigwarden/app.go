@@ -46,7 +46,7 @@ type setup struct {
 	instance *instance           // the logs of the trusted root, if they are followed
 	clients  *clients
 	current  *monitor.Engine
-	seen     func(context.Context, checkpoint.Checkpoint) // what logs have published
+	seen     func(context.Context, checkpoint.Checkpoint) bool // what logs have published
 	channels []notify.Channel
 	names    []string // of channels
 	warnings []string

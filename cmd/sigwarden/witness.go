@@ -299,7 +299,9 @@ func (w *cosigning) rejected(ctx context.Context, origin string, request []byte)
 }
 
 // seen looks at what a log has published.
-func (w *cosigning) seen(ctx context.Context, c checkpoint.Checkpoint) { w.witness.Look(ctx, c) }
+func (w *cosigning) seen(ctx context.Context, c checkpoint.Checkpoint) bool {
+	return w.witness.Look(ctx, c)
+}
 
 // run serves the protocol and reads lists until ctx ends.
 func (w *cosigning) run(ctx context.Context) error {
