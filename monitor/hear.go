@@ -226,52 +226,41 @@ func rootOf(c checkpoint.Checkpoint) *checkpoint.HexHash {
 	return &h
 }
 
-// proofBetween returns the consistency proof from a size to a checkpoint that was
-// proven, nil if the log does not serve what is needed for that.
-func (r *runner) proofBetween(ctx context.Context, from, to checkpoint.Checkpoint) []checkpoint.HexHash {
-	if p := r.way().Proofs; p != nil && from.Size() != 0 && from.Size() != to.Size() {
-		raw, err := p.ConsistencyProof(ctx, from.Size(), to.Size())
-		if err != nil || checkpoint.Advance(from, to, raw) != nil {
-			return nil
-		}
-		var out []checkpoint.HexHash
-		for _, h := range raw {
-			out = append(out, checkpoint.HexHash(h))
-		}
-		return out
-	}
-	return r.proofFrom(ctx, from.Size(), to)
-}
-
-// proofFrom is proofBetween for a size of which there is no checkpoint: of a log that
-// serves proofs and no tiles it is as the log gave it.
-func (r *runner) proofFrom(ctx context.Context, from uint64, to checkpoint.Checkpoint) []checkpoint.HexHash {
-	if from == 0 || from == to.Size() {
+// proofBetween returns the consistency proof between two checkpoints that were proven, nil
+// if the log does not serve what is needed for that.
+func (r *runner) proofBetween(ctx context.Context, from, to checkpoint.Checkpoint) (out []checkpoint.HexHash) {
+	raw, err := r.proof(ctx, from.Size(), to)
+	if err != nil || checkpoint.Advance(from, to, raw) != nil {
 		return nil
 	}
+	for _, h := range raw {
+		out = append(out, checkpoint.HexHash(h))
+	}
+	return out
+}
+
+// proof returns the consistency proof from a size to a checkpoint, empty where nothing is
+// to be proven. That of a log that serves proofs and no tiles is as the log gave it.
+func (r *runner) proof(ctx context.Context, from uint64, to checkpoint.Checkpoint) ([][]byte, error) {
+	if from == 0 || from == to.Size() {
+		return nil, nil
+	}
 	if p := r.way().Proofs; p != nil {
-		raw, err := p.ConsistencyProof(ctx, from, to.Size())
-		if err != nil {
-			return nil
-		}
-		var out []checkpoint.HexHash
-		for _, h := range raw {
-			if len(h) != checkpoint.HashSize {
-				return nil
-			}
-			out = append(out, checkpoint.HexHash(h))
-		}
-		return out
+		return p.ConsistencyProof(ctx, from, to.Size())
 	}
 	tree, err := checkpoint.OpenTree(to, r.served(ctx))
 	if err != nil {
-		return nil
+		return nil, err
 	}
-	proof, err := tree.ConsistencyProof(from)
+	hashes, err := tree.ConsistencyProof(from)
 	if err != nil {
-		return nil
+		return nil, err
 	}
-	return hexes(proof)
+	var out [][]byte
+	for _, h := range hashes {
+		out = append(out, h[:])
+	}
+	return out, nil
 }
 
 // judgeHeard compares what others have seen, and what the log has grown to by now. It
@@ -360,16 +349,5 @@ func (e *Engine) Proof(ctx context.Context, origin string, from uint64, to check
 	if r == nil {
 		return nil, ErrUnknownLog
 	}
-	if from == 0 || from == to.Size() {
-		return nil, nil
-	}
-	hashes := r.proofFrom(ctx, from, to)
-	if hashes == nil {
-		return nil, errors.New("the log does not serve what a consistency proof needs")
-	}
-	var out [][]byte
-	for _, h := range hashes {
-		out = append(out, h[:])
-	}
-	return out, nil
+	return r.proof(ctx, from, to)
 }
