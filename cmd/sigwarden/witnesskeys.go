@@ -62,6 +62,9 @@ func (s *setup) checkWitnessKeys() (issues []config.Issue) {
 		}
 		seen[a] = true
 	}
+	if w := &s.cfg.Witness; w.SignSubtree && len(issues) == 0 && !seen[witness.MLDSA44] {
+		issues = append(issues, s.cfg.At("witness.sign_subtree", "subtrees are signed with a key of ML-DSA-44, and there is none"))
+	}
 	return issues
 }
 
