@@ -151,6 +151,8 @@ func newRekorV1(t testing.TB) *rekorV1 {
 	}
 	until(t, "PostgreSQL answers", 30*time.Second, func() bool { dbProcess.lives(); return sql("postgres", "-c", "SELECT 1").Run() == nil })
 	output(t, sql("postgres", "-c", "CREATE DATABASE trillian"))
+	// What is built already does not bring the source with it.
+	output(t, exec.Command("go", "-C", filepath.Join("tools", "trillian"), "mod", "download", "github.com/google/trillian"))
 	module := strings.TrimSpace(output(t, exec.Command("go", "-C", filepath.Join("tools", "trillian"), "list", "-m", "-f", "{{.Dir}}", "github.com/google/trillian")))
 	output(t, sql("trillian", "-f", filepath.Join(module, "storage", "postgresql", "schema", "storage.sql")))
 

@@ -223,11 +223,11 @@ http: {listen: "127.0.0.1:%d"}
 		t.Errorf("%+v", c)
 	}
 	// Nothing of the log is co-signed any more, and the evidence convinces a stranger.
-	newest, err := log.Checkpoint()
+	signed, err := log.CheckpointAt(300)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if status, body := submitted(t, fmt.Sprintf("http://127.0.0.1:%d", port), 300, newest); status != http.StatusServiceUnavailable {
+	if status, body := submitted(t, fmt.Sprintf("http://127.0.0.1:%d", port), 300, signed); status != http.StatusServiceUnavailable {
 		t.Errorf("%d %s", status, body)
 	}
 	evidence := filepath.Join(dir, "evidence.zip")

@@ -194,23 +194,45 @@ func (s *State) decided(c checkpoint.Checkpoint) bool {
 	return slices.Contains(s.Decided, TreeHead{c.Size(), checkpoint.HexHash(c.Root())})
 }
 
-// keepHeard keeps a checkpoint that cannot be compared yet. Two of them may contradict
-// each other, whatever our own is.
-func (r *runner) keepHeard(ctx context.Context, c checkpoint.Checkpoint, where string, out *Comparison) error {
+// fromLog is the source of what the log has shown to us.
+const fromLog = "the log"
+
+// rival looks for another tree of the same size among those that could not be compared
+// yet, from elsewhere or from the log: two roots for one size need no proof.
+func (r *runner) rival(ctx context.Context, c checkpoint.Checkpoint) (fork *checkpoint.DivergenceError, where string, err error) {
 	list, err := r.opts.Store.Heard(ctx, r.cfg.ID)
 	if err != nil {
-		return err
+		return nil, "", err
+	}
+	pending, err := r.opts.Store.Pending(ctx, r.cfg.ID)
+	if err != nil {
+		return nil, "", err
+	}
+	for _, p := range pending {
+		list = append(list, Heard{Size: p.Size, Root: p.Root, Note: p.Note, Source: fromLog})
 	}
 	for _, h := range list {
 		if h.Size != c.Size() || h.Root == *rootOf(c) {
 			continue
 		}
 		other, err := r.way().Log.Open([]byte(h.Note))
-		var fork *checkpoint.DivergenceError
 		if err == nil && errors.As(checkpoint.Advance(other, c, nil), &fork) {
-			out.Verdict = HeardContradiction
-			return r.contradictedBy(ctx, c, func(t *turn) error { return t.split(fork, where+", the other at "+h.Source) }, out)
+			return fork, h.Source, nil
 		}
+	}
+	return nil, "", nil
+}
+
+// keepHeard keeps a checkpoint that cannot be compared yet. Two of them may contradict
+// each other, whatever our own is.
+func (r *runner) keepHeard(ctx context.Context, c checkpoint.Checkpoint, where string, out *Comparison) error {
+	fork, other, err := r.rival(ctx, c)
+	if err != nil {
+		return err
+	}
+	if fork != nil {
+		out.Verdict = HeardContradiction
+		return r.contradictedBy(ctx, c, func(t *turn) error { return t.split(fork, where+", the other at "+other) }, out)
 	}
 	kept, err := r.opts.Store.KeepHeard(ctx, r.cfg.ID, Heard{c.Size(), *rootOf(c), string(c.Raw()), where, r.opts.Now().UTC()})
 	if kept {
@@ -264,8 +286,8 @@ func (r *runner) proof(ctx context.Context, from uint64, to checkpoint.Checkpoin
 }
 
 // judgeHeard compares what others have seen, and what the log has grown to by now. It
-// returns after the first contradiction.
-func (r *runner) judgeHeard(ctx context.Context) error {
+// returns after the first contradiction. polled: the log has just shown its newest.
+func (r *runner) judgeHeard(ctx context.Context, polled bool) error {
 	list, err := r.opts.Store.Heard(ctx, r.cfg.ID)
 	if err != nil || len(list) == 0 {
 		return err
@@ -288,7 +310,10 @@ func (r *runner) judgeHeard(ctx context.Context) error {
 			continue
 		}
 		if c.Size() > known.Head.Size() && st.Frozen == "" {
-			return r.behindOthers(ctx, known.Head, list[i:]) // as are all behind it
+			if !polled {
+				return nil // as are all behind it
+			}
+			return r.behindOthers(ctx, known.Head, list[i:])
 		}
 		verdict, halt, err := r.against(ctx, st, known, c, h.Source)
 		switch verdict {
@@ -316,7 +341,7 @@ func (r *runner) behindOthers(ctx context.Context, head checkpoint.Checkpoint, l
 	if err != nil {
 		return err
 	}
-	if waited := t.now.Sub(first.Since); waited > t.staleAfter() {
+	if waited := min(t.now.Sub(first.Since), t.now.Sub(t.next.HeadAt)); waited > t.staleAfter() {
 		t.raise(KindStale, fmt.Sprintf("Log %s has signed a tree of %d entries, which was seen at %s, and for %s it has shown us none that is larger than %d.", t.cfg.Name, first.Size, first.Source, waited.Round(time.Minute), head.Size()),
 			map[string]any{"size": head.Size(), "others": TreeHead{first.Size, first.Root}, "seen_at": first.Source, "since": first.Since}, Evidence{"larger-checkpoint", []byte(first.Note)})
 	}

@@ -148,7 +148,7 @@ func (r *runner) pass(ctx context.Context, scanFor time.Duration) (out Outcome) 
 	out.Err = r.poll(ctx, &out)
 	if ctx.Err() == nil && out.Halted == "" {
 		// What others have seen is compared as soon as the head has moved.
-		if err := r.judgeHeard(ctx); err != nil && out.Err == nil {
+		if err := r.judgeHeard(ctx, out.Err == nil); err != nil && out.Err == nil {
 			out.Err = err
 		}
 		if st, err := r.opts.Store.State(ctx, r.cfg.ID); err == nil {
@@ -272,7 +272,7 @@ func (t *turn) judge(ctx context.Context, c checkpoint.Checkpoint) error {
 		if t.archived, err = t.opts.Store.Pending(ctx, t.cfg.ID); err != nil {
 			return err
 		}
-		if err := t.contradictsArchive(c); err != nil || t.next.Halted != "" {
+		if err := t.contradictsArchive(ctx, c); err != nil || t.next.Halted != "" {
 			return err
 		}
 		t.archive(c, nil)
@@ -292,7 +292,7 @@ func (t *turn) judge(ctx context.Context, c checkpoint.Checkpoint) error {
 	if err := t.judgePending(ctx, known); err != nil || t.next.Halted != "" {
 		return err
 	}
-	if err := t.contradictsArchive(c); err != nil || t.next.Halted != "" {
+	if err := t.contradictsArchive(ctx, c); err != nil || t.next.Halted != "" {
 		return err
 	}
 	step, tiles, err := t.compare(ctx, known, c, nil)
@@ -546,7 +546,9 @@ func (r *runner) close(ctx context.Context, out *Outcome) error {
 		t.raise(KindUnreachable, fmt.Sprintf("For %s no poll of log %s has succeeded (%d tries). The last one failed with: %s", t.now.Sub(failures.Since).Round(time.Minute), t.cfg.Name, failures.Polls, shorten(out.Err.Error())),
 			map[string]any{"since": failures.Since, "polls": failures.Polls, "last_success": failures.LastSuccess, "error": shorten(out.Err.Error())})
 	}
-	t.retire(out)
+	if err := t.retire(ctx, out); err != nil {
+		return err
+	}
 	t.missed()
 	t.lagging()
 	if err := t.commit(ctx); err != nil {
@@ -558,9 +560,17 @@ func (r *runner) close(ctx context.Context, out *Outcome) error {
 
 // retire takes the head of a log that is listed as one that has ended for its
 // last: it must never change again.
-func (t *turn) retire(out *Outcome) {
-	if out.ended && out.Err == nil && !out.Older && t.next.Frozen == "" && t.next.Halted == "" && t.next.Head != "" {
-		t.next.Frozen = t.next.Head
-		t.settle(KindStale, "The log is retired: it is listed as one that has ended.")
+//
+// If others have seen a larger one, ours is not the last.
+func (t *turn) retire(ctx context.Context, out *Outcome) error {
+	if !out.ended || out.Err != nil || out.Older || t.next.Frozen != "" || t.next.Halted != "" || t.next.Head == "" {
+		return nil
 	}
+	list, err := t.opts.Store.Heard(ctx, t.cfg.ID)
+	if err != nil || len(list) > 0 && list[len(list)-1].Size > t.next.HeadSize {
+		return err
+	}
+	t.next.Frozen = t.next.Head
+	t.settle(KindStale, "The log is retired: it is listed as one that has ended.")
+	return nil
 }

@@ -97,22 +97,16 @@ func (t *turn) archive(c checkpoint.Checkpoint, tiles []checkpoint.Tile) {
 }
 
 // contradictsArchive compares a checkpoint with those of its size that could not
-// be judged yet: two roots for one size need no proof.
-func (t *turn) contradictsArchive(c checkpoint.Checkpoint) error {
-	for _, p := range t.archived {
-		if p.Size != c.Size() || p.Root == checkpoint.HexHash(c.Root()) {
-			continue
-		}
-		other, err := t.way().Log.Open([]byte(p.Note))
-		if err != nil {
-			return fmt.Errorf("archived checkpoint of size %d: %w", p.Size, err)
-		}
-		var fork *checkpoint.DivergenceError
-		if errors.As(checkpoint.Advance(other, c, nil), &fork) {
-			return t.fork(fork)
-		}
+// be judged yet.
+func (t *turn) contradictsArchive(ctx context.Context, c checkpoint.Checkpoint) error {
+	fork, where, err := t.rival(ctx, c)
+	switch {
+	case err != nil || fork == nil:
+		return err
+	case where == fromLog:
+		return t.fork(fork)
 	}
-	return nil
+	return t.split(fork, where)
 }
 
 func (t *turn) staleAfter() time.Duration {

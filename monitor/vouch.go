@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
@@ -81,26 +82,37 @@ func (r *runner) vouch(ctx context.Context, c checkpoint.Checkpoint, audited boo
 	if audited && st.Start > 0 {
 		return fmt.Sprintf("the entries before %d were never read: coverage of the log begins there, and not with `start: first`", st.Start), time.Hour, true
 	}
-	if audited && c.Size() > st.HeadSize {
-		return "the entries of the tree were not read yet", vouchFor, false
-	}
 	known, err := r.known(ctx, st)
 	if err != nil {
 		return "the state of the log cannot be read", 10 * time.Second, true
 	}
 	// SPEC: tlog-witness: never two trees that cannot both be true, whatever proof comes
 	// with them: that leads from what the witness has signed, which may be less than what
-	// we know. What is smaller than our head is held against our own hashes.
-	_, _, err = r.compare(ctx, known, c, nil)
-	var fork *checkpoint.DivergenceError
-	switch {
-	case errors.As(err, &fork):
-		if err := r.contradicted(ctx, checkpoint.Checkpoint{}, func(t *turn) error { return t.split(fork, "a checkpoint that a witness was asked to co-sign") }); err != nil {
-			r.log.Error("a contradiction could not be stored", "error", err)
+	// we know, or than what others have seen.
+	out := Comparison{}
+	if fork, where, err := r.rival(ctx, c); err != nil {
+		return "the state of the log cannot be read", 10 * time.Second, true
+	} else if fork != nil {
+		out.Verdict = HeardContradiction
+		err = r.contradictedBy(ctx, c, func(t *turn) error { return t.split(fork, broughtToWitness+", the other at "+where) }, &out)
+		return r.refused(err)
+	}
+	if audited && c.Size() > st.HeadSize {
+		return "the entries of the tree were not read yet", vouchFor, false
+	}
+	verdict, halt, err := r.against(ctx, st, known, c, broughtToWitness)
+	switch verdict {
+	case HeardContradiction:
+		return r.refused(r.contradictedBy(ctx, c, halt, &out))
+	case HeardUnknown, HeardAhead:
+		// It is held against what the log shows later.
+		if kept := r.keepHeard(ctx, c, broughtToWitness, &out); kept != nil || out.Verdict == HeardContradiction {
+			return r.refused(kept)
 		}
-		return "the log has contradicted itself", time.Hour, true
-	case err != nil && !errors.Is(err, checkpoint.ErrOlder):
-		return fmt.Sprintf("the checkpoint of size %d could not be compared with the tree that is known: the log does not serve what is needed for that", c.Size()), 10 * time.Second, true
+		if verdict == HeardUnknown {
+			r.log.Debug("a checkpoint that is to be co-signed cannot be compared", "size", c.Size(), "error", err)
+			return fmt.Sprintf("the checkpoint of size %d could not be compared with the tree that is known: the log does not serve what is needed for that", c.Size()), 10 * time.Second, true
+		}
 	}
 	if !audited {
 		return "", 0, true
@@ -118,6 +130,17 @@ func (r *runner) vouch(ctx context.Context, c checkpoint.Checkpoint, audited boo
 		}
 	}
 	return "", 0, true
+}
+
+// broughtToWitness says where a checkpoint was found.
+const broughtToWitness = "a checkpoint that a witness was asked to co-sign"
+
+// refused is the answer about a log that has contradicted itself.
+func (r *runner) refused(err error) (reason string, again time.Duration, sure bool) {
+	if err != nil {
+		r.log.Error("a contradiction could not be stored", "error", err)
+	}
+	return "the log has contradicted itself", time.Hour, true
 }
 
 // pursue takes a checkpoint that the log has signed, and not published yet, for its
@@ -144,8 +167,14 @@ func (r *runner) pursue(ctx context.Context, c checkpoint.Checkpoint) error {
 	if t.old.Head == "" {
 		return errors.New("nothing of the log was verified yet")
 	}
+	// What the log publishes is older meanwhile, and that is for polls to tell.
+	older := t.next.Streaks[KindRollback]
+	t.open = slices.DeleteFunc(t.open, func(inc Incident) bool { return inc.Kind == KindRollback })
 	if err := t.judge(judging, c); err != nil && t.next.Halted == "" {
-		return err
+		return errors.Join(err, r.keepHeard(judging, c, broughtToWitness, &Comparison{}))
+	}
+	if older.Polls > 0 {
+		t.next.Streaks[KindRollback] = older
 	}
 	last, done := grace(ctx, lastWrite)
 	defer done()

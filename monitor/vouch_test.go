@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
+	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
 )
 
@@ -119,6 +120,51 @@ func TestVouchBeyond(t *testing.T) {
 		if r.engine.Stopped(ctx, r.log.Origin()) == "" {
 			t.Error("a halted log is not stopped")
 		}
+	}
+}
+
+// TestVouchHeard: what others have seen, and what a witness was asked about, is held
+// against what comes later, though none of it could be compared with ours.
+func TestVouchHeard(t *testing.T) {
+	ctx := context.Background()
+	begin := func(t *testing.T) (*rig, *locallog.Log) {
+		r := newRig(t)
+		r.fill(r.log, 100)
+		r.mustPass()
+		fork, _ := r.log.Fork(50)
+		r.sign(fork, unexpectedEvent())
+		r.fill(fork, 149)
+		r.fill(r.log, 100)
+		return r, fork
+	}
+	for _, audited := range []bool{false, true} {
+		r, fork := begin(t)
+		r.server.Set(locallog.Faults{NoTiles: true})
+		r.hear(fork, 120, monitor.HeardUnknown)
+		r.server.Set(locallog.Faults{})
+		if reason, _ := r.engine.Vouch(ctx, r.open(r.log, 120), audited); !strings.Contains(reason, "contradicted itself") {
+			t.Errorf("audited %v, heard before: %q", audited, reason)
+		}
+		r.wantIncidents("split-view:integrity:open")
+
+		r, fork = begin(t)
+		r.server.Set(locallog.Faults{NoTiles: true})
+		if reason, _ := r.engine.Vouch(ctx, r.open(fork, 150), audited); reason == "" {
+			t.Errorf("audited %v: what cannot be compared is vouched for", audited)
+		}
+		r.server.Set(locallog.Faults{})
+		r.once()
+		r.wantIncidents("split-view:integrity:open")
+		// A person lets the log go on: the same tree does not halt it again, and is not
+		// vouched for either.
+		if err := r.engine.Resume(ctx, monitor.Resumption{Log: "acme", Incident: r.state().Halted, By: "ops@acme.example", Note: "n"}); err != nil {
+			t.Fatal(err)
+		}
+		if reason, _ := r.engine.Vouch(ctx, r.open(fork, 150), audited); reason == "" {
+			t.Errorf("audited %v: what contradicts ours is vouched for", audited)
+		}
+		r.mustPass()
+		r.wantIncidents("split-view:integrity:resolved")
 	}
 }
 

@@ -113,17 +113,23 @@ func (w *Witness) Latest(ctx context.Context, origin string) Answer {
 	if log == nil {
 		return answer(notFound, "this witness does not know the log")
 	}
-	// What speaks against signing is asked for before the lock is taken: whoever answers
-	// may look at other checkpoints of the log.
-	reason := ""
+	s := w.of(origin)
+	s.Lock()
 	state, err := w.opts.Store.State(ctx, origin)
-	if err == nil && state.Note != nil && log.Refuse != nil {
+	ageOf := func() (time.Duration, bool) {
+		return w.opts.Now().Sub(time.Unix(s.at, 0)), s.lines == "" || s.size != state.Size || s.at != state.At
+	}
+	age, stale := ageOf()
+	s.Unlock()
+	// What speaks against signing is asked for without the lock: whoever answers may look
+	// at other checkpoints of the log.
+	reason := ""
+	if err == nil && state.Note != nil && log.Refuse != nil && (stale || age > fresh) {
 		var c checkpoint.Checkpoint
 		if c, err = log.Open(state.Note); err == nil {
 			reason, _ = log.Refuse(ctx, c)
 		}
 	}
-	s := w.of(origin)
 	s.Lock()
 	defer s.Unlock()
 	if err == nil {
@@ -142,8 +148,9 @@ func (w *Witness) Latest(ctx context.Context, origin string) Answer {
 	if state.Doubt != "" {
 		reason = state.Doubt
 	}
-	stale := s.lines == "" || s.size != state.Size || s.at != state.At
-	switch age := w.opts.Now().Sub(time.Unix(s.at, 0)); {
+	// It may have been signed meanwhile.
+	age, stale = ageOf()
+	switch {
 	case reason != "" && (stale || age > time.Hour):
 		return answer(notFound, "there is no cosignature of this log: %s", reason)
 	case reason == "" && (stale || age > fresh):

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -165,7 +166,8 @@ func (w *Witness) signedBefore(ctx context.Context, origin string, log *Log, siz
 	if state.Doubt != "" {
 		return doubted(state.Doubt), false
 	}
-	ours := len(Cosignatures(raw, w.verifiers()...)) > 0
+	// Without a time it is that of a subtree.
+	ours := slices.ContainsFunc(Cosignatures(raw, w.verifiers()...), func(s Seen) bool { return s.At != 0 })
 	if c, err := log.Open(raw); ours && err == nil && !w.Look(ctx, c) {
 		return answer(unavailable, "nothing of this log is signed until the operator of the witness has looked"), false
 	}

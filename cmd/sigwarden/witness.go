@@ -120,7 +120,7 @@ func (w *cosigning) checkMark(ctx context.Context) error {
 	if last > 0 {
 		have = "the newest that it knows of is of " + stamp(time.Unix(last, 0))
 	}
-	return fmt.Errorf("the state of the witness, %s-witness, is older than its newest cosignature, or is lost: it has signed at %s, and %s. Restore the newest copy of that file. If there is none, use new keys, or, if you are sure that nothing was signed that it does not know of, run: sigwarden witness trust --restored --note TEXT",
+	return fmt.Errorf("the state of the witness, %s-witness, is older than its newest cosignature, or is lost: it has signed at %s, and %s. Restore the newest copy of that file. If there is none, give the witness new keys; then, or if you are sure that nothing was signed that it does not know of, run: sigwarden witness trust --restored --note TEXT",
 		w.setup.cfg.State, stamp(time.Unix(mark, 0)), have)
 }
 
@@ -305,8 +305,10 @@ func (w *cosigning) seen(ctx context.Context, c checkpoint.Checkpoint) bool {
 
 // run serves the protocol and reads lists until ctx ends.
 func (w *cosigning) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	defer cancel()
 	for _, l := range w.setup.cfg.Witness.Lists {
 		wg.Go(func() { w.follow(ctx, l) })
 	}

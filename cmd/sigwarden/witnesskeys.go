@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -172,18 +173,12 @@ func (s *pluginSigner) Sign(ctx context.Context, message []byte) ([]byte, error)
 }
 
 // lockKey makes this process the only one on this machine that signs with a key, whatever
-// its state is, wherever the key is and whatever it is called there: by a name that only
-// one process can have, and where there are none by the file that the key is in.
+// its state is: by the file that the key is in, whoever mounts it where, and by a name that
+// only one process can have, wherever the key is and whatever it is called there.
 func lockKey(k config.WitnessKey, v *witness.Verifier) (release func(), err error) {
 	busy := fmt.Errorf("another process signs with the key %s (%08x)", v.Name(), v.KeyHash())
-	switch {
-	case runtime.GOOS == "linux":
-		l, err := net.Listen("unix", "@sigwarden-witness-"+v.Fingerprint())
-		if err != nil {
-			return nil, busy
-		}
-		return func() { l.Close() }, nil
-	case k.File != "":
+	release = func() {}
+	if k.File != "" {
 		lock := flock.New(k.File, flock.SetFlag(os.O_RDONLY))
 		ok, err := lock.TryLock()
 		if err != nil {
@@ -192,7 +187,19 @@ func lockKey(k config.WitnessKey, v *witness.Verifier) (release func(), err erro
 		if !ok {
 			return nil, busy
 		}
-		return func() { lock.Unlock() }, nil
+		release = func() { lock.Unlock() }
 	}
-	return func() {}, nil // the state is locked all the same
+	if runtime.GOOS != "linux" {
+		return release, nil // the state is locked all the same
+	}
+	l, err := net.Listen("unix", "@sigwarden-witness-"+v.Fingerprint())
+	if err != nil {
+		release()
+		if errors.Is(err, syscall.EADDRINUSE) {
+			err = busy
+		}
+		return nil, err
+	}
+	file := release
+	return func() { l.Close(); file() }, nil
 }
