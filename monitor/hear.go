@@ -117,6 +117,7 @@ func (e *Engine) Hear(ctx context.Context, raw []byte, where string) (Comparison
 		return out, r.contradictedBy(ctx, c, halt, &out)
 	case HeardConsistent:
 		out.Why = "it is the tree that is known"
+		return out, r.ended(ctx, c)
 	case HeardAhead:
 		out.Why = "it extends the tree that is known, as the log has proven"
 		out.Proof = r.proofBetween(asking, known.Head, c)
@@ -163,6 +164,24 @@ func (r *runner) against(ctx context.Context, st State, known checkpoint.Known, 
 		return HeardConsistent, nil, nil
 	}
 	return HeardAhead, nil, nil
+}
+
+// ended takes it down that the log has signed that it ends with our head, whoever has shown
+// that.
+func (r *runner) ended(ctx context.Context, c checkpoint.Checkpoint) error {
+	if !c.Frozen() {
+		return nil
+	}
+	t, err := r.newTurn(ctx, &Outcome{})
+	if err != nil || t.old.Frozen != "" || t.old.Halted != "" || t.old.HeadSize != c.Size() {
+		return err
+	}
+	t.next.Frozen = string(c.Raw())
+	t.settle(KindStale, "The log is retired: its last checkpoint says so.")
+	if err := t.commit(ctx); !errors.Is(err, ErrConflict) {
+		return err
+	}
+	return nil // it has moved on meanwhile, and is looked at again
 }
 
 // contradictedBy halts the log for a checkpoint from elsewhere, unless a person has
@@ -322,6 +341,10 @@ func (r *runner) judgeHeard(ctx context.Context, polled bool) error {
 			continue
 		case HeardContradiction:
 			if err := r.contradictedBy(ctx, c, halt, &Comparison{}); err != nil {
+				return err
+			}
+		case HeardConsistent:
+			if err := r.ended(ctx, c); err != nil {
 				return err
 			}
 		}

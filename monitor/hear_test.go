@@ -187,6 +187,24 @@ func TestHearEnded(t *testing.T) {
 			r.wantIncidents("retired-log-changed:integrity:open")
 		})
 	}
+	t.Run("said to others alone", func(t *testing.T) {
+		r := newRig(t)
+		r.fill(r.log, 100)
+		r.mustPass()
+		same, _ := r.log.Fork(100)
+		same.Freeze(r.clock.now())
+		raw, err := same.Checkpoint()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c, err := r.engine.Hear(context.Background(), raw, "witness.example"); err != nil || c.Verdict != monitor.HeardConsistent {
+			t.Errorf("%+v, %v", c, err)
+		}
+		r.wantIncidents("")
+		r.fill(r.log, 10)
+		r.once()
+		r.wantIncidents("retired-log-changed:integrity:open")
+	})
 	t.Run("smaller", func(t *testing.T) {
 		r := newRig(t)
 		r.fill(r.log, 100)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -335,7 +336,12 @@ func (t *turn) judge(ctx context.Context, c checkpoint.Checkpoint) error {
 		return nil
 	}
 	if t.hold {
-		// It is held against what comes later, and is not gone by.
+		// It is held against what comes later, and is not gone by. Those before it, which may
+		// be many, leave room for what cannot be judged.
+		first := slices.IndexFunc(t.archived, func(p Pending) bool { return p.Size > known.Head.Size() })
+		if len(t.archived) >= maxPending/2 && first >= 0 {
+			t.batch.Judged = append(t.batch.Judged, t.archived[first])
+		}
 		t.archive(c, nil)
 		return nil
 	}

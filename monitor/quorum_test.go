@@ -87,6 +87,26 @@ func TestQuorumRequired(t *testing.T) {
 		r.once()
 		r.wantIncidents("fork:integrity:open")
 	})
+	t.Run("after many that grow", func(t *testing.T) {
+		r := begin(t)
+		r.mustPass()
+		lack = errors.New("too few")
+		for range 80 {
+			r.fill(r.log, 1)
+			r.once()
+		}
+		other, _ := r.log.Fork(150)
+		r.sign(other, unexpectedEvent())
+		r.fill(other, 49)
+		r.server.Show(other, nil)
+		r.once()
+		lack = nil
+		r.fill(r.log, 30)
+		r.server.Show(r.log, nil)
+		r.once()
+		r.once()
+		r.wantIncidents("cosignatures-missing:operational:resolved fork:integrity:open")
+	})
 	t.Run("before the first that is believed", func(t *testing.T) {
 		r := begin(t)
 		lack = errors.New("too few")

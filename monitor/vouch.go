@@ -97,6 +97,12 @@ func (r *runner) vouch(ctx context.Context, c checkpoint.Checkpoint, audited boo
 		err = r.contradictedBy(ctx, c, func(t *turn) error { return t.split(fork, broughtToWitness+", the other at "+where) }, &out)
 		return r.refused(err)
 	}
+	if audited && c.Size() > st.HeadSize && r.cfg.RequireQuorum && r.cfg.Quorum != nil {
+		// To read it is to believe it.
+		if lack := r.cfg.Quorum(c.Raw(), r.opts.Now()); lack != nil {
+			return fmt.Sprintf("the checkpoint of size %d lacks cosignatures that the policy of the log requires before it is believed", c.Size()), 10 * time.Second, true
+		}
+	}
 	if audited && c.Size() > st.HeadSize {
 		return "the entries of the tree were not read yet", vouchFor, false
 	}

@@ -190,8 +190,14 @@ func TestVouchAudited(t *testing.T) {
 }
 
 // TestVouchUnpublished: a log that needs our cosignature before it has its quorum is
-// audited, and is blamed for nothing.
+// audited, unless its policy requires the quorum first, and is blamed for nothing.
 func TestVouchUnpublished(t *testing.T) {
+	for _, require := range []bool{false, true} {
+		testVouchUnpublished(t, require)
+	}
+}
+
+func testVouchUnpublished(t *testing.T, require bool) {
 	r := newRig(t)
 	published, err := []byte(nil), error(nil)
 	r.cfg.Quorum = func(raw []byte, _ time.Time) error {
@@ -200,7 +206,7 @@ func TestVouchUnpublished(t *testing.T) {
 		}
 		return errors.New("not by us")
 	}
-	r.cfg.RequireQuorum = true
+	r.cfg.RequireQuorum = require
 	r.restart()
 	r.fill(r.log, 300)
 	if published, err = r.log.Checkpoint(); err != nil {
@@ -210,9 +216,12 @@ func TestVouchUnpublished(t *testing.T) {
 	r.server.Set(locallog.Faults{Checkpoint: published})
 	for i := range 5 {
 		r.fill(r.log, 10)
-		if reason, _ := r.engine.Vouch(context.Background(), r.open(r.log, uint64(310+10*i)), true); reason != "" {
-			t.Errorf("%q", reason)
+		if reason, _ := r.engine.Vouch(context.Background(), r.open(r.log, uint64(310+10*i)), true); (reason != "") != require {
+			t.Errorf("require %v: %q", require, reason)
 		}
+	}
+	if st := r.state(); require && st.HeadSize != 300 {
+		t.Errorf("size %d is believed without its quorum", st.HeadSize)
 	}
 	r.wantIncidents("")
 }
