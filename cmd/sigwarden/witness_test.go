@@ -323,3 +323,44 @@ func TestSources(t *testing.T) {
 		})
 	}
 }
+
+// TestListedRate: a log of a list may ask as often as the list says.
+func TestListedRate(t *testing.T) {
+	ctx := context.Background()
+	r := newWitnessRig(t, "")
+	w, _, done, err := r.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer done()
+	listed, err := locallog.New("listed.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listed.Append([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := w.promises.AddListed(ctx, "list", []witness.Listed{{Key: listed.VerifierKey(), Origin: "listed.example", PerDay: 10}}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := listed.CheckpointAt(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	statuses := map[int]int{}
+	for i := range 25 {
+		if i%15 == 0 { // what was used is used, though the list is read again
+			if err := w.reload(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		old := uint64(1)
+		if i == 0 {
+			old = 0
+		}
+		statuses[w.witness.Add(ctx, (&witness.Request{Old: old, Note: raw}).Format()).Status]++
+	}
+	if statuses[200] != 10 || statuses[429] != 15 {
+		t.Errorf("%v", statuses)
+	}
+}
