@@ -21,7 +21,7 @@ lint: vet
 
 # The race detector needs a C compiler.
 race:
-	CGO_ENABLED=1 $(GO) test -race -short ./...
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 20m ./...
 
 # Against the real servers, which are built first: many minutes on a cold cache.
 # Rekor v1 needs initdb, postgres, psql and redis-server, syslog needs rsyslogd with its TLS driver.
