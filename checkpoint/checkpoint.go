@@ -266,9 +266,15 @@ func ParseText(text string) (origin string, size uint64, root Hash, err error) {
 // the line feed at its end.
 func (c Checkpoint) Text() string {
 	var b strings.Builder
-	b.WriteString(c.origin + "\n" + strconv.FormatUint(c.size, 10) + "\n" + base64.StdEncoding.EncodeToString(c.root[:]) + "\n")
+	b.WriteString(FormatText(c.origin, c.size, c.root))
 	for _, ext := range c.extensions {
 		b.WriteString(ext + "\n")
 	}
 	return b.String()
+}
+
+// FormatText is the text of a checkpoint without extension lines, as it is signed (C2SP
+// tlog-checkpoint).
+func FormatText(origin string, size uint64, root Hash) string {
+	return origin + "\n" + strconv.FormatUint(size, 10) + "\n" + base64.StdEncoding.EncodeToString(root[:]) + "\n"
 }

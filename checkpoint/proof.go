@@ -143,3 +143,22 @@ func Advance(old, next Checkpoint, proof [][]byte) error {
 	}
 	return &DivergenceError{prefix(old, next, got.right, got.hash, got.path)}
 }
+
+// PathOver returns the inclusion proof of leaf n in the tree over all of some leaf
+// hashes (RFC 6962, 2.1.1), leaf side first.
+func PathOver(leaves []Hash, n uint64) ([]Hash, error) {
+	size := uint64(len(leaves))
+	if n >= size {
+		return nil, fmt.Errorf("no leaf %d among %d", n, size)
+	}
+	if size == 1 {
+		return nil, nil
+	}
+	split := uint64(1) << (bits.Len64(size-1) - 1)
+	part, other := leaves[:split], leaves[split:]
+	if n >= split {
+		part, other, n = other, part, n-split
+	}
+	path, err := PathOver(part, n)
+	return append(path, Frontier{}.Append(other...).Root()), err
+}

@@ -3,6 +3,8 @@ package monitor
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -168,14 +170,22 @@ type trust struct {
 	authorities *entry.Authorities
 	document    []byte // of authorities, kept with findings
 	root        *TrustRoot
+	hash        string // of the root's document, or of that of the authorities
 }
 
-// RuleHash identifies what a rule says, its terms among that.
-func RuleHash(w watchlist.Watch, cfg WatchConfig) string {
-	if !slices.ContainsFunc(cfg.Terms, func(t *policy.Terms) bool { return !t.IsZero() }) {
-		return w.Hash(nil)
+// RuleHash identifies what a rule says, its terms among that: the SHA-256 of
+// RuleDocument.
+func RuleHash(w watchlist.Watch, cfg WatchConfig) string { return w.Hash(cfg.terms()) }
+
+// RuleDocument is what a rule says, as JSON.
+func RuleDocument(w watchlist.Watch, cfg WatchConfig) []byte { return w.Document(cfg.terms()) }
+
+// terms are those of the items of expect; nil where none asks for anything.
+func (c *WatchConfig) terms() any {
+	if !slices.ContainsFunc(c.Terms, func(t *policy.Terms) bool { return !t.IsZero() }) {
+		return nil
 	}
-	return w.Hash(cfg.Terms)
+	return c.Terms
 }
 
 // New checks the options and returns an engine.
@@ -262,7 +272,14 @@ func (r *runner) update(cfg LogConfig) error {
 	} else if old != nil {
 		r.log.Info("a new trusted root is in force")
 	}
-	r.trust.Store(&trust{authorities, document, cfg.TrustRoot})
+	now := &trust{authorities: authorities, document: document, root: cfg.TrustRoot}
+	if now.root != nil {
+		now.hash = now.root.Hash()
+	} else {
+		sum := sha256.Sum256(document)
+		now.hash = hex.EncodeToString(sum[:])
+	}
+	r.trust.Store(now)
 	return nil
 }
 

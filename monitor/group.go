@@ -45,7 +45,7 @@ func (e *Engine) judgeGroup(ctx context.Context, f Family, listErr error) error 
 		answerErr = nil
 	}
 	now := e.opts.Now()
-	silent, err := e.opts.Store.RecordPoll(ctx, "group/"+f.Name, now, answerErr)
+	silent, err := e.opts.Store.RecordPoll(ctx, "group/"+f.Name, Poll{At: now, Err: answerErr})
 	if err != nil {
 		return err
 	}
@@ -55,7 +55,7 @@ func (e *Engine) judgeGroup(ctx context.Context, f Family, listErr error) error 
 		if unsigned {
 			headErr = listErr
 		}
-		if strange, err = e.opts.Store.RecordPoll(ctx, "heads/"+f.Name, now, headErr); err != nil {
+		if strange, err = e.opts.Store.RecordPoll(ctx, "heads/"+f.Name, Poll{At: now, Err: headErr}); err != nil {
 			return err
 		}
 	}

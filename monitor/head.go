@@ -36,7 +36,7 @@ func (r *runner) scanHead(ctx context.Context, scanFor time.Duration, out *Outco
 	if err != nil {
 		return err
 	}
-	if t.old.Head == "" || t.old.Halted != "" || r.cfg.ConsistencyOnly && t.old.unread() == 0 {
+	if t.old.Head == "" || t.old.Halted != "" || r.cfg.ConsistencyOnly && t.old.Unread() == 0 {
 		return nil
 	}
 	known, err := r.known(ctx, t.old)
@@ -251,7 +251,7 @@ func (c *committer) move(ctx context.Context, frontier checkpoint.Frontier) erro
 		t.batch.PruneLeafTiles = last - checkpoint.KeptLeafTiles
 	}
 	// A gap is covered by nobody until it is filled.
-	t.batch.Coverage, t.batch.WatchSet = without(Range{from, to}, rangesOf(t.batch.SetGaps)), t.watchSet
+	t.batch.Coverage, t.batch.WatchSet, t.batch.Trust = without(Range{from, to}, rangesOf(t.batch.SetGaps)), t.watchSet, t.trust.Load().hash
 	next, err := t.commitAndGoOn(ctx)
 	if err != nil {
 		c.failed = true
@@ -353,7 +353,7 @@ func (t *turn) retryGap(head checkpoint.Checkpoint, read func(at, to uint64) res
 		t.book(res, head)
 	}
 	t.batch.FilledGaps = append(t.batch.FilledGaps, g)
-	t.batch.Coverage, t.batch.WatchSet = append(t.batch.Coverage, without(g.Range, rangesOf(rest))...), t.watchSet
+	t.batch.Coverage, t.batch.WatchSet, t.batch.Trust = append(t.batch.Coverage, without(g.Range, rangesOf(rest))...), t.watchSet, t.trust.Load().hash
 	if len(rest) == 0 {
 		t.log.Info("gap filled", "from", g.From, "to", g.To)
 	}
@@ -390,13 +390,13 @@ func (t *turn) judgeGaps(left []Gap) {
 // lagging judges whether the scan keeps up with the log. History that is read
 // behind the head is no reason to alarm anybody, unless it only grows.
 func (t *turn) lagging() {
-	if t.next.unread() == 0 || t.next.Halted != "" {
+	if t.next.Unread() == 0 || t.next.Halted != "" {
 		t.next.CatchUp = nil
 		t.settle(KindLagging, "The scan has caught up with the log.")
 		return
 	}
 	c := CatchUp{Since: t.now.UTC()}
-	mark := Mark{At: t.now.UTC(), Read: t.next.HeadSize - t.next.unread(), Head: t.next.HeadSize}
+	mark := Mark{At: t.now.UTC(), Read: t.next.HeadSize - t.next.Unread(), Head: t.next.HeadSize}
 	if t.next.CatchUp != nil {
 		c = *t.next.CatchUp
 	}
@@ -416,7 +416,7 @@ func (t *turn) lagging() {
 		t.settle(KindLagging, "The scan keeps up with what the log adds; older entries are read behind that.")
 		return
 	}
-	behind := t.next.unread()
+	behind := t.next.Unread()
 	summary := fmt.Sprintf("The scan of log %s has been behind for %s, now by %d entries: %s.", t.cfg.Name, t.now.Sub(c.Since).Round(time.Minute), behind, how)
 	details := map[string]any{"behind": behind, "entries_per_second": how.EntriesPerSecond, "growth_per_second": how.GrowthPerSecond, "since": c.Since}
 	if t.find(KindLagging) != nil {

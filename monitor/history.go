@@ -25,7 +25,7 @@ const (
 )
 
 // unread is how many entries of the verified tree are still to be read.
-func (st *State) unread() uint64 {
+func (st *State) Unread() uint64 {
 	n := st.HeadSize - st.Scanned
 	for _, part := range st.Backlog {
 		n += part.To - part.From

@@ -406,7 +406,7 @@ func TestRescanUnderTighterRule(t *testing.T) {
 	if n, _ := r.store.PendingDeliveries(context.Background()); n != 0 {
 		t.Errorf("%d deliveries", n)
 	}
-	err = r.store.Peek(context.Background(), after.LogID, func(l monitor.Ledger) error {
+	err = r.store.Peek(context.Background(), after.LogID, func(l monitor.Precedents) error {
 		today, err := r.engine.Reassess(after, l)
 		if today.Verdict != policy.Unexpected || today.RuleHash == after.RuleHash || today.ID != "" {
 			t.Errorf("today it would be %+v", today)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sigwarden/sigwarden/checkpoint/ledger"
 	"github.com/sigwarden/sigwarden/notify"
 )
 
@@ -40,6 +41,7 @@ const (
 	KindWitnessDoubt   = "witness-doubt"
 	KindCosignatures   = "cosignatures-missing"
 	KindListUnusable   = "list-unusable"
+	KindStateRestored  = "state-restored"
 )
 
 // IncidentKind is a line of the table of incidents.
@@ -84,6 +86,8 @@ var incidentKinds = []IncidentKind{
 		Effect: "The incident resolves itself when the log publishes enough cosignatures again; until then its checkpoints are believed, unless its policy requires them."},
 	{Kind: KindWitnessDoubt, Class: Operational, Severity: "critical",
 		Effect: "Nothing of the log is co-signed until somebody runs `sigwarden witness trust`; everything else goes on."},
+	{Kind: KindStateRestored, Class: Operational, Severity: "high",
+		Effect: "Logs are followed on from where the copy stands, so that no entry is missed; what was decided and recorded after it was made is lost, and the ledger says so."},
 	{Kind: KindDeliveryFailed, Class: Operational, Severity: "high", Effect: "The notification is not tried again; the event itself is in the store."},
 }
 
@@ -94,7 +98,7 @@ func IncidentKinds() []IncidentKind { return slices.Clone(incidentKinds) }
 // from being noticed, or told.
 func BreaksWatch(kind string) bool {
 	switch kind {
-	case KindWitnessDoubt, KindUndecodable, KindSilence, KindListUnusable, KindTrustUnusable, KindLogRemoved, KindEntryMismatch, KindEntryWithheld:
+	case KindStateRestored, KindWitnessDoubt, KindUndecodable, KindSilence, KindListUnusable, KindTrustUnusable, KindLogRemoved, KindEntryMismatch, KindEntryWithheld:
 		return false // what is followed is followed; the incident itself is told
 	}
 	return true
@@ -399,4 +403,10 @@ func DeliveryWorks(inc Incident, channel string, now time.Time, health Audience)
 func (a Audience) without(channel string) Audience {
 	a.Channels = slices.DeleteFunc(slices.Clone(a.Channels), func(c string) bool { return c == channel })
 	return a
+}
+
+// StateRestored returns the incident of a state file that is an older copy of itself.
+func StateRestored(lost ledger.Restored, now time.Time, health Audience) Incident {
+	return general(KindStateRestored, fmt.Sprintf("The state file is an older copy of itself, or another one: its ledger had %d signed rows (root %x), and does not hold all of them now; at most the first %d are left. What was acknowledged, decided and recorded after that is lost.", lost.Lost.Size, lost.Lost.Root[:], lost.Kept),
+		map[string]any{"kept": lost.Kept, "lost": lost.Lost}, now, health)
 }

@@ -241,8 +241,8 @@ type Lists interface {
 	Listed(list string, digests []string) (digest string, ok bool)
 }
 
-// Ledger is what a store knows that judgements depend on.
-type Ledger interface {
+// Precedents is what a store knows that judgements depend on.
+type Precedents interface {
 	// Announced returns who has announced one of some digests for a watch, for an
 	// event at a time; not those who did so only after until.
 	Announced(watch string, digests []string, at, until time.Time) (by string, ok bool, err error)
@@ -254,7 +254,7 @@ type Ledger interface {
 
 // world is a ledger as the policy of one watch sees it.
 type world struct {
-	Ledger
+	Precedents
 	lists Lists
 	watch string
 }
@@ -267,15 +267,15 @@ func (w world) Listed(list string, digests []string) (string, bool) {
 }
 
 func (w world) Announced(digests []string, at, until time.Time) (string, bool, error) {
-	return w.Ledger.Announced(w.watch, digests, at, until)
+	return w.Precedents.Announced(w.watch, digests, at, until)
 }
 
 // Settle judges a finding, if that was not done yet, by what the ledger knows.
 // Called again it comes to the same. It returns whether the finding is kept.
-func (f *Finding) Settle(l Ledger) (keep bool, err error) { return f.settle(l, f.SeenAt) }
+func (f *Finding) Settle(l Precedents) (keep bool, err error) { return f.settle(l, f.SeenAt) }
 
 // settle is Settle at a time; what waits may not have to wait any more.
-func (f *Finding) settle(l Ledger, now time.Time) (keep bool, err error) {
+func (f *Finding) settle(l Precedents, now time.Time) (keep bool, err error) {
 	if f.draft == nil {
 		return true, nil
 	}
@@ -291,7 +291,7 @@ func (f *Finding) settle(l Ledger, now time.Time) (keep bool, err error) {
 
 // reconsider judges a finding that waits once more, by the rule of its day. It
 // returns whether anything has changed.
-func (f *Finding) reconsider(l Ledger, lists Lists, now time.Time) (changed bool, err error) {
+func (f *Finding) reconsider(l Precedents, lists Lists, now time.Time) (changed bool, err error) {
 	before := *f
 	f.draft = &draft{lists: lists, route: f.draft.route}
 	if err := json.Unmarshal(f.Waiting, &f.draft.waiting); err != nil || len(f.draft.Identities) == 0 {

@@ -24,7 +24,7 @@ type Decisions interface {
 	// Decide judges findings that wait anew, in one transaction: decide does, and
 	// returns whether anything has changed. It returns those that do not wait any
 	// more.
-	Decide(ctx context.Context, waiting []Finding, now time.Time, decide func(*Finding, Ledger) (bool, error)) ([]Finding, error)
+	Decide(ctx context.Context, waiting []Finding, now time.Time, decide func(*Finding, Precedents) (bool, error)) ([]Finding, error)
 	// Escalate tells some channels once more of critical findings that are open since
 	// before a time, each once.
 	Escalate(ctx context.Context, before, now time.Time, channels []string) (int, error)
@@ -272,7 +272,7 @@ func (e *Engine) judgeSilence(ctx context.Context, now time.Time) error {
 func (e *Engine) behind(ctx context.Context) bool {
 	return slices.ContainsFunc(e.all(), func(r *runner) bool {
 		st, err := e.opts.Store.State(ctx, r.cfg.ID)
-		return err == nil && !r.cfg.ConsistencyOnly && st.unread() > 0
+		return err == nil && !r.cfg.ConsistencyOnly && st.Unread() > 0
 	})
 }
 

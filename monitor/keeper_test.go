@@ -201,7 +201,7 @@ func TestJudgedAgain(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return r.store.Peek(ctx, r.cfg.ID, func(l monitor.Ledger) error {
+		return r.store.Peek(ctx, r.cfg.ID, func(l monitor.Precedents) error {
 			again, err := r.engine.Reassess(full, l)
 			if again.Verdict != f.Verdict {
 				t.Errorf("entry %d was %s, and is %s (%s)", f.Index, f.Verdict, again.Verdict, again.Reason)

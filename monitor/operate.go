@@ -93,7 +93,7 @@ func (r *runner) resume(ctx context.Context, d Resumption) error {
 		t.settle(KindEntryMismatch, "The log was given a new baseline.")
 		t.settle(KindEntryWithheld, "The log was given a new baseline.")
 		note = fmt.Sprintf("Given a new baseline at size %d by an operator; coverage of the former tree ended at %d.", c.Size(), t.old.Scanned)
-		if n := t.old.unread() - (t.old.HeadSize - t.old.Scanned); n > 0 {
+		if n := t.old.Unread() - (t.old.HeadSize - t.old.Scanned); n > 0 {
 			note += fmt.Sprintf(" %d entries before that were still to be read.", n)
 		}
 	} else if inc := t.find(KindRetiredChanged); inc != nil && inc.ID == incident {
@@ -430,7 +430,7 @@ func (c *recorder) flush(ctx context.Context) error {
 		}
 	}
 	slices.SortFunc(missing, func(a, b Range) int { return cmp.Compare(a.From, b.From) })
-	t.batch.Coverage, t.batch.WatchSet = without(Range{c.from, c.at}, missing), c.watchSet
+	t.batch.Coverage, t.batch.WatchSet, t.batch.Trust = without(Range{c.from, c.at}, missing), c.watchSet, t.trust.Load().hash
 	var next *State
 	if c.history {
 		next = &t.next

@@ -62,7 +62,7 @@ func (w *Waiting) decide(ctx context.Context, at time.Time, chosen func(*Finding
 	}
 	var failed []error
 	for part := range slices.Chunk(pending, decideAtOnce) {
-		decided, err := w.Store.Decide(ctx, part, w.Now, func(f *Finding, l Ledger) (bool, error) {
+		decided, err := w.Store.Decide(ctx, part, w.Now, func(f *Finding, l Precedents) (bool, error) {
 			now := at
 			if now.IsZero() && f.PendingUntil != nil {
 				now = f.PendingUntil.Add(-1)

@@ -536,7 +536,7 @@ func (t *turn) skip(ctx context.Context, c checkpoint.Checkpoint) error {
 // close ends a pass: it books how it went, and judges what only a run of
 // passes can show.
 func (r *runner) close(ctx context.Context, out *Outcome) error {
-	failures, err := r.opts.Store.RecordPoll(ctx, r.cfg.ID, r.opts.Now(), out.Err)
+	failures, err := r.opts.Store.RecordPoll(ctx, r.cfg.ID, Poll{At: r.opts.Now(), Err: out.Err, Every: r.every(), WatchSet: r.watchSet, Trust: r.trust.Load().hash})
 	if err != nil {
 		return err
 	}
@@ -560,7 +560,7 @@ func (r *runner) close(ctx context.Context, out *Outcome) error {
 	if err := t.commit(ctx); err != nil {
 		return err
 	}
-	t.quiet.Store(t.next.Frozen != "" && t.next.unread() == 0 && t.next.Halted == "" && out.Err == nil && !out.Missing)
+	t.quiet.Store(t.next.Frozen != "" && t.next.Unread() == 0 && t.next.Halted == "" && out.Err == nil && !out.Missing)
 	return nil
 }
 

@@ -15,7 +15,7 @@ func (t *turn) scanProven(ctx context.Context, known checkpoint.Known, scanFor t
 	if err != nil {
 		return err
 	}
-	if len(gaps) == 0 && t.old.unread() == 0 {
+	if len(gaps) == 0 && t.old.Unread() == 0 {
 		return nil // nothing is asked of the log
 	}
 	p, err := r.newProvenReader(ctx, known.Head, t.old.Epoch)
@@ -47,7 +47,7 @@ func (t *turn) scanProven(ctx context.Context, known checkpoint.Known, scanFor t
 		t.tally(res.tally)
 		t.book(res, known.Head)
 		t.next.Scanned, t.next.Peaks, t.next.Link = p.frontier.Size(), hexes(p.frontier.Peaks()), nil
-		t.batch.Coverage, t.batch.WatchSet = without(Range{res.job.from, res.job.to}, rangesOf(t.batch.SetGaps)), t.watchSet
+		t.batch.Coverage, t.batch.WatchSet, t.batch.Trust = without(Range{res.job.from, res.job.to}, rangesOf(t.batch.SetGaps)), t.watchSet, t.trust.Load().hash
 		last, cancel := grace(ctx, lastWrite)
 		defer cancel()
 		next, err := t.commitAndGoOn(last)

@@ -88,14 +88,14 @@ type CatchUpStatus struct {
 // can be said yet.
 func (st *State) catchUp() *CatchUpStatus {
 	c := st.CatchUp
-	if c == nil || st.unread() == 0 || !c.Last.At.After(c.From.At) {
+	if c == nil || st.Unread() == 0 || !c.Last.At.After(c.From.At) {
 		return nil
 	}
 	elapsed := c.Last.At.Sub(c.From.At).Seconds()
 	rate := func(from, to uint64) float64 { return (float64(to) - float64(from)) / elapsed }
 	out := &CatchUpStatus{Since: c.Since, EntriesPerSecond: rate(c.From.Read, c.Last.Read), GrowthPerSecond: rate(c.From.Head, c.Last.Head)}
 	if gain := out.EntriesPerSecond - out.GrowthPerSecond; gain > 0 {
-		seconds := float64(st.unread()) / gain
+		seconds := float64(st.Unread()) / gain
 		out.Seconds = &seconds
 	}
 	return out
@@ -199,10 +199,7 @@ func (r *runner) status(ctx context.Context, store StatusStore) (LogStatus, erro
 	if err != nil {
 		return l, err
 	}
-	if r.cfg.Schedule != nil {
-		next := r.cfg.Schedule.Next(r.opts.Now())
-		l.Every = r.cfg.Schedule.Next(next).Sub(next)
-	}
+	l.Every = r.every()
 	if !at.IsZero() {
 		l.LastPoll, l.LastSuccess = &at, success
 	}
@@ -222,7 +219,7 @@ func (r *runner) status(ctx context.Context, store StatusStore) (LogStatus, erro
 		text := err.Error()
 		l.Error = &text
 	}
-	l.Scanned, l.Lag = st.Scanned, st.unread()
+	l.Scanned, l.Lag = st.Scanned, st.Unread()
 	l.Backlog = append(l.Backlog, st.Backlog...)
 	l.CatchUp = st.catchUp()
 	l.KeyOnly, l.Undecodable, l.Entries, l.Incident, l.Signed = st.KeyOnly, st.Undecodable, st.Entries, st.Halted, st.Signed
@@ -267,4 +264,13 @@ func (r *runner) status(ctx context.Context, store StatusStore) (LogStatus, erro
 		l.State = "halted"
 	}
 	return l, nil
+}
+
+// every is the time between polls of the log; 0: it has no schedule.
+func (r *runner) every() time.Duration {
+	if r.cfg.Schedule == nil {
+		return 0
+	}
+	next := r.cfg.Schedule.Next(r.opts.Now())
+	return r.cfg.Schedule.Next(next).Sub(next)
 }

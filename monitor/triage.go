@@ -167,7 +167,7 @@ func TriageEvent(f Finding, now time.Time) notify.Event {
 
 // Reassess judges a stored finding anew, with the rules of today. The verdict is
 // empty where its watch is gone, or does not claim the entry any more.
-func (e *Engine) Reassess(f Finding, l Ledger) (Finding, error) {
+func (e *Engine) Reassess(f Finding, l Precedents) (Finding, error) {
 	now := f
 	now.Verdict, now.Reason, now.RuleHash = "", "no watch of today with this name claims the entry", ""
 	authorities, err := entry.ParseAuthorities(f.Authorities)

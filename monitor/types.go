@@ -90,7 +90,7 @@ type Store interface {
 	Commit(ctx context.Context, logID string, old State, next *State, b Batch) (Recorded, error)
 	// RecordPoll notes how a poll went, and returns the run of failures that it
 	// ends, if it failed.
-	RecordPoll(ctx context.Context, logID string, at time.Time, err error) (Failures, error)
+	RecordPoll(ctx context.Context, logID string, p Poll) (Failures, error)
 	// Record opens and resolves incidents that belong to no log.
 	Record(ctx context.Context, open []Incident, resolve []Resolution) error
 	Archive
@@ -203,6 +203,17 @@ type Mark struct {
 	Head uint64    `json:"head"`
 }
 
+// Poll is how one poll of a log went.
+type Poll struct {
+	At  time.Time
+	Err error // nil: it succeeded
+	// Every is the time between polls; 0: unknown.
+	Every time.Duration
+	// WatchSet are the hashes of the rules of today, Trust is that of Batch.
+	WatchSet []string
+	Trust    string
+}
+
 // Failures is a run of failed polls.
 type Failures struct {
 	Polls       int
@@ -226,6 +237,9 @@ type Batch struct {
 	// Coverage are ranges that were read with the watches of WatchSet.
 	Coverage []Range
 	WatchSet []string
+	// Trust is the hash of the trusted root that certificates were judged with, or
+	// of the authorities where there is none.
+	Trust string
 	// SetGaps are gaps that are new or changed, FilledGaps those to remove; the
 	// parts of a gap that remain are in SetGaps.
 	SetGaps    []Gap

@@ -48,13 +48,20 @@ type Watch struct {
 // Hash identifies what the rule says, for coverage: it changes when the
 // outcome of a scan could change, not with the name. terms are what items of
 // expect ask for beside their patterns; nil for nothing.
-func (w Watch) Hash(terms any) string {
-	rule := struct {
+func (w Watch) Hash(terms any) string { return hashOf(w.rule(terms)) }
+
+// Document is what Hash is the SHA-256 of: JSON.
+func (w Watch) Document(terms any) []byte {
+	data, _ := json.Marshal(w.rule(terms)) // strings, times and lists of them always marshal
+	return data
+}
+
+func (w Watch) rule(terms any) any {
+	return struct {
 		Match, Expect []Item
 		Untrusted     string
 		Terms         any `json:",omitempty"`
 	}{w.Match, w.Expect, w.Untrusted, terms}
-	return hashOf(rule)
 }
 
 // Hash identifies what an item says.

@@ -78,6 +78,7 @@ func (a *app) load() (*setup, error) {
 	issues = append(issues, s.makeChannels(a.stdout)...)
 	issues = append(issues, s.makeRoutes()...)
 	issues = append(issues, s.checkWitnessKeys()...)
+	issues = append(issues, s.checkSigning()...)
 	if len(issues) > 0 {
 		return nil, usage(&config.Error{Issues: issues})
 	}
@@ -167,7 +168,7 @@ func (a *app) withStore(ctx context.Context, f func(*setup, *store.Store) error)
 	if err != nil {
 		return err
 	}
-	st, err := store.Open(ctx, s.cfg.State, store.Options{})
+	st, err := store.Open(ctx, s.cfg.State, store.Options{Version: version()})
 	if errors.Is(err, store.ErrMissing) {
 		return fmt.Errorf("%w: nothing was monitored with this configuration yet; `sigwarden run` begins it", err)
 	}

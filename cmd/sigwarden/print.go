@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"sync"
 	"text/tabwriter"
@@ -111,8 +112,11 @@ func parseTime(text string, now time.Time) (time.Time, error) {
 			return t, nil
 		}
 	}
+	if n, err := strconv.Atoi(strings.TrimSuffix(text, "d")); err == nil && strings.HasSuffix(text, "d") && n > 0 && n < 100000 {
+		return now.AddDate(0, 0, -n), nil
+	}
 	if d, err := time.ParseDuration(text); err == nil && d > 0 {
 		return now.Add(-d), nil
 	}
-	return time.Time{}, usage(fmt.Errorf("%q is no time: want 2026-01-31, 2026-01-31T12:00:00Z, or how long ago, like 24h", text))
+	return time.Time{}, usage(fmt.Errorf("%q is no time: want 2026-01-31, 2026-01-31T12:00:00Z, or how long ago, like 24h or 30d", text))
 }

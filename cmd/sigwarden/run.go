@@ -34,7 +34,7 @@ func (a *app) runCommand() *cobra.Command {
 			for _, w := range s.warnings {
 				log.Warn(w)
 			}
-			st, err := store.Open(c.Context(), s.cfg.State, store.Options{Create: !requireState || initState, Exclusive: true})
+			st, err := store.Open(c.Context(), s.cfg.State, store.Options{Create: !requireState || initState, Exclusive: true, Version: version()})
 			if errors.Is(err, store.ErrMissing) {
 				return fmt.Errorf("%w, and --require-state was given: without it coverage would begin anew, with nothing known of what was seen before. Restore the file, or permit a new beginning with --init", err)
 			}
@@ -75,6 +75,10 @@ func (a *app) daemon(ctx context.Context, s *setup, st *store.Store, log *slog.L
 	if cosigning != nil {
 		cosigning.engine = engine
 	}
+	if err := s.beginLedger(ctx, st, log); err != nil {
+		return err
+	}
+	defer s.endLedger(ctx, st, log)
 	a.sayUncovered(ctx, engine, st, log)
 	var listener net.Listener
 	if address := s.cfg.HTTP.Listen; address != "" {
@@ -91,6 +95,7 @@ func (a *app) daemon(ctx context.Context, s *setup, st *store.Store, log *slog.L
 	if len(s.sources) > 0 {
 		wg.Go(func() { s.lists.Run(ctx) })
 	}
+	wg.Go(func() { s.keepLedger(ctx, st, log.With("part", "ledger")) })
 	wg.Go(func() { s.lookForMended(ctx, st, log, dispatcher.Wake) })
 	for _, ch := range s.cfg.Notify.Channels {
 		if ch.SelfTest.Schedule != nil {
@@ -198,6 +203,10 @@ func (a *app) once(ctx context.Context, s *setup, st *store.Store, log *slog.Log
 	if err != nil {
 		return err
 	}
+	if err := s.beginLedger(ctx, st, log); err != nil {
+		return err
+	}
+	defer s.endLedger(ctx, st, log)
 	s.loadLists(ctx)
 	code := exitOK
 	for _, out := range engine.Once(ctx, timeout) {

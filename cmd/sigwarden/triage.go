@@ -266,7 +266,7 @@ func (a *app) reassess(ctx context.Context, engine *monitor.Engine, st *store.St
 			return err
 		}
 		var now monitor.Finding
-		err = st.Peek(ctx, x.LogID, func(l monitor.Ledger) (err error) {
+		err = st.Peek(ctx, x.LogID, func(l monitor.Precedents) (err error) {
 			now, err = engine.Reassess(x, l)
 			return err
 		})

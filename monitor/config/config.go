@@ -24,6 +24,7 @@ type Config struct {
 	Notify  Notify
 	HTTP    HTTP
 	Witness Witness
+	Signing Signing
 	Sources []Source
 
 	file *file

@@ -66,6 +66,7 @@ func Parse(name string, data []byte, getenv func(string) string) (*Config, error
 		"notify":    c.readNotify,
 		"witness":   c.readWitness,
 		"sources":   func(n ast.Node, p string) { f.list(n, p, "sources", c.readSource) },
+		"signing":   c.readSigning,
 		"http": func(n ast.Node, p string) {
 			f.mapping(n, p, "http", map[string]field{"listen": f.listenAddress(&c.HTTP.Listen), "public_url": f.webAddress(&c.HTTP.PublicURL)})
 		},

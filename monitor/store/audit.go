@@ -60,7 +60,7 @@ func (w *writer) audit(actor, action, subject string, detail any) error {
 // Act writes down what a person has decided of something that is not in this file.
 func (s *Store) Act(ctx context.Context, a monitor.Act, at time.Time) error {
 	return s.write(ctx, "writing", func(tx *sql.Tx) error {
-		w := writer{ctx: ctx, tx: tx, now: at}
+		w := s.writer(ctx, tx, at)
 		return w.audit(a.By, a.Action, a.Subject, a.Detail)
 	})
 }

@@ -136,7 +136,7 @@ func TestWithdrawn(t *testing.T) {
 	}
 	announced := func() (ok bool) {
 		t.Helper()
-		if err := s.Peek(ctx, "log", func(l monitor.Ledger) (err error) {
+		if err := s.Peek(ctx, "log", func(l monitor.Precedents) (err error) {
 			_, ok, err = l.Announced("w", []string{"sha256:00"}, now, now.Add(time.Minute))
 			return err
 		}); err != nil {

@@ -1,189 +1,231 @@
 package store
 
 import (
-	"cmp"
 	"context"
+	"crypto/rand"
 	"database/sql"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
-	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/checkpoint"
+	"github.com/sigwarden/sigwarden/checkpoint/ledger"
 )
 
-var _ monitor.Ledger = (*writer)(nil)
-
-// looking is a writer that judges what was judged before: it counts what lies before
-// an entry in the log, and admits nothing.
-func (w *writer) looking() *writer {
-	again := *w
-	again.past = true
-	return &again
+// ledgerHead is where the ledger stands.
+type ledgerHead struct {
+	id      string
+	chain   ledger.Chain
+	watches string
+	seen    time.Time
 }
 
-// others are the entries that are counted beside one with an index. Behind it there
-// are some only where it is read late: what a log has withheld is to find the place
-// taken.
-func (w *writer) others() string {
-	if w.past {
-		return "idx < "
-	}
-	return "idx <> "
-}
-
-// Within returns how many other entries a counter has let in close to a time.
-func (w *writer) Within(counter string, index uint64, at time.Time, per time.Duration, limit int) (int, error) {
-	var n int
-	err := w.tx.QueryRowContext(w.ctx, "SELECT COUNT(*) FROM (SELECT DISTINCT idx FROM admissions WHERE log_id = $1 AND counter = $2 AND at > $3 AND at < $4 AND "+w.others()+"$5 LIMIT $6) AS near",
-		w.logID, counter, micros(at.Add(-per)), micros(at.Add(per)), index, limit).Scan(&n)
-	return n, err
-}
-
-// Seen returns the index of another entry that a counter has let in with a key.
-func (w *writer) Seen(counter, key string, index uint64) (at uint64, ok bool, err error) {
-	err = w.tx.QueryRowContext(w.ctx, "SELECT idx FROM admissions WHERE log_id = $1 AND counter = $2 AND key = $3 AND "+w.others()+"$4 ORDER BY idx LIMIT 1", w.logID, counter, key, index).Scan(&at)
+func (s *Store) ledgerHead(ctx context.Context, q querier) (h ledgerHead, found bool, err error) {
+	var size, seen int64
+	var last string
+	var peaks []byte
+	err = q.QueryRowContext(ctx, "SELECT id, size, last, peaks, watches, seen FROM ledger_head WHERE one = 1").Scan(&h.id, &size, &last, &peaks, &h.watches, &seen)
 	if errors.Is(err, sql.ErrNoRows) {
-		return 0, false, nil
+		return h, false, nil
 	}
-	return at, err == nil, err
-}
-
-// Admit remembers that a counter has let in an entry.
-func (w *writer) Admit(counter string, keys []string, index uint64, at time.Time) error {
-	if w.past {
-		return nil
-	}
-	if len(keys) == 0 {
-		keys = []string{""}
-	}
-	for _, key := range keys {
-		if err := w.exec("INSERT INTO admissions (log_id, counter, key, idx, at) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING", w.logID, counter, key, index, micros(at)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Announced returns who has announced one of some digests for a watch.
-func (w *writer) Announced(watch string, digests []string, at, until time.Time) (by string, ok bool, err error) {
-	if w.quiet == nil {
-		w.quiet = map[string]bool{}
-	}
-	quiet, asked := w.quiet[watch]
-	if !asked {
-		var n int
-		if err := w.tx.QueryRowContext(w.ctx, "SELECT COUNT(*) FROM (SELECT id FROM announcements WHERE watch = $1 LIMIT 1) AS announced", watch).Scan(&n); err != nil {
-			return "", false, err
-		}
-		quiet = n == 0
-		w.quiet[watch] = quiet
-	}
-	if quiet {
-		return "", false, nil
-	}
-	for _, digest := range digests {
-		var note string
-		var created int64
-		err := w.tx.QueryRowContext(w.ctx, "SELECT announcer, note, created_at FROM announcements WHERE watch = $1 AND digest = $2 AND created_at <= $3 AND expires_at > $4 ORDER BY created_at LIMIT 1", watch, strings.ToLower(digest), micros(until), micros(at)).Scan(&by, &note, &created)
-		if errors.Is(err, sql.ErrNoRows) {
-			continue
-		}
-		if err != nil {
-			return "", false, err
-		}
-		by += " at " + timeOf(created).Format(time.RFC3339)
-		if note != "" {
-			by += fmt.Sprintf(" (%s)", note)
-		}
-		return by, true, nil
-	}
-	return "", false, nil
-}
-
-// keepAnnouncements is how long those are kept that have expired: findings that are
-// judged anew ask for them.
-const keepAnnouncements = 30 * 24 * time.Hour
-
-// maxAnnouncements bounds those of one watch that have not expired: whoever may
-// announce must not fill the disk.
-const maxAnnouncements = 10000
-
-// ErrTooMany is returned where a bound on what is stored is reached.
-var ErrTooMany = errors.New("too many")
-
-// Announce remembers that somebody is about to sign an artifact.
-func (s *Store) Announce(ctx context.Context, a monitor.Announcement) error {
-	return s.write(ctx, "writing", func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, "DELETE FROM announcements WHERE expires_at < $1", micros(a.CreatedAt.Add(-keepAnnouncements))); err != nil {
-			return err
-		}
-		var n int
-		if err := tx.QueryRowContext(ctx, "SELECT COUNT(*) FROM announcements WHERE watch = $1 AND expires_at > $2", a.Watch, micros(a.CreatedAt)).Scan(&n); err != nil {
-			return err
-		}
-		if n >= maxAnnouncements {
-			return fmt.Errorf("watch %s has %d announcements that have not expired: %w", a.Watch, n, ErrTooMany)
-		}
-		if _, err := tx.ExecContext(ctx, "INSERT INTO announcements (id, watch, digest, announcer, note, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7)",
-			a.ID, a.Watch, a.Digest, a.By, a.Note, micros(a.CreatedAt), micros(a.ExpiresAt)); err != nil {
-			return err
-		}
-		w := writer{ctx: ctx, tx: tx, now: a.CreatedAt}
-		return w.audit(a.By, actExpect, a.ID, a)
-	})
-}
-
-// Withdraw takes an announcement back. What was expected by it stays so.
-func (s *Store) Withdraw(ctx context.Context, id, by, note string, now time.Time) error {
-	return s.write(ctx, "writing", func(tx *sql.Tx) error {
-		res, err := tx.ExecContext(ctx, "DELETE FROM announcements WHERE id = $1", id)
-		if err != nil {
-			return err
-		}
-		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return cmp.Or(err, fmt.Errorf("announcement %q: %w", id, ErrNotFound))
-		}
-		w := writer{ctx: ctx, tx: tx, now: now}
-		return w.audit(by, actWithdraw, id, map[string]string{"note": note})
-	})
-}
-
-const announcementColumns = "id, watch, digest, announcer, note, created_at, expires_at"
-
-func scanAnnouncement(row interface{ Scan(...any) error }) (a monitor.Announcement, err error) {
-	var created, expires int64
-	err = row.Scan(&a.ID, &a.Watch, &a.Digest, &a.By, &a.Note, &created, &expires)
-	a.CreatedAt, a.ExpiresAt = timeOf(created), timeOf(expires)
-	return a, err
-}
-
-// Announcements returns those of a watch (all: "") that have not expired at a
-// time, oldest first.
-func (s *Store) Announcements(ctx context.Context, watch string, now time.Time) ([]monitor.Announcement, error) {
-	rows, err := s.db.QueryContext(ctx, "SELECT "+announcementColumns+" FROM announcements WHERE expires_at > $1 AND ($2 = '' OR watch = $2) ORDER BY created_at, id", micros(now), watch)
 	if err != nil {
-		return nil, s.explain("reading", err)
+		return h, false, s.explain("reading", err)
 	}
-	defer rows.Close()
-	out := []monitor.Announcement{}
-	for rows.Next() {
-		a, err := scanAnnouncement(rows)
-		if err != nil {
-			return nil, s.explain("reading", err)
-		}
-		out = append(out, a)
+	var hash checkpoint.HexHash
+	var list []checkpoint.Hash
+	for ; len(peaks) >= checkpoint.HashSize; peaks = peaks[checkpoint.HashSize:] {
+		list = append(list, checkpoint.Hash(peaks[:checkpoint.HashSize]))
 	}
-	return out, s.explain("reading", rows.Err())
+	tree, err := checkpoint.NewFrontier(uint64(size), list)
+	if err := errors.Join(err, hash.UnmarshalText([]byte(last))); err != nil {
+		return h, false, fmt.Errorf("state file %s: head of the ledger: %w", s.path, err)
+	}
+	h.chain, h.seen = ledger.Resume(checkpoint.Hash(hash), tree), timeOf(seen)
+	return h, true, nil
 }
 
-// Peek lets a function ask the ledger of a log, which admits nothing.
-func (s *Store) Peek(ctx context.Context, logID string, ask func(monitor.Ledger) error) error {
-	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+// append adds rows to the ledger, in the transaction of what they tell of.
+func (w *writer) append(kind, log string, body any) error {
+	h, found, err := w.store.ledgerHead(w.ctx, w.tx)
+	if err != nil {
+		return err
+	}
+	if !found {
+		var id [8]byte
+		rand.Read(id[:])
+		h.id = hex.EncodeToString(id[:])
+		h.watches = "null"
+		if err := w.exec("INSERT INTO ledger_head (one, id, size, last, peaks, watches, seen) VALUES (1, $1, 0, '', x'', 'null', $2)", h.id, micros(w.now)); err != nil {
+			return err
+		}
+		if err := w.row(&h.chain, ledger.KindBegin, "", ledger.Begin{ID: h.id, Version: w.store.version}); err != nil {
+			return err
+		}
+	}
+	if err := w.row(&h.chain, kind, log, body); err != nil {
+		return err
+	}
+	var peaks []byte
+	for _, p := range h.chain.Tree().Peaks() {
+		peaks = append(peaks, p[:]...)
+	}
+	return w.exec("UPDATE ledger_head SET size = $1, last = $2, peaks = $3, seen = $4 WHERE one = 1", h.chain.Size(), hexOf(checkpoint.HexHash(h.chain.Last)), peaks, micros(w.now))
+}
+
+func (w *writer) row(chain *ledger.Chain, kind, log string, body any) error {
+	r, err := ledger.New(chain.Size(), chain.Last, w.now, kind, log, body)
+	if err != nil {
+		return err
+	}
+	line, err := r.Print()
+	if err != nil {
+		return err
+	}
+	if _, err := chain.Add(line); err != nil {
+		return err
+	}
+	return w.exec("INSERT INTO ledger (n, at, kind, log, line) VALUES ($1, $2, $3, $4, $5)", r.N, micros(r.At), kind, log, string(line))
+}
+
+// EachLedgerRow calls a function with the bytes of each row in [from, to).
+func (s *Store) EachLedgerRow(ctx context.Context, from, to uint64, do func(line []byte) error) error {
+	return s.eachLedgerRow(ctx, s.db, from, to, do)
+}
+
+func (s *Store) eachLedgerRow(ctx context.Context, q querier, from, to uint64, do func(line []byte) error) error {
+	const most = 1 << 62
+	rows, err := q.QueryContext(ctx, "SELECT line FROM ledger WHERE n >= $1 AND n < $2 ORDER BY n", min(from, most), min(to, most))
 	if err != nil {
 		return s.explain("reading", err)
 	}
-	defer tx.Rollback()
-	w := writer{ctx: ctx, tx: tx, logID: logID, now: time.Now()}
-	return ask(w.looking())
+	defer rows.Close()
+	for rows.Next() {
+		var line string
+		if err := rows.Scan(&line); err != nil {
+			return s.explain("reading", err)
+		}
+		if err := do([]byte(line)); err != nil {
+			return err
+		}
+	}
+	return s.explain("reading", rows.Err())
+}
+
+// VerifyLedger checks every row of the ledger, and that it goes on from heads that
+// were noted or signed before, and returns its id and its chain. Its errors wrap
+// ledger.ErrTampered.
+func (s *Store) VerifyLedger(ctx context.Context, known ...ledger.Head) (id string, chain ledger.Chain, err error) {
+	err = s.snapshot(ctx, func(q querier) error {
+		h, found, err := s.ledgerHead(ctx, q)
+		if err != nil || !found && len(known) == 0 {
+			return err
+		}
+		if err := s.eachLedgerRow(ctx, q, 0, 1<<62, func(line []byte) error {
+			if _, err := chain.Add(line); err != nil {
+				return err
+			}
+			for _, k := range known {
+				if k.Size == chain.Size() && checkpoint.Hash(k.Root) != chain.Root() {
+					return fmt.Errorf("%w: its first %d rows have root %x, and were noted with %x", ledger.ErrTampered, k.Size, chain.Root(), k.Root[:])
+				}
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		if chain.Last != h.chain.Last || chain.Size() != h.chain.Size() || chain.Root() != h.chain.Root() {
+			return fmt.Errorf("%w: it has %d rows, and its head speaks of %d", ledger.ErrTampered, chain.Size(), h.chain.Size())
+		}
+		for _, k := range known {
+			if k.Size > chain.Size() {
+				return fmt.Errorf("%w: it has %d rows, and was noted with %d", ledger.ErrTampered, chain.Size(), k.Size)
+			}
+		}
+		id = h.id
+		return nil
+	})
+	return id, chain, err
+}
+
+// ledgerRoot returns the root of the tree over the first rows.
+func (s *Store) ledgerRoot(ctx context.Context, q querier, size uint64) (checkpoint.Hash, error) {
+	var f checkpoint.Frontier
+	err := s.eachLedgerRow(ctx, q, 0, size, func(line []byte) error {
+		f = f.Append(checkpoint.LeafHash(line))
+		return nil
+	})
+	return f.Root(), err
+}
+
+// LedgerPath returns the inclusion proof of a row in the tree over the first size
+// rows (RFC 6962), leaf side first.
+func (s *Store) LedgerPath(ctx context.Context, n, size uint64) ([]checkpoint.Hash, error) {
+	var path []checkpoint.Hash
+	var hashes []checkpoint.Hash
+	err := s.eachLedgerRow(ctx, s.db, 0, size, func(line []byte) error {
+		hashes = append(hashes, checkpoint.LeafHash(line))
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if n >= size || uint64(len(hashes)) != size {
+		return nil, fmt.Errorf("ledger has no row %d among %d", n, size)
+	}
+	path, err = checkpoint.PathOver(hashes, n)
+	return path, err
+}
+
+// rowsOf reads the rows of some kinds, for one log or for none.
+func (s *Store) rowsOf(ctx context.Context, q querier, kind, log string, do func(ledger.Row) error) error {
+	rows, err := q.QueryContext(ctx, "SELECT line FROM ledger WHERE kind = $1 AND log = $2 ORDER BY n", kind, log)
+	if err != nil {
+		return s.explain("reading", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var line string
+		if err := rows.Scan(&line); err != nil {
+			return s.explain("reading", err)
+		}
+		r, err := ledger.Parse([]byte(line))
+		if err == nil {
+			err = do(r)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return s.explain("reading", rows.Err())
+}
+
+// KeepRules stores what rules say, by their hashes.
+func (s *Store) KeepRules(ctx context.Context, documents map[string][]byte) error {
+	return s.write(ctx, "writing", func(tx *sql.Tx) error {
+		w := s.writer(ctx, tx, time.Now())
+		for hash, doc := range documents {
+			if err := w.exec("INSERT INTO rules (hash, document) VALUES ($1, $2) ON CONFLICT DO NOTHING", hash, string(doc)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Rule returns what a rule said, by its hash; ErrNotFound.
+func (s *Store) Rule(ctx context.Context, hash string) ([]byte, error) {
+	var doc string
+	err := s.db.QueryRowContext(ctx, "SELECT document FROM rules WHERE hash = $1", hash).Scan(&doc)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, fmt.Errorf("rule %s: %w", hash, ErrNotFound)
+	}
+	return []byte(doc), s.explain("reading", err)
+}
+
+// watchList is the recorded watchlist.
+func (h *ledgerHead) watchList() (list []ledger.Rule, err error) {
+	err = json.Unmarshal([]byte(h.watches), &list)
+	return list, err
 }

@@ -142,7 +142,7 @@ func (s *Store) Abandon(ctx context.Context, channel, reason string, incident mo
 		if _, err := tx.ExecContext(ctx, "DELETE FROM rolls WHERE channel = $1", channel); err != nil {
 			return err
 		}
-		w := writer{ctx: ctx, tx: tx, now: time.Now()}
+		w := s.writer(ctx, tx, time.Now())
 		return w.incidents(monitor.Batch{Open: []monitor.Incident{incident}})
 	})
 }
@@ -217,7 +217,7 @@ func (s *Store) FailDelivery(ctx context.Context, q notify.Queued, reason string
 		if incident == nil {
 			return nil
 		}
-		w := writer{ctx: ctx, tx: tx, now: time.Now()}
+		w := s.writer(ctx, tx, time.Now())
 		return w.incidents(monitor.Batch{Open: []monitor.Incident{*incident}})
 	})
 }
@@ -232,7 +232,7 @@ func (s *Store) PendingDeliveries(ctx context.Context) (int, error) {
 // Enqueue puts deliveries into the outbox that belong to no finding or incident.
 func (s *Store) Enqueue(ctx context.Context, deliveries []notify.Delivery) error {
 	return s.write(ctx, "writing", func(tx *sql.Tx) error {
-		w := writer{ctx: ctx, tx: tx, now: time.Now()}
+		w := s.writer(ctx, tx, time.Now())
 		return w.enqueue(deliveries)
 	})
 }

@@ -163,7 +163,7 @@ func (s *Store) Unroll(ctx context.Context, channel string, now time.Time, limit
 		if err != nil {
 			return err
 		}
-		w := writer{ctx: ctx, tx: tx, now: now}
+		w := s.writer(ctx, tx, now)
 		for _, r := range rolls {
 			if made >= limit {
 				break
@@ -226,7 +226,7 @@ func (s *Store) Fold(ctx context.Context, channel string, now time.Time, digest 
 				return err
 			}
 		}
-		w := writer{ctx: ctx, tx: tx, now: now}
+		w := s.writer(ctx, tx, now)
 		if err := w.exec("DELETE FROM rolls WHERE channel = $1 AND digest = $2 AND due_at <= $3", channel, digest, micros(now)); err != nil {
 			return err
 		}

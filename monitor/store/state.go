@@ -64,9 +64,11 @@ func (s *Store) States(ctx context.Context) (map[string]monitor.State, error) {
 // Commit moves a log on in one transaction; see monitor.Store.
 func (s *Store) Commit(ctx context.Context, logID string, old monitor.State, next *monitor.State, b monitor.Batch) (rec monitor.Recorded, err error) {
 	err = s.write(ctx, "writing", func(tx *sql.Tx) error {
-		w := writer{ctx: ctx, tx: tx, logID: logID, now: time.Now()}
+		w := s.writer(ctx, tx, time.Now()).of(logID)
 		if next != nil {
-			err = w.moveState(old, next)
+			if err = w.moveState(old, next); err == nil {
+				err = w.turned(&old, next)
+			}
 		} else {
 			err = w.sameEpoch(old)
 		}
@@ -84,6 +86,7 @@ func (s *Store) Commit(ctx context.Context, logID string, old monitor.State, nex
 
 // writer writes parts of one batch.
 type writer struct {
+	store *Store
 	ctx   context.Context
 	tx    *sql.Tx
 	logID string
@@ -94,6 +97,16 @@ type writer struct {
 	noted  monitor.TreeHead // whose note is stored
 	quiet  map[string]bool  // watches for which nothing was announced
 	past   bool             // it only judges what was judged before
+}
+
+// writer begins to write at a time; of says about which log.
+func (s *Store) writer(ctx context.Context, tx *sql.Tx, now time.Time) *writer {
+	return &writer{store: s, ctx: ctx, tx: tx, now: now}
+}
+
+func (w *writer) of(logID string) *writer {
+	w.logID = logID
+	return w
 }
 
 func (w *writer) exec(query string, args ...any) error {
@@ -153,7 +166,7 @@ func (w *writer) batch(b monitor.Batch) (rec monitor.Recorded, err error) {
 		}
 	}
 	// Evidence first: whatever else fails, it is in the same transaction.
-	for _, step := range []func(monitor.Batch) error{w.incidents, w.tiles, w.coverage, w.gaps, w.pending} {
+	for _, step := range []func(monitor.Batch) error{w.incidents, w.tiles, w.coverage, w.gaps, w.pending, w.readIn} {
 		if err := step(b); err != nil {
 			return rec, err
 		}
@@ -286,6 +299,9 @@ func (s *Store) Coverage(ctx context.Context, logID, watchHash string) ([]monito
 }
 
 func (w *writer) gaps(b monitor.Batch) error {
+	if err := w.gapRows(b); err != nil {
+		return err
+	}
 	for _, g := range b.FilledGaps {
 		if err := w.exec("DELETE FROM gaps WHERE log_id = $1 AND from_idx = $2", w.logID, g.From); err != nil {
 			return err
@@ -366,9 +382,13 @@ func (s *Store) Pending(ctx context.Context, logID string) ([]monitor.Pending, e
 func hexOf(h checkpoint.HexHash) string { return hex.EncodeToString(h[:]) }
 
 // RecordPoll notes how a poll went.
-func (s *Store) RecordPoll(ctx context.Context, logID string, at time.Time, pollErr error) (monitor.Failures, error) {
+func (s *Store) RecordPoll(ctx context.Context, logID string, p monitor.Poll) (monitor.Failures, error) {
 	var f monitor.Failures
+	at, pollErr := p.At, p.Err
 	err := s.write(ctx, "writing", func(tx *sql.Tx) error {
+		if err := s.writer(ctx, tx, at).of(logID).polled(p); err != nil {
+			return err
+		}
 		var success, since sql.NullInt64
 		err := tx.QueryRowContext(ctx, "SELECT last_success, failures, failing_since FROM polls WHERE log_id = $1", logID).Scan(&success, &f.Polls, &since)
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {

@@ -43,6 +43,8 @@ type Options struct {
 	Create bool
 	// Exclusive keeps every other exclusive user out until Close: the daemon.
 	Exclusive bool
+	// Version is that of the program, for the ledger.
+	Version string
 	// pragmas are added to the connection; tests fill disks with them.
 	pragmas string
 	// schema is the folder of its migrations; default migrations.
@@ -54,8 +56,10 @@ type Store struct {
 	db      *sql.DB
 	path    string
 	schema  string
+	version string
 	lock    *flock.Flock
 	Created bool // by this Open
+	run     run  // of the program that follows logs
 }
 
 // Open opens a state file, brings its schema up to date, and checks that it
@@ -65,7 +69,7 @@ func Open(ctx context.Context, path string, opts Options) (*Store, error) {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}
-	s := &Store{path: path, schema: cmp.Or(opts.schema, "migrations")}
+	s := &Store{path: path, schema: cmp.Or(opts.schema, "migrations"), version: cmp.Or(opts.Version, "unknown")}
 	if err := s.look(opts); err != nil {
 		return nil, err
 	}

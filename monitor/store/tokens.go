@@ -47,7 +47,7 @@ func (s *Store) AddToken(ctx context.Context, t monitor.Token, secret, by string
 			t.ID, t.Name, strings.Join(t.Scopes, " "), string(watches), tokenHash(secret), micros(t.CreatedAt), expires); err != nil {
 			return err
 		}
-		w := writer{ctx: ctx, tx: tx, now: t.CreatedAt}
+		w := s.writer(ctx, tx, t.CreatedAt)
 		return w.audit(by, actToken, t.ID, t)
 	})
 }
@@ -112,7 +112,7 @@ func (s *Store) RevokeToken(ctx context.Context, name, by string, now time.Time)
 		if _, err := tx.ExecContext(ctx, "UPDATE tokens SET revoked_at = $1 WHERE id = $2", micros(now), t.ID); err != nil {
 			return err
 		}
-		w := writer{ctx: ctx, tx: tx, now: now}
+		w := s.writer(ctx, tx, now)
 		return w.audit(by, actRevoke, t.ID, map[string]string{"name": t.Name})
 	})
 }

@@ -27,7 +27,7 @@ func (s *Store) Triage(ctx context.Context, id string, c monitor.Change, told *T
 		table = "incidents"
 	}
 	return s.write(ctx, "writing", func(tx *sql.Tx) error {
-		w := writer{ctx: ctx, tx: tx, now: c.At}
+		w := s.writer(ctx, tx, c.At)
 		var state, before, kind string
 		column := map[string]string{"findings": "verdict", "incidents": "kind"}[table]
 		err := tx.QueryRowContext(ctx, "SELECT state, note, "+column+" FROM "+table+" WHERE id = $1", id).Scan(&state, &before, &kind)
@@ -125,16 +125,16 @@ func (s *Store) PendingFindings(ctx context.Context) ([]monitor.Finding, error) 
 
 // Decide judges pending findings anew: decide does, by what is known now, and returns
 // whether anything has changed. It returns those that do not wait any more.
-func (s *Store) Decide(ctx context.Context, waiting []monitor.Finding, now time.Time, decide func(*monitor.Finding, monitor.Ledger) (bool, error)) (done []monitor.Finding, err error) {
+func (s *Store) Decide(ctx context.Context, waiting []monitor.Finding, now time.Time, decide func(*monitor.Finding, monitor.Precedents) (bool, error)) (done []monitor.Finding, err error) {
 	if len(waiting) == 0 {
 		return nil, nil
 	}
 	err = s.write(ctx, "writing", func(tx *sql.Tx) error {
 		done = nil
-		w := writer{ctx: ctx, tx: tx, now: now}
+		w := s.writer(ctx, tx, now)
 		for _, f := range waiting {
 			w.logID = f.LogID
-			changed, err := decide(&f, &w)
+			changed, err := decide(&f, w)
 			if err != nil {
 				return err
 			}
@@ -204,7 +204,7 @@ func (s *Store) Escalate(ctx context.Context, before, now time.Time, channels []
 	}
 	err = s.write(ctx, "writing", func(tx *sql.Tx) error {
 		n = 0
-		w := writer{ctx: ctx, tx: tx, now: now}
+		w := s.writer(ctx, tx, now)
 		for {
 			more, err := w.escalate(before, to)
 			if n += more; err != nil || more == 0 {

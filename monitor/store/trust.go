@@ -54,8 +54,11 @@ func (s *Store) KeepTrustRoot(ctx context.Context, root *monitor.TrustRoot, sign
 		return err
 	}
 	return s.write(ctx, "writing", func(tx *sql.Tx) error {
-		w := writer{ctx: ctx, tx: tx, now: at}
+		w := s.writer(ctx, tx, at)
 		if _, err := w.trustRoot(root); err != nil {
+			return err
+		}
+		if err := w.trustChanged(root); err != nil {
 			return err
 		}
 		return w.exec("INSERT INTO trust_sources (source, hash, first_hash, signing, refreshed_at, provenance, failures, error) VALUES ($1, $2, $2, $3, $4, $5, 0, '') "+
@@ -68,7 +71,7 @@ func (s *Store) KeepTrustRoot(ctx context.Context, root *monitor.TrustRoot, sign
 // TrustFailed books a refresh that failed.
 func (s *Store) TrustFailed(ctx context.Context, source string, at time.Time, failure string) error {
 	return s.write(ctx, "writing", func(tx *sql.Tx) error {
-		w := writer{ctx: ctx, tx: tx, now: at}
+		w := s.writer(ctx, tx, at)
 		return w.exec("INSERT INTO trust_sources (source, hash, first_hash, signing, failures, failing_since, error) VALUES ($1, '', '', '[]', 1, $2, $3) "+
 			"ON CONFLICT (source) DO UPDATE SET failures = trust_sources.failures + 1, failing_since = COALESCE(trust_sources.failing_since, excluded.failing_since), error = excluded.error",
 			source, micros(at), failure)
@@ -101,7 +104,7 @@ func (s *Store) Record(ctx context.Context, open []monitor.Incident, resolve []m
 		return nil
 	}
 	return s.write(ctx, "writing", func(tx *sql.Tx) error {
-		w := writer{ctx: ctx, tx: tx, now: time.Now()}
+		w := s.writer(ctx, tx, time.Now())
 		return w.incidents(monitor.Batch{Open: open, Resolve: resolve})
 	})
 }

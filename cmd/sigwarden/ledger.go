@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sigwarden/sigwarden/checkpoint"
+	"github.com/sigwarden/sigwarden/checkpoint/ledger"
+	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/monitor/store"
+)
+
+// signEvery is how often the head of the ledger is signed while the daemon runs.
+const signEvery = time.Hour
+
+// beginLedger writes down that logs are followed from now on, and with which rules.
+func (s *setup) beginLedger(ctx context.Context, st *store.Store, log *slog.Logger) error {
+	var watches []ledger.Rule
+	documents := map[string][]byte{}
+	for i, w := range s.list.Watches() {
+		hash := monitor.RuleHash(w, s.watches[i])
+		watches = append(watches, ledger.Rule{Watch: w.Name, Hash: hash})
+		documents[hash] = monitor.RuleDocument(w, s.watches[i])
+	}
+	if err := st.KeepRules(ctx, documents); err != nil {
+		return err
+	}
+	now := time.Now()
+	lost, err := st.Begin(ctx, watches, now)
+	if err != nil {
+		return err
+	}
+	if lost.Lost.Size > 0 {
+		inc := monitor.StateRestored(lost, now, monitor.Audience{Channels: s.health(), Route: s.routes.Route})
+		log.Error("the state file is an older copy of itself, or another one: "+inc.Summary, "mark", s.cfg.State+"-ledger-mark")
+		if err := st.Record(ctx, []monitor.Incident{inc}, nil); err != nil {
+			return err
+		}
+	}
+	_, err = s.signLedger(ctx, st)
+	return err
+}
+
+// signLedger has the head of the ledger signed.
+func (s *setup) signLedger(ctx context.Context, st *store.Store) (store.SignedHead, error) {
+	key, err := s.signingKey(true)
+	if err != nil {
+		return store.SignedHead{}, err
+	}
+	return st.SignLedger(ctx, time.Now(), func(origin, text string) (string, error) { return signNote(key, origin, text) })
+}
+
+// keepLedger signs the head of the ledger every now and then.
+func (s *setup) keepLedger(ctx context.Context, st *store.Store, log *slog.Logger) {
+	tick := time.NewTicker(signEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if _, err := s.signLedger(ctx, st); err != nil && ctx.Err() == nil {
+				log.Error("the head of the ledger could not be signed; it is tried again in an hour", "error", err)
+			}
+		}
+	}
+}
+
+// endLedger writes down that following stops in good order.
+func (s *setup) endLedger(ctx context.Context, st *store.Store, log *slog.Logger) {
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	err := st.End(last, time.Now())
+	if err == nil {
+		_, err = s.signLedger(last, st)
+	}
+	if err != nil {
+		log.Error("the end of this run could not be written into the ledger", "error", err)
+	}
+}
+
+func (a *app) ledgerCommand() *cobra.Command {
+	group := &cobra.Command{Use: "ledger", Short: "The record of what was watched: append-only, chained and signed"}
+	group.AddCommand(a.ledgerShowCommand(), a.ledgerVerifyCommand(), a.ledgerKeyCommand())
+	return group
+}
+
+func (a *app) ledgerShowCommand() *cobra.Command {
+	var from uint64
+	c := &cobra.Command{
+		Use: "show", Short: "Print the rows of the ledger, a line of JSON each, as they are hashed", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.withStore(c.Context(), func(_ *setup, st *store.Store) error {
+				return st.EachLedgerRow(c.Context(), from, 1<<62, func(line []byte) error {
+					_, err := fmt.Fprintf(a.stdout, "%s\n", line)
+					return err
+				})
+			})
+		},
+	}
+	c.Flags().Uint64Var(&from, "from", 0, "first row to print")
+	return c
+}
+
+func (a *app) ledgerVerifyCommand() *cobra.Command {
+	var kept string
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "verify", Short: "Check that no row of the ledger was changed or removed, and print its signed head", Args: cobra.NoArgs,
+		Long: `Checks the chain of all rows, and that it goes on from the heads that were
+signed before. Keep the head that this prints somewhere else, and give it back
+with --kept later: then even somebody who can write to this machine cannot have
+rewritten what came before it.`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.withStore(c.Context(), func(s *setup, st *store.Store) error {
+				return a.verifyLedger(c.Context(), s, st, kept, asJSON)
+			})
+		},
+	}
+	c.Flags().StringVar(&kept, "kept", "", "file with a head that was kept")
+	c.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	return c
+}
+
+func (a *app) verifyLedger(ctx context.Context, s *setup, st *store.Store, kept string, asJSON bool) error {
+	key, err := s.signingKey(false)
+	if err != nil {
+		return err
+	}
+	public, err := publicPEM(key)
+	if err != nil {
+		return err
+	}
+	var known []ledger.Head
+	look := func(what string, text []byte) error {
+		head, err := openHead(text, public)
+		if err != nil {
+			return &status{exitIntegrity, fmt.Errorf("%s: %w", what, err)}
+		}
+		known = append(known, ledger.Head{Size: head.Size(), Root: checkpoint.HexHash(head.Root())})
+		return nil
+	}
+	signed, err := st.LastSigned(ctx)
+	if err != nil {
+		return err
+	}
+	if signed.Note != "" {
+		if err := look("the last signed head", []byte(signed.Note)); err != nil {
+			return err
+		}
+	}
+	if kept != "" {
+		text, err := os.ReadFile(kept)
+		if err != nil {
+			return usage(err)
+		}
+		if err := look(kept, text); err != nil {
+			return err
+		}
+	}
+	id, chain, err := st.VerifyLedger(ctx, known...)
+	if errors.Is(err, ledger.ErrTampered) {
+		return &status{exitIntegrity, err}
+	}
+	if err != nil {
+		return err
+	}
+	if chain.Size() == 0 {
+		return errors.New("the ledger is empty; `sigwarden run` begins it")
+	}
+	// What was written since is signed now, so that it can be kept.
+	if signed, err = s.signLedger(ctx, st); err != nil {
+		return err
+	}
+	if asJSON {
+		return printJSON(a.stdout, map[string]any{"origin": ledger.Origin(id), "rows": chain.Size(), "root": checkpoint.HexHash(chain.Root()), "signed": signed.Size, "head": signed.Note})
+	}
+	fmt.Fprintf(a.stderr, "%d rows are as they were written\n", chain.Size())
+	_, err = fmt.Fprint(a.stdout, signed.Note)
+	return err
+}
+
+// openHead verifies a signed head of a ledger.
+func openHead(text, key []byte) (checkpoint.Checkpoint, error) {
+	origin, _, _ := strings.Cut(string(text), "\n")
+	log, err := checkpoint.ForOrigin(origin, string(key))
+	if err != nil {
+		return checkpoint.Checkpoint{}, err
+	}
+	return log.Open(text)
+}
+
+func (a *app) ledgerKeyCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "key", Short: "Print the public key that heads of the ledger, reports and evidence are signed with", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			s, err := a.load()
+			if err != nil {
+				return err
+			}
+			key, err := s.signingKey(false)
+			if err != nil {
+				return err
+			}
+			text, err := publicPEM(key)
+			if err != nil {
+				return err
+			}
+			_, err = a.stdout.Write(text)
+			return err
+		},
+	}
+}

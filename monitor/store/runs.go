@@ -1,0 +1,288 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/sigwarden/sigwarden/checkpoint"
+	"github.com/sigwarden/sigwarden/checkpoint/ledger"
+	"github.com/sigwarden/sigwarden/monitor"
+)
+
+// run is what is known of the program that follows logs with this file.
+type run struct {
+	started  time.Time
+	restored bool // the file is an older copy of itself
+}
+
+// markSuffix is behind the name of the state file: the last signed head of its
+// ledger, so that an older copy of the state is noticed.
+const markSuffix = "-ledger-mark"
+
+// ErrMark says that the mark beside the state file cannot be used.
+var ErrMark = errors.New("the mark of the ledger cannot be used")
+
+// Begin writes down that the program begins to follow logs with a watchlist. It
+// returns what was found to be lost, if the state file is an older copy of itself:
+// something is, if its Lost has a size.
+func (s *Store) Begin(ctx context.Context, watches []ledger.Rule, at time.Time) (ledger.Restored, error) {
+	hashes := make([]string, len(watches))
+	for i, r := range watches {
+		hashes[i] = r.Hash
+	}
+	var lost ledger.Restored
+	err := s.write(ctx, "writing", func(tx *sql.Tx) error {
+		w := s.writer(ctx, tx, at)
+		h, found, err := s.ledgerHead(ctx, tx)
+		if err != nil {
+			return err
+		}
+		var lastSeen time.Time
+		if found {
+			lastSeen = h.seen
+		}
+		if lost, err = s.restored(ctx, tx, h); err != nil {
+			return err
+		}
+		if lost.Lost.Size > 0 {
+			if err := w.append(ledger.KindRestored, "", lost); err != nil {
+				return err
+			}
+		}
+		if err := w.append(ledger.KindStart, "", ledger.Start{Version: s.version, WatchSet: setHash(hashes), LastSeen: lastSeen}); err != nil {
+			return err
+		}
+		return w.rules(watches, setHash(hashes))
+	})
+	if err == nil {
+		s.run = run{started: at, restored: lost.Lost.Size > 0}
+	}
+	return lost, err
+}
+
+// rules writes down how the watchlist was changed since it was recorded last.
+func (w *writer) rules(now []ledger.Rule, set string) error {
+	h, _, err := w.store.ledgerHead(w.ctx, w.tx)
+	if err != nil {
+		return err
+	}
+	old, err := h.watchList()
+	if err != nil {
+		return err
+	}
+	change := ledger.Rules{WatchSet: set}
+	before := map[string]string{}
+	for _, r := range old {
+		before[r.Watch] = r.Hash
+	}
+	for _, r := range now {
+		switch hash, was := before[r.Watch]; {
+		case !was:
+			change.Added = append(change.Added, r)
+		case hash != r.Hash:
+			change.Changed = append(change.Changed, ledger.ChangedRule{Watch: r.Watch, From: hash, To: r.Hash})
+		}
+		delete(before, r.Watch)
+	}
+	for _, r := range old {
+		if _, left := before[r.Watch]; left {
+			change.Removed = append(change.Removed, r)
+		}
+	}
+	if len(change.Added)+len(change.Removed)+len(change.Changed) == 0 {
+		return nil
+	}
+	doc, err := json.Marshal(now)
+	if err != nil {
+		return err
+	}
+	if err := w.exec("UPDATE ledger_head SET watches = $1 WHERE one = 1", string(doc)); err != nil {
+		return err
+	}
+	return w.append(ledger.KindRules, "", change)
+}
+
+// restored compares the ledger with the mark beside the state file.
+func (s *Store) restored(ctx context.Context, q querier, h ledgerHead) (out ledger.Restored, err error) {
+	text, err := os.ReadFile(s.path + markSuffix)
+	if errors.Is(err, fs.ErrNotExist) {
+		return out, nil
+	}
+	if err != nil {
+		return out, fmt.Errorf("%s: %w: %w", s.path+markSuffix, ErrMark, err)
+	}
+	body, _, _ := strings.Cut(string(text), "\n\n")
+	_, size, root, err := checkpoint.ParseText(body + "\n")
+	if err != nil {
+		return out, fmt.Errorf("%s: %w, so that it is not known whether the state is an older copy of itself: %w; look into it, and remove it to go on without", s.path+markSuffix, ErrMark, err)
+	}
+	if size <= h.chain.Size() {
+		have, err := s.ledgerRoot(ctx, q, size)
+		if err != nil || have == root {
+			return out, err
+		}
+	}
+	out = ledger.Restored{Kept: min(size, h.chain.Size()), Lost: ledger.Head{Size: size, Root: checkpoint.HexHash(root)}, Signed: string(text)}
+	return out, nil
+}
+
+// End writes down that the program stops in good order, and what was still going
+// on: every span becomes a row.
+func (s *Store) End(ctx context.Context, at time.Time) error {
+	if err := s.SealSpans(ctx, at); err != nil {
+		return err
+	}
+	return s.write(ctx, "writing", func(tx *sql.Tx) error {
+		return s.writer(ctx, tx, at).append(ledger.KindStop, "", ledger.Stop{Version: s.version})
+	})
+}
+
+// SealSpans makes every span that is going on into a row, and goes on with new ones.
+func (s *Store) SealSpans(ctx context.Context, at time.Time) error {
+	return s.write(ctx, "writing", func(tx *sql.Tx) error {
+		rows, err := tx.QueryContext(ctx, "SELECT log_id FROM ledger_spans ORDER BY log_id")
+		if err != nil {
+			return err
+		}
+		var ids []string
+		for rows.Next() {
+			var id string
+			if err := rows.Scan(&id); err != nil {
+				rows.Close()
+				return err
+			}
+			ids = append(ids, id)
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			return err
+		}
+		for _, id := range ids {
+			w := s.writer(ctx, tx, at).of(id)
+			sp, _, err := w.span()
+			if err != nil {
+				return err
+			}
+			st, found, err := w.state()
+			if err != nil {
+				return err
+			}
+			if !found || sp.Polls == 0 && len(sp.Read) == 0 {
+				continue
+			}
+			if err := w.seal(sp, st); err != nil {
+				return err
+			}
+			next := w.newSpan(st, &sp)
+			// It goes on where the other one ended: what follows is not a pause by itself.
+			next.Since, next.Until, next.Misses, next.LastError = sp.Until, sp.Until, sp.Misses, sp.LastError
+			if err := w.keepSpan(next); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// SignedHead is a signed head of the ledger.
+type SignedHead struct {
+	Size uint64
+	At   time.Time
+	Note string
+	// Published says where it was put, as JSON; empty: nowhere.
+	Published []byte
+}
+
+// SignLedger has the head of the ledger signed, unless it was, stores it, and leaves
+// it as a mark beside the state file. Sign gets the origin and the text.
+func (s *Store) SignLedger(ctx context.Context, at time.Time, sign func(origin, text string) (note string, err error)) (SignedHead, error) {
+	h, found, err := s.ledgerHead(ctx, s.db)
+	if err != nil || !found {
+		return SignedHead{}, err
+	}
+	head, err := s.LastSigned(ctx)
+	if err != nil {
+		return head, err
+	}
+	if head.Size != h.chain.Size() {
+		origin := ledger.Origin(h.id)
+		note, err := sign(origin, ledger.HeadText(origin, h.chain.Size(), h.chain.Root()))
+		if err != nil {
+			return head, err
+		}
+		head = SignedHead{Size: h.chain.Size(), At: at, Note: note}
+		if err := s.write(ctx, "writing", func(tx *sql.Tx) error {
+			return s.writer(ctx, tx, at).exec("INSERT INTO ledger_signed (size, at, note, published) VALUES ($1, $2, $3, '') ON CONFLICT DO NOTHING", head.Size, micros(at), note)
+		}); err != nil {
+			return head, err
+		}
+	}
+	return head, s.mark(head.Note)
+}
+
+// mark replaces the mark beside the state file; a crash leaves the old one or the new.
+func (s *Store) mark(note string) error {
+	path := s.path + markSuffix
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return s.notWritable(err)
+	}
+	_, err = f.WriteString(note)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// LastSigned returns the newest signed head; the zero value: none.
+func (s *Store) LastSigned(ctx context.Context) (h SignedHead, err error) {
+	var at int64
+	var published string
+	err = s.db.QueryRowContext(ctx, "SELECT size, at, note, published FROM ledger_signed ORDER BY size DESC LIMIT 1").Scan(&h.Size, &at, &h.Note, &published)
+	if errors.Is(err, sql.ErrNoRows) {
+		return SignedHead{}, nil
+	}
+	h.At, h.Published = timeOf(at), []byte(published)
+	return h, s.explain("reading", err)
+}
+
+// LogNote returns a signed checkpoint that was kept of a log; ErrNotFound.
+func (s *Store) LogNote(ctx context.Context, origin string, head ledger.Head) (string, error) {
+	states, err := s.States(ctx)
+	if err != nil {
+		return "", err
+	}
+	for id, st := range states {
+		if st.Origin != origin {
+			continue
+		}
+		var note string
+		err := s.db.QueryRowContext(ctx, "SELECT note FROM notes WHERE log_id = $1 AND size = $2 AND root = $3", id, head.Size, hexOf(head.Root)).Scan(&note)
+		if err == nil {
+			return note, nil
+		}
+		if !errors.Is(err, sql.ErrNoRows) {
+			return "", s.explain("reading", err)
+		}
+	}
+	return "", fmt.Errorf("checkpoint of size %d of log %s: %w", head.Size, origin, ErrNotFound)
+}
+
+// trustChanged writes down that another root came into force.
+func (w *writer) trustChanged(root *monitor.TrustRoot) error {
+	var before string
+	err := w.tx.QueryRowContext(w.ctx, "SELECT hash FROM trust_sources WHERE source = $1", root.Source).Scan(&before)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) || before == root.Hash() {
+		return err
+	}
+	return w.append(ledger.KindTrust, "", ledger.Trust{Source: root.Source, From: before, To: root.Hash()})
+}
