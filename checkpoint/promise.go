@@ -25,6 +25,13 @@ func (l *Log) VerifyPromise(leaf []byte, integrated int64, logIndex uint64, sign
 	return err
 }
 
+// PromiseKey is VerifyPromise, and returns the SHA-256 of the key that signed, as DER:
+// what the signed text calls its log's id.
+func (l *Log) PromiseKey(leaf []byte, integrated int64, logIndex uint64, signature []byte) (HexHash, error) {
+	der, err := l.promiser(Promise{Leaf: leaf, Integrated: integrated, LogIndex: logIndex, SET: signature})
+	return sha256.Sum256(der), err
+}
+
 // promiser returns the key, as DER, that signed a promise.
 func (l *Log) promiser(p Promise) ([]byte, error) {
 	if len(l.spki) == 0 {

@@ -203,9 +203,10 @@ func (t *turn) entryMismatch(g Gap, res result, head checkpoint.Checkpoint) {
 	evidence := []Evidence{{"checkpoint", head.Raw()}}
 	for i, data := range res.served {
 		if i >= g.From && i < g.To {
-			evidence = append(evidence, Evidence{fmt.Sprintf("served-entry-%d", i), data})
+			evidence = append(evidence, Evidence{fmt.Sprintf("%s%d", ServedPrefix, i), data})
 		}
 	}
+	evidence = append(evidence, res.held...)
 	evidence = append(evidence, res.broken...)
 	promise := ""
 	if len(res.broken) > 0 {

@@ -390,6 +390,15 @@ func (p *provenReader) relate(ctx context.Context, note checkpoint.Checkpoint) e
 	return err
 }
 
+// promiseOf is the signed entry timestamp of an entry, with the key that signed it.
+func (p *provenReader) promiseOf(e *ServedEntry) *checkpoint.Promise {
+	id, err := p.way().Log.PromiseKey(e.Leaf, e.Integrated, e.LogIndex, e.SET)
+	if err != nil {
+		return nil
+	}
+	return &checkpoint.Promise{Leaf: e.Leaf, Integrated: e.Integrated, LogID: id, LogIndex: e.LogIndex, SET: e.SET}
+}
+
 // readAll decodes proven entries and gives findings their proofs.
 func (p *provenReader) readAll(ctx context.Context, res *result, entries []ServedEntry) error {
 	var decoder entry.Decoder
@@ -419,6 +428,9 @@ func (p *provenReader) readAll(ctx context.Context, res *result, entries []Serve
 		}
 		for k := range found {
 			found[k].LogIndex = &e.LogIndex
+			if found[k].Integrated != nil {
+				found[k].Promise = p.promiseOf(e)
+			}
 			p.seal(&found[k], p.epoch, note, path)
 		}
 		res.findings = append(res.findings, found...)

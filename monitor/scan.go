@@ -52,6 +52,7 @@ type result struct {
 	gaps     []Gap
 	served   map[uint64][]byte // entries that did not fit, by index
 	broken   []Evidence        // promises that the log has signed and not kept
+	held     []Evidence        // what the tree holds in the places of those
 	err      error
 }
 
@@ -359,12 +360,19 @@ func (s *span) mismatch(res result, leaves [][]byte, got []checkpoint.Hash) resu
 	}
 	res.chunk = j.chunk(want)
 	wrong := map[uint64]bool{}
+	prove := func(i uint64) {
+		path, err := s.tree.LeafPath(i, want)
+		if err == nil && len(res.held) < maxServed {
+			res.held = append(res.held, heldEvidence(i, want[i-j.first], path))
+		}
+	}
 	for i := j.from; i < j.to; i++ {
 		if got[i-j.first] == want[i-j.first] {
 			continue
 		}
 		wrong[i] = true
 		keep(i)
+		prove(i)
 		if n := len(res.gaps); n > 0 && res.gaps[n-1].To == i {
 			res.gaps[n-1].To++
 		} else {

@@ -17,6 +17,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -334,6 +335,9 @@ type Finding struct {
 	Authorities []byte `json:"-"`
 	// TrustRoot is the trusted root that these came from; nil: they did not.
 	TrustRoot *TrustRoot `json:"-"`
+	// Promise is the signed entry timestamp of a log of Rekor v1; nil: there is none that
+	// verifies.
+	Promise *checkpoint.Promise `json:"-"`
 	// Waiting is what one that is pending is judged by in the end.
 	Waiting []byte `json:"-"`
 	// Channels hear of it, if it is new and open.
@@ -371,22 +375,57 @@ type Incident struct {
 	Deliveries []notify.Delivery `json:"-"`
 }
 
-// Transferable returns what was kept of an incident that convinces a third party
-// who has the log's key: a checkpoint.Divergence of a fork, else the document of
-// a checkpoint.BrokenPromise.
-func (i *Incident) Transferable() ([]byte, bool) {
+// Kept returns a piece of evidence by its name; nil: there is none.
+func (i *Incident) Kept(name string) []byte {
 	for _, e := range i.Evidence {
-		if i.Kind == KindFork || i.Kind == KindSplitView || i.Kind == KindEntryMismatch && strings.HasPrefix(e.Name, brokenPromisePrefix) {
-			return e.Data, true
+		if e.Name == name {
+			return e.Data
 		}
 	}
-	return nil, false
+	return nil
+}
+
+// BrokenPromise returns the document of the first checkpoint.BrokenPromise that was
+// kept; nil: none.
+func (i *Incident) BrokenPromise() []byte {
+	for _, e := range i.Evidence {
+		if strings.HasPrefix(e.Name, brokenPromisePrefix) {
+			return e.Data
+		}
+	}
+	return nil
+}
+
+// Transferable returns what was kept of an incident that convinces a third party who has
+// the log's key: a checkpoint.Divergence of a fork, else the document of a
+// checkpoint.BrokenPromise.
+func (i *Incident) Transferable() ([]byte, bool) {
+	var doc []byte
+	switch i.Kind {
+	case KindFork, KindSplitView:
+		doc = i.Kept("divergence.json")
+	case KindEntryMismatch:
+		doc = i.BrokenPromise()
+	}
+	return doc, doc != nil
 }
 
 // Evidence is raw bytes that belong to an incident.
 type Evidence struct {
 	Name string
 	Data []byte
+}
+
+// Names of evidence of an entry-mismatch begin with one of these; the index follows.
+const (
+	ServedPrefix = "served-entry-" // what was served
+	HeldPrefix   = "tree-leaf-"    // and ".json": the checkpoint.ProvenNode that the tree holds there
+)
+
+// heldEvidence keeps the hash that a tree holds at an index, with its audit path.
+func heldEvidence(index uint64, hash checkpoint.Hash, path []checkpoint.Hash) Evidence {
+	n := checkpoint.ProvenNode{Hash: checkpoint.HexHash(hash), Path: hexes(path)}
+	return Evidence{fmt.Sprintf("%s%d.json", HeldPrefix, index), marshal(n)}
 }
 
 // Resolution ends an incident.

@@ -278,15 +278,15 @@ func (d *demo) fork(ctx context.Context) error {
 	}
 	d.say("   CAUGHT: incident %s, %s.\n   %s", list[0].ID, list[0].Kind, safe(list[0].Summary))
 	var b bytes.Buffer
-	if err := d.export(ctx, d.store, list[0].ID, &b); err != nil {
+	if err := (&exporter{store: d.store}).export(ctx, list[0].ID, &b); err != nil {
 		return err
 	}
-	res, err := evidence.Verify(b.Bytes(), d.log.PublicKeyPEM())
+	res, err := evidence.Verify(b.Bytes(), evidence.Trust{LogKeys: []string{d.log.PublicKeyPEM()}})
 	if err != nil {
 		return err
 	}
 	d.say("   The log is halted at the history that was proven. The evidence, a file of %d bytes, convinces\n   anybody who has the log's public key and nothing else:", b.Len())
-	for _, p := range res.Proven {
+	for _, p := range res.Of(evidence.Proven) {
 		d.say("   - proven: %s", safe(p))
 	}
 	return nil

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,42 +10,94 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sigwarden/sigwarden/checkpoint"
-	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/checkpoint/witness"
 	"github.com/sigwarden/sigwarden/monitor/evidence"
 	"github.com/sigwarden/sigwarden/monitor/store"
+	"github.com/sigwarden/sigwarden/monitor/trust"
 )
 
 func (a *app) evidenceCommand() *cobra.Command {
-	var output, key string
-	var asJSON bool
-	export := &cobra.Command{
-		Use: "export ID -o FILE", Short: "Write a file that proves a finding, a fork or a broken promise to somebody else", Args: cobra.ExactArgs(1),
+	group := &cobra.Command{Use: "evidence", Short: "Proofs for others"}
+	group.AddCommand(a.evidenceExportCommand(), a.evidenceVerifyCommand())
+	return group
+}
+
+func (a *app) evidenceExportCommand() *cobra.Command {
+	var output, log, redact string
+	var p period
+	c := &cobra.Command{
+		Use: "export {ID | --coverage LOG --since T} -o FILE", Short: "Write a file that others can check: of a finding, an incident, or a time in which a log was watched", Args: cobra.MaximumNArgs(1),
+		Long: `Writes evidence (format sigwarden-evidence/v1): a zip with everything that
+somebody needs who has the keys that he trusts, and nothing else, offline. The
+same evidence has the same bytes. README.txt in it says what is proven, what is
+our word only, and how to check it without sigwarden.
+
+  sigwarden evidence export f-… -o finding.zip
+  sigwarden evidence export i-… -o fork.zip
+  sigwarden evidence export --coverage NAME --since 30d -o coverage.zip`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if output == "" {
 				return usage(errors.New("export wants -o FILE"))
 			}
-			return a.withStore(c.Context(), func(_ *setup, st *store.Store) error {
+			if (len(args) == 1) == (log != "") {
+				return usage(errors.New("export wants the id of a finding or an incident, or --coverage LOG"))
+			}
+			x := &exporter{}
+			if redact != "" {
+				var err error
+				if x.redactor, err = newRedactor(redact); err != nil {
+					return usage(fmt.Errorf("--redact: %w", err))
+				}
+			}
+			return a.withStore(c.Context(), func(s *setup, st *store.Store) error {
+				x.setup, x.store = s, st
 				var b bytes.Buffer
-				if err := a.export(c.Context(), st, args[0], &b); err != nil {
+				var err error
+				hint := "--log-key KEY"
+				if log != "" {
+					hint = "--ledger-key KEY --log-key KEY"
+					err = x.coverage(c.Context(), log, p, &b)
+				} else {
+					err = x.export(c.Context(), args[0], &b)
+				}
+				if err != nil {
 					return err
 				}
 				if err := os.WriteFile(output, b.Bytes(), 0o644); err != nil {
 					return err
 				}
-				fmt.Fprintf(a.stderr, "%s written; anybody who has the log's key can check it: sigwarden evidence verify %s --log-key KEY\n", output, output)
+				fmt.Fprintf(a.stderr, "%s written; whoever has the keys can check it: sigwarden evidence verify %s %s\n", output, output, hint)
 				return nil
 			})
 		},
 	}
-	export.Flags().StringVarP(&output, "output", "o", "", "file to write")
-	verify := &cobra.Command{
-		Use: "verify FILE --log-key KEY", Short: "Check an evidence file, offline, trusting the log's key alone", Args: cobra.ExactArgs(1),
+	c.Flags().StringVarP(&output, "output", "o", "", "file to write")
+	c.Flags().StringVar(&log, "coverage", "", "a log: evidence of what was watched of it, with --since and --until")
+	c.Flags().StringVar(&redact, "redact", "", "file with a secret of at least 32 bytes: replace e-mail addresses by keyed hashes, and leave out the leaf, which holds them")
+	p.flags(c)
+	return c
+}
+
+// verifyFlags say whom to trust.
+type verifyFlags struct {
+	logKeys, ledgerKeys, witnesses []string
+	root                           string
+	embedded                       bool
+}
+
+func (a *app) evidenceVerifyCommand() *cobra.Command {
+	var f verifyFlags
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "verify FILE", Short: "Check an evidence file, offline, trusting only the keys that you give", Args: cobra.ExactArgs(1),
+		Long: `Checks an evidence file. Everything that it claims is printed as one of:
+proven (it follows from what keys that you trust have signed), not proven (it
+cannot be checked with the keys given), statement only (the word of whoever made
+the file). Exit status 4: the evidence does not hold.
+
+A key is a PEM file, PEM text, or a note verifier key; several may be given.`,
 		RunE: func(c *cobra.Command, args []string) error {
-			if key == "" {
-				return usage(errors.New("verify wants --log-key: a PEM file, PEM text, or a note verifier key"))
-			}
-			text, err := keyText(key)
+			t, err := f.trust()
 			if err != nil {
 				return usage(err)
 			}
@@ -54,30 +105,74 @@ func (a *app) evidenceCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			res, err := evidence.Verify(data, text)
+			res, err := evidence.Verify(data, t)
 			if errors.Is(err, evidence.ErrKey) {
-				return usage(fmt.Errorf("--log-key: %w", err))
+				return usage(err)
+			}
+			if asJSON {
+				if err := printJSON(a.stdout, res); err != nil {
+					return err
+				}
+			} else {
+				writeResult(a.stdout, res, err == nil)
 			}
 			if err != nil {
 				return &status{exitIntegrity, fmt.Errorf("the evidence does not hold: %w", err)}
 			}
-			if asJSON {
-				return printJSON(a.stdout, res)
-			}
-			for _, p := range res.Proven {
-				fmt.Fprintf(a.stdout, "proven: %s\n", safe(p))
-			}
-			for _, p := range res.Statements {
-				fmt.Fprintf(a.stdout, "statement only: %s\n", safe(p))
-			}
 			return nil
 		},
 	}
-	verify.Flags().StringVar(&key, "log-key", "", "public key of the log")
-	verify.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
-	group := &cobra.Command{Use: "evidence", Short: "Proofs for others"}
-	group.AddCommand(export, verify)
-	return group
+	c.Flags().StringArrayVar(&f.logKeys, "log-key", nil, "public key of the log")
+	c.Flags().StringArrayVar(&f.ledgerKeys, "ledger-key", nil, "public key of the ledger (sigwarden ledger key prints it)")
+	c.Flags().StringArrayVar(&f.witnesses, "witness-key", nil, "verifier key of a witness, to check its cosignatures")
+	c.Flags().StringVar(&f.root, "trusted-root", "", "trusted_root.json whose log keys and certificate authorities to trust")
+	c.Flags().BoolVar(&f.embedded, "allow-embedded-trust", false, "trust the keys in the file itself: shows only that it agrees with itself")
+	c.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	return c
+}
+
+// trust makes what the flags name.
+func (f *verifyFlags) trust() (t evidence.Trust, err error) {
+	if len(f.logKeys)+len(f.ledgerKeys) == 0 && f.root == "" && !f.embedded {
+		return t, errors.New("verify wants to know whom to trust: --log-key (a PEM file, PEM text, or a note verifier key), --trusted-root FILE, or for coverage --ledger-key; --allow-embedded-trust trusts what is in the file itself")
+	}
+	t.Embedded = f.embedded
+	for _, list := range []struct {
+		flag string
+		from []string
+		to   *[]string
+	}{{"--log-key", f.logKeys, &t.LogKeys}, {"--ledger-key", f.ledgerKeys, &t.LedgerKeys}} {
+		for _, key := range list.from {
+			text, err := keyText(key)
+			if err != nil {
+				return t, fmt.Errorf("%s: %w", list.flag, err)
+			}
+			*list.to = append(*list.to, text)
+		}
+	}
+	for _, key := range f.witnesses {
+		text, err := keyText(key)
+		if err != nil {
+			return t, fmt.Errorf("--witness-key: %w", err)
+		}
+		v, err := witness.ParseVerifier(text)
+		if err != nil {
+			return t, fmt.Errorf("--witness-key: %w", err)
+		}
+		t.Witnesses = append(t.Witnesses, v)
+	}
+	if f.root == "" {
+		return t, nil
+	}
+	root, err := trust.ReadRoot(f.root)
+	if err != nil {
+		return t, fmt.Errorf("--trusted-root: %w", err)
+	}
+	if t.Authorities, err = newAuthorities(root.Authorities, root.CTLogs); err != nil {
+		return t, fmt.Errorf("--trusted-root: %w", err)
+	}
+	t.Root = rootKeys(root)
+	return t, nil
 }
 
 // keyText takes a key in any form that public_key takes.
@@ -89,46 +184,18 @@ func keyText(key string) (string, error) {
 	return string(data), err
 }
 
-func (a *app) export(ctx context.Context, st *store.Store, id string, w io.Writer) error {
-	if strings.HasPrefix(id, "f-") {
-		f, err := st.Finding(ctx, id)
-		if err != nil {
-			return err
+// writeResult prints what evidence shows, for people.
+func writeResult(w io.Writer, res evidence.Result, holds bool) {
+	if res.EmbeddedTrust {
+		fmt.Fprintln(w, "TRUSTING THE KEYS IN THE FILE ITSELF: whoever made it may have made them too. What is called proven below shows only that the file agrees with itself.")
+	}
+	if !holds {
+		return // what was proven before the first thing that does not hold would mislead
+	}
+	names := map[evidence.Status]string{evidence.Proven: "proven", evidence.NotProven: "not proven", evidence.Statement: "statement only"}
+	for _, status := range []evidence.Status{evidence.Proven, evidence.NotProven, evidence.Statement} {
+		for _, text := range res.Of(status) {
+			fmt.Fprintf(w, "%s: %s\n", names[status], safe(text))
 		}
-		// What people do with a finding later must not change its evidence.
-		f.State, f.Note, f.Resolution, f.By, f.ChangedAt = "", "", "", "", nil
-		root := f.TrustRoot
-		if root == nil {
-			root = &monitor.TrustRoot{}
-		}
-		return evidence.WriteInclusion(w, evidence.Inclusion{
-			TrustRoot: root.Document, Provenance: root.Provenance,
-			Origin: f.Origin, Index: f.Index, Leaf: f.Leaf, Proof: f.Proof, Note: f.SignedNote,
-			Size: f.Checkpoint.Size, Root: checkpoint.Hash(f.Checkpoint.Root), Authorities: f.Authorities, Statement: map[string]any{"finding": f},
-		})
 	}
-	inc, err := st.Incident(ctx, id)
-	if err != nil {
-		return err
-	}
-	kept, ok := inc.Transferable()
-	if !ok {
-		return fmt.Errorf("incident %s is of kind %s, and nothing was kept that convinces others: evidence for them is made of findings, of forks, and of promises that a log has broken; what was kept of this one is shown by `sigwarden incidents show %s`", id, inc.Kind, id)
-	}
-	inc.State, inc.Note, inc.Resolved, inc.Resolution, inc.By, inc.ChangedAt = "", "", nil, "", "", nil
-	statement := map[string]any{"incident": inc}
-	if inc.Kind == monitor.KindFork || inc.Kind == monitor.KindSplitView {
-		d, err := checkpoint.ParseDivergence(kept)
-		if err != nil {
-			return err
-		}
-		origin, _, _ := strings.Cut(d.Larger, "\n")
-		return evidence.WriteFork(w, origin, d, statement)
-	}
-	b, err := checkpoint.ParseBrokenPromise(kept)
-	if err != nil {
-		return err
-	}
-	origin, _, _ := strings.Cut(b.Checkpoint, "\n")
-	return evidence.WriteBrokenPromise(w, origin, b, statement)
 }

@@ -186,7 +186,7 @@ func (a *app) writeIncident(w io.Writer, x monitor.Incident) {
 	if len(x.Evidence) > 0 {
 		fmt.Fprintf(w, "To see what was kept: %s\n", a.withConfig("sigwarden incidents show "+x.ID+" --kept NAME"))
 	}
-	if _, ok := x.Transferable(); ok {
+	if slices.Contains(exportable, x.Kind) {
 		fmt.Fprintf(w, "Evidence for others: %s\n", a.withConfig(fmt.Sprintf("sigwarden evidence export %s -o %s.zip", x.ID, x.ID)))
 	}
 }

@@ -293,6 +293,12 @@ func makeAuthorities(pem string, root *inForce) (*entry.Authorities, error) {
 			return nil, err
 		}
 	}
+	return newAuthorities(list, ctLogs)
+}
+
+// newAuthorities makes authorities ready to verify with, and the logs of certificates
+// whose keys are understood.
+func newAuthorities(list []trust.Authority, ctLogs []trust.CTLog) (*entry.Authorities, error) {
 	var out []entry.Authority
 	for _, a := range list {
 		out = append(out, entry.Authority(a))

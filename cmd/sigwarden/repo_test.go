@@ -51,7 +51,7 @@ var allowed = map[string][]string{
 	"monitor/trust":                 {"checkpoint"},
 	"monitor/trust/trusttest":       {"checkpoint"},
 	"monitor/store":                 {"monitor", "checkpoint", "checkpoint/witness", "checkpoint/ledger", "watchlist/entry", "notify"},
-	"monitor/evidence":              {"checkpoint", "watchlist/entry"},
+	"monitor/evidence":              {"checkpoint", "checkpoint/witness", "checkpoint/ledger", "watchlist/entry"},
 	"monitor/report":                {"monitor", "checkpoint/ledger"},
 	"monitor/lists":                 {"checkpoint", "watchlist", "watchlist/entry"},
 	"monitor/web":                   {"monitor", "notify", "watchlist", "checkpoint/witness"},

@@ -15,3 +15,16 @@ func Pack(files map[string][]byte, names ...string) []byte {
 	}
 	return b.Bytes()
 }
+
+// Names lists contents in the order of an archive.
+func Names(files map[string][]byte) (names []string) {
+	var list []member
+	for name := range files {
+		list = append(list, member{name: name})
+	}
+	sortMembers(list)
+	for _, m := range list {
+		names = append(names, m.name)
+	}
+	return names
+}

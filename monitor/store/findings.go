@@ -52,14 +52,18 @@ func (w *writer) finding(f *monitor.Finding) (isNew, otherwise bool, err error) 
 	if err != nil {
 		return false, false, err
 	}
+	promise, err := printPromise(f.Promise)
+	if err != nil {
+		return false, false, err
+	}
 	opened, err := w.opening(f)
 	if err != nil {
 		return false, false, err
 	}
-	if _, err := w.tx.ExecContext(w.ctx, "INSERT INTO findings (id, log_id, log_name, idx, watch, verdict, severity, state, note, seen_at, size, root, document, leaf, proof, authorities, trust_root, cause, event_at, opened_at, opened_n, event_id, pending_until, waiting) "+
-		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '', $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)",
+	if _, err := w.tx.ExecContext(w.ctx, "INSERT INTO findings (id, log_id, log_name, idx, watch, verdict, severity, state, note, seen_at, size, root, document, leaf, proof, authorities, trust_root, cause, event_at, opened_at, opened_n, event_id, pending_until, waiting, promise) "+
+		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '', $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)",
 		f.ID, w.logID, f.Log, f.Index, f.Watch, string(f.Verdict), f.Severity, f.State, micros(f.SeenAt), f.Checkpoint.Size, root, string(doc), f.Leaf, proof, authorities, trustRoot,
-		f.Cause, micros(f.EventTime), opened.at, opened.n, opened.event, pendingUntil(f), string(f.Waiting)); err != nil {
+		f.Cause, micros(f.EventTime), opened.at, opened.n, opened.event, pendingUntil(f), string(f.Waiting), promise); err != nil {
 		return false, false, err
 	}
 	if opened.n.Valid {
@@ -252,12 +256,12 @@ func parseFinding(doc string, t triaged) (monitor.Finding, error) {
 
 // Finding returns one finding with its leaf, proof and signed note.
 func (s *Store) Finding(ctx context.Context, id string) (monitor.Finding, error) {
-	var doc, logID, signed, trustRoot string
+	var doc, logID, signed, trustRoot, promise string
 	var t triaged
 	var leaf, proof []byte
 	var authorities sql.NullString
-	err := s.db.QueryRowContext(ctx, "SELECT f.document, f.state, f.note, f.resolution, f.changed_by, f.changed_at, f.log_id, f.leaf, f.proof, n.note, a.document, f.trust_root FROM findings f JOIN notes n ON n.log_id = f.log_id AND n.size = f.size AND n.root = f.root LEFT JOIN authorities a ON a.hash = f.authorities WHERE f.id = $1", id).
-		Scan(&doc, &t.state, &t.note, &t.resolution, &t.by, &t.at, &logID, &leaf, &proof, &signed, &authorities, &trustRoot)
+	err := s.db.QueryRowContext(ctx, "SELECT f.document, f.state, f.note, f.resolution, f.changed_by, f.changed_at, f.log_id, f.leaf, f.proof, n.note, a.document, f.trust_root, f.promise FROM findings f JOIN notes n ON n.log_id = f.log_id AND n.size = f.size AND n.root = f.root LEFT JOIN authorities a ON a.hash = f.authorities WHERE f.id = $1", id).
+		Scan(&doc, &t.state, &t.note, &t.resolution, &t.by, &t.at, &logID, &leaf, &proof, &signed, &authorities, &trustRoot, &promise)
 	if errors.Is(err, sql.ErrNoRows) {
 		return monitor.Finding{}, fmt.Errorf("finding %q: %w", id, ErrNotFound)
 	}
@@ -272,10 +276,35 @@ func (s *Store) Finding(ctx context.Context, id string) (monitor.Finding, error)
 	if f.TrustRoot, err = s.referredRoot(ctx, trustRoot); err != nil {
 		return f, err
 	}
+	if f.Promise, err = parsePromise(promise, leaf); err != nil {
+		return f, fmt.Errorf("state file %s: finding %s: %w", s.path, id, err)
+	}
 	for i := 0; i+checkpoint.HashSize <= len(proof); i += checkpoint.HashSize {
 		f.Proof = append(f.Proof, checkpoint.Hash(proof[i:]))
 	}
 	return f, nil
+}
+
+// printPromise prints a promise without its leaf, which is stored beside it; nothing
+// for none.
+func printPromise(p *checkpoint.Promise) (string, error) {
+	if p == nil {
+		return "", nil
+	}
+	bare := *p
+	bare.Leaf = nil
+	doc, err := json.Marshal(bare)
+	return string(doc), err
+}
+
+func parsePromise(doc string, leaf []byte) (*checkpoint.Promise, error) {
+	if doc == "" {
+		return nil, nil
+	}
+	p := &checkpoint.Promise{}
+	err := json.Unmarshal([]byte(doc), p)
+	p.Leaf = leaf
+	return p, err
 }
 
 // CountOpen returns how many findings and incidents are open.

@@ -255,26 +255,26 @@ func (s *Store) LastSigned(ctx context.Context) (h SignedHead, err error) {
 	return h, s.explain("reading", err)
 }
 
-// LogNote returns a signed checkpoint that was kept of a log; ErrNotFound.
-func (s *Store) LogNote(ctx context.Context, origin string, head ledger.Head) (string, error) {
+// LogNote returns a signed checkpoint that was kept of a log, and the log's id in the
+// store; ErrNotFound.
+func (s *Store) LogNote(ctx context.Context, origin string, head ledger.Head) (note, logID string, err error) {
 	states, err := s.States(ctx)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	for id, st := range states {
 		if st.Origin != origin {
 			continue
 		}
-		var note string
 		err := s.db.QueryRowContext(ctx, "SELECT note FROM notes WHERE log_id = $1 AND size = $2 AND root = $3", id, head.Size, hexOf(head.Root)).Scan(&note)
 		if err == nil {
-			return note, nil
+			return note, id, nil
 		}
 		if !errors.Is(err, sql.ErrNoRows) {
-			return "", s.explain("reading", err)
+			return "", "", s.explain("reading", err)
 		}
 	}
-	return "", fmt.Errorf("checkpoint of size %d of log %s: %w", head.Size, origin, ErrNotFound)
+	return "", "", fmt.Errorf("checkpoint of size %d of log %s: %w", head.Size, origin, ErrNotFound)
 }
 
 // trustChanged writes down that another root came into force.

@@ -130,20 +130,31 @@ func (a *Authorities) Verify(id *Identity) error { return a.VerifyAt(id, time.Ti
 // code signing, and that all of the chain was valid at a time (zero: the
 // certificate's NotBefore). The error says why it is not trusted.
 func (a *Authorities) VerifyAt(id *Identity, at time.Time) error {
-	_, _, err := a.verify(id, at)
+	_, err := a.verify(id, at)
 	return err
 }
 
-// verify returns the certificate and the one that issued it.
-func (a *Authorities) verify(id *Identity, at time.Time) (cert, issuer *x509.Certificate, err error) {
-	if id.Certificate == nil {
-		return nil, nil, errors.New("a bare key has no certificate")
+// Chain returns the chain that VerifyAt accepts, as DER, leaf to root.
+func (a *Authorities) Chain(id *Identity, at time.Time) ([][]byte, error) {
+	chain, err := a.verify(id, at)
+	var out [][]byte
+	for _, c := range chain {
+		out = append(out, c.Raw)
 	}
-	if cert, err = x509.ParseCertificate(id.Certificate); err != nil {
-		return nil, nil, fmt.Errorf("certificate cannot be parsed: %w", err)
+	return out, err
+}
+
+// verify returns the chain that was accepted, leaf to root.
+func (a *Authorities) verify(id *Identity, at time.Time) (chain []*x509.Certificate, err error) {
+	if id.Certificate == nil {
+		return nil, errors.New("a bare key has no certificate")
+	}
+	cert, err := x509.ParseCertificate(id.Certificate)
+	if err != nil {
+		return nil, fmt.Errorf("certificate cannot be parsed: %w", err)
 	}
 	if key, ok := cert.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > maxRSABits {
-		return nil, nil, fmt.Errorf("RSA key of %d bits, more than %d", key.N.BitLen(), maxRSABits)
+		return nil, fmt.Errorf("RSA key of %d bits, more than %d", key.N.BitLen(), maxRSABits)
 	}
 	if len(id.Subjects) > 0 {
 		// crypto/x509 knows no otherName and then calls the whole extension
@@ -164,12 +175,12 @@ func (a *Authorities) verify(id *Identity, at time.Time) (cert, issuer *x509.Cer
 			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
 		})
 		if err == nil {
-			return cert, chains[0][min(1, len(chains[0])-1)], nil
+			return chains[0], nil
 		}
 		var unknown x509.UnknownAuthorityError
 		if !errors.As(err, &unknown) {
 			failure = err
 		}
 	}
-	return cert, nil, failure
+	return nil, failure
 }

@@ -85,10 +85,11 @@ func (a *Authorities) SCT(id *Identity, at time.Time) SCT {
 	case len(a.ctlogs) == 0:
 		return SCTUnchecked
 	}
-	cert, issuer, err := a.verify(id, at)
+	chain, err := a.verify(id, at)
 	if err != nil {
 		return SCTUnchecked // the issuer's key is a part of what is signed
 	}
+	cert, issuer := chain[0], chain[min(1, len(chain)-1)]
 	tbs, list, err := precertificate(cert.RawTBSCertificate)
 	if err != nil {
 		return SCTInvalid

@@ -1,0 +1,195 @@
+package evidence
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/sigwarden/sigwarden/checkpoint"
+	"github.com/sigwarden/sigwarden/checkpoint/ledger"
+)
+
+// CoverageClaim is a stretch of a ledger.
+type CoverageClaim struct {
+	// Ledger is its origin; FromRow is the first row, ToRow the one behind the last.
+	Ledger  string `json:"ledger"`
+	FromRow uint64 `json:"from_row"`
+	ToRow   uint64 `json:"to_row"`
+	// Since and Until bound the time that it is about.
+	Since time.Time `json:"since"`
+	Until time.Time `json:"until"`
+}
+
+// Stretch is what evidence of coverage is made of.
+type Stretch struct {
+	Origin       string // of the log
+	Ledger       string // origin of the ledger
+	Since, Until time.Time
+	Rows         [][]byte // one behind the other, as they are hashed
+	// Head is a signed head of the ledger, Path the inclusion proof of the last row in
+	// it, LedgerKey what signed it, as DER.
+	Head      string
+	Path      []checkpoint.Hash
+	LedgerKey []byte
+	// Note is the checkpoint of the log that the last row about it names as verified,
+	// LogKey what signed it; both may be empty.
+	Note   []byte
+	LogKey []byte
+	// Statement is what is said beside that.
+	Statement any
+}
+
+// WriteCoverage writes evidence of what was watched in a time.
+func WriteCoverage(w io.Writer, s Stretch) error {
+	rows, _, err := ledger.Stretch(s.Rows)
+	if err != nil {
+		return err
+	}
+	if len(rows) == 0 {
+		return errors.New("a stretch of no rows shows nothing")
+	}
+	last := rows[len(rows)-1].N
+	claim := &CoverageClaim{Ledger: s.Ledger, FromRow: rows[0].N, ToRow: last + 1, Since: s.Since.UTC(), Until: s.Until.UTC()}
+	return write(w, Claim{Claim: ClaimCoverage, Origin: s.Origin, Coverage: claim, Statement: s.Statement},
+		member{fileLedger, append(bytes.Join(s.Rows, []byte("\n")), '\n')},
+		member{fileLedgerTree, tlogProof(last, s.Path, s.Head)},
+		member{fileLedgerKey, publicPEM(s.LedgerKey)},
+		member{fileCheckpoint, s.Note}, member{fileLogKey, publicPEM(s.LogKey)})
+}
+
+func (v *verifier) coverage() error {
+	if err := v.only([]string{fileCheckpoint, fileLogKey, fileLedgerKey}, fileClaim, fileLedger, fileLedgerTree, fileReadme); err != nil {
+		return err
+	}
+	c := v.claim.Coverage
+	if c == nil {
+		return fmt.Errorf("%s names no stretch of a ledger", fileClaim)
+	}
+	text, whole := bytes.CutSuffix(v.files[fileLedger], []byte("\n"))
+	if !whole {
+		return fmt.Errorf("%s does not end with a line", fileLedger)
+	}
+	rows, hash, err := ledger.Stretch(bytes.Split(text, []byte("\n")))
+	if err != nil {
+		return fmt.Errorf("%s: %w", fileLedger, err)
+	}
+	first, last := rows[0], rows[len(rows)-1]
+	if first.N != c.FromRow || last.N+1 != c.ToRow || !c.Since.Before(c.Until) {
+		return fmt.Errorf("%s names other rows than those in %s, or an empty time", fileClaim, fileLedger)
+	}
+	index, path, raw, err := parseTlogProof(v.files[fileLedgerTree])
+	if err != nil {
+		return fmt.Errorf("%s: %w", fileLedgerTree, err)
+	}
+	log, err := v.trust.log(c.Ledger, v.trust.LedgerKeys, v.embedded(fileLedgerKey))
+	if err != nil {
+		return fmt.Errorf("key of the ledger: %w", err)
+	}
+	head, err := log.Open(raw)
+	if err != nil {
+		return fmt.Errorf("%s: %w", fileLedgerTree, err)
+	}
+	if err := head.VerifyInclusion(index, hash, path); err != nil || index != last.N {
+		return fmt.Errorf("%s: the last row of %s is not at its place in that tree: %w", fileLedgerTree, fileLedger, err)
+	}
+	v.proven("the ledger's key signed a ledger of %d rows which holds these rows %d to %d, none of them changed and none missing in between", head.Size(), first.N, last.N)
+	return v.watched(rows)
+}
+
+// watched says what the rows say of the log.
+func (v *verifier) watched(rows []ledger.Row) error {
+	c := v.claim.Coverage
+	if first := rows[0]; first.N > 0 && first.At.After(c.Since) {
+		v.notProven("that nothing happened between %s and the first row, of %s: rows before it are not in the archive", stamp(c.Since), stamp(first.At))
+	}
+	if last := rows[len(rows)-1]; last.At.Before(c.Until) {
+		v.notProven("anything of the time behind the last row, of %s, until %s", stamp(last.At), stamp(c.Until))
+	}
+	var head *ledger.Head
+	for _, r := range rows {
+		if r.Log != "" && r.Log != v.claim.Origin {
+			continue
+		}
+		text, err := v.rowText(r, &head)
+		if err != nil {
+			return err
+		}
+		if text != "" {
+			v.statement("row %d: %s", r.N, text)
+		}
+	}
+	v.statement("all of these rows, and that entries were read and matched, are the word of whoever has the ledger's key")
+	return v.headOfLog(head)
+}
+
+// rowText says what a row says; head becomes the newest head that rows name.
+func (v *verifier) rowText(r ledger.Row, head **ledger.Head) (string, error) {
+	switch r.Kind {
+	case ledger.KindSpan:
+		s, err := ledger.Read[ledger.Span](r)
+		if err != nil {
+			return "", err
+		}
+		*head = &s.Head
+		return fmt.Sprintf("watched from %s to %s; %d entries were read (%s), with watchlist %.12s and trusted root %.12s; verified head of size %d, root %x", stamp(s.Since), stamp(s.Until), s.Entries(), ranges(s.Read), s.WatchSet, s.TrustRoot, s.Head.Size, s.Head.Root[:]), nil
+	case ledger.KindPause:
+		p, err := ledger.Read[ledger.Pause](r)
+		return fmt.Sprintf("NOT watched from %s to %s: %s %.200q", stamp(p.Since), stamp(p.Until), p.Reason, p.Error), err
+	case ledger.KindGap, ledger.KindFilled:
+		g, err := ledger.Read[ledger.Gap](r)
+		what := "could NOT be read"
+		if r.Kind == ledger.KindFilled {
+			what = "were read after all"
+		}
+		return fmt.Sprintf("entries %d to %d %s: %s", g.From, max(g.To, 1)-1, what, g.Reason), err
+	case ledger.KindRestored:
+		b, err := ledger.Read[ledger.Restored](r)
+		return fmt.Sprintf("THE STATE WAS AN OLDER COPY OF ITSELF: rows from %d on, which had been signed, were lost", b.Kept), err
+	case ledger.KindHalted, ledger.KindResumed, ledger.KindBaseline, ledger.KindRules, ledger.KindTrust, ledger.KindDeleted:
+		return fmt.Sprintf("%s: %.400s", r.Kind, r.Body), nil
+	}
+	return "", nil
+}
+
+func ranges(list []ledger.Range) string {
+	if len(list) == 0 {
+		return "none"
+	}
+	text := fmt.Sprintf("%d to %d", list[0].From, max(list[0].To, 1)-1)
+	if len(list) > 1 {
+		text += fmt.Sprintf(" and %d ranges more", len(list)-1)
+	}
+	return text
+}
+
+// headOfLog holds the checkpoint in the archive against the head that the rows name.
+func (v *verifier) headOfLog(head *ledger.Head) error {
+	raw := v.files[fileCheckpoint]
+	if raw == nil || head == nil {
+		v.notProven("that the log signed the heads named: no checkpoint of it is in the archive")
+		return nil
+	}
+	log, err := v.trust.log(v.claim.Origin, slices.Concat(v.trust.LogKeys, v.trust.rootKeys(v.claim.Origin)), v.embedded(fileLogKey))
+	if errors.Is(err, errNoKey) {
+		v.notProven("that the log signed the head of size %d: give its key to check the checkpoint in the archive", head.Size)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	c, err := v.open(log, fileCheckpoint)
+	if err != nil {
+		return err
+	}
+	if c.Size() != head.Size || c.Root() != checkpoint.Hash(head.Root) {
+		return fmt.Errorf("%s is not the one that the last row about the log names", fileCheckpoint)
+	}
+	v.proven("the log's key signed the last of these heads, of %d entries with root %x: whoever has another tree of this size holds a fork", c.Size(), head.Root[:])
+	v.cosignatures(raw)
+	return nil
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
