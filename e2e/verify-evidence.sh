@@ -6,8 +6,7 @@ fail() { echo "DOES NOT HOLD: $*" >&2; exit 1; }
 say() { echo "$1: ${*:2}"; }
 [ $# -ge 2 ] || { echo "usage: $0 FILE LOG_KEY.pem [LEDGER_KEY.pem|- [CA.pem]]" >&2; exit 2; }
 file=$(realpath "$1") key=$(realpath "$2") ledger=${3:+$(realpath "$3")} ca=${4:+$(realpath "$4")}
-dir=$(mktemp -d) && trap 'rm -rf "$dir"' EXIT
-names=$(unzip -Z1 "$file" 2>/dev/null) || fail "not a zip archive"
+dir=$(mktemp -d) && trap 'rm -rf "$dir"' EXIT && names=$(unzip -Z1 "$file" 2>/dev/null) || fail "not a zip archive"
 [ "$(sort <<<"$names" | uniq -d)" = "" ] || fail "a file is in it twice"
 grep -qvE '^[A-Za-z0-9_.-]+$' <<<"$names" && fail "a path leads out of it"
 [ "$(unzip -Zt "$file" | cut -d ' ' -f 3)" -le 134217728 ] || fail "too large"
@@ -127,6 +126,7 @@ broken-promise)
 	signed "$key" promise.sig promise || fail "the key did not sign the promise" && say proven "the key signed the promise of an entry at index $(jq .logIndex promise) over all trees"
 	proof entry.tlog-proof carried && cmp -s carried checkpoint && checkpoint checkpoint "$key" && same_origin || fail "two checkpoints"
 	held=$(jq -er .held.hash broken-promise.json) && in_tree "$held" "$index" "${path[@]}"
+	[ "$(jq -c '.promised | [.leaf, .integrated_time, .log_id, .log_index]' broken-promise.json)" = "$(jq -c '[.body, .integratedTime, .logID, .logIndex]' promise)" ] || fail "two promises"
 	jq -r .body promise | base64 -d >promised && [ "$(leaf_hash promised)" != "$held" ] || fail "the promise was kept"
 	sum=$index
 	for ((i = 0; i < $(jq '.before // [] | length' broken-promise.json); i++)); do jq -j ".before[$i]" broken-promise.json >head && checkpoint head "$key" && sum=$((sum + size)); done

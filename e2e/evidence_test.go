@@ -1,0 +1,148 @@
+package e2e
+
+import (
+	"archive/zip"
+	"bytes"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sigwarden/sigwarden/monitor/evidence"
+)
+
+// independently runs the verifier that is a shell script.
+func independently(t testing.TB, file string, keys ...string) (output string, holds bool) {
+	t.Helper()
+	for _, name := range []string{"unzip", "openssl", "jq", "xxd", "bash"} {
+		needed(t, name)
+	}
+	out, err := exec.Command("bash", append([]string{"verify-evidence.sh", file}, keys...)...).CombinedOutput()
+	return string(out), err == nil
+}
+
+// TestIndependentVerifier: a script that knows nothing of sigwarden comes to the same
+// about evidence of every kind, as it is and altered.
+func TestIndependentVerifier(t *testing.T) {
+	script, err := os.ReadFile("verify-evidence.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(script, []byte("\n")); n > 150 {
+		t.Errorf("the script has %d lines", n)
+	}
+	dir := t.TempDir()
+	c := exec.Command("go", "-C", "..", "test", "-count=1", "-run", "^TestSamplesToFiles$", "./monitor/evidence")
+	c.Env = append(os.Environ(), "SIGWARDEN_EVIDENCE_DIR="+dir)
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	files, _ := filepath.Glob(filepath.Join(dir, "*.zip"))
+	if len(files) < 13 {
+		t.Fatalf("%d samples", len(files))
+	}
+	for _, file := range files {
+		base := strings.TrimSuffix(file, ".zip")
+		claim, _ := os.ReadFile(base + ".claim")
+		t.Run(string(claim), func(t *testing.T) {
+			t.Parallel()
+			agree(t, file, base)
+		})
+	}
+}
+
+func agree(t *testing.T, file, base string) {
+	keys, flags := []string{base + ".log.pem"}, []string{"--log-key", base + ".log.pem"}
+	if info, err := os.Stat(base + ".ledger.pem"); err == nil && info.Size() > 0 {
+		keys, flags = append(keys, base+".ledger.pem"), append(flags, "--ledger-key", base+".ledger.pem")
+	}
+	ours, code := sigwarden(t, "", append([]string{"evidence", "verify", file}, flags...)...)
+	theirs, holds := independently(t, file, keys...)
+	if code != 0 || !holds {
+		t.Fatalf("sigwarden says %d:\n%s\nthe script says %v:\n%s", code, ours, holds, theirs)
+	}
+	if strings.Contains(ours, "ml-dsa") != strings.Contains(theirs, "unchecked: the cosignature of witness.example/ml-dsa-44") {
+		t.Errorf("of ML-DSA lines the script says:\n%s", theirs)
+	}
+	other := filepath.Join(t.TempDir(), "other.pem")
+	if out, err := exec.Command("sh", "-c", "openssl genpkey -algorithm ed25519 | openssl pkey -pubout -out "+other).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if out, holds := independently(t, file, other, other); holds {
+		t.Errorf("the script takes another key:\n%s", out)
+	}
+	var trusted evidence.Trust
+	for i, to := range []*[]string{&trusted.LogKeys, &trusted.LedgerKeys}[:len(keys)] {
+		text, _ := os.ReadFile(keys[i])
+		*to = []string{string(text)}
+	}
+	names, contents := unzipped(t, file)
+	for _, name := range names {
+		// What nobody has signed, and nobody proves, may say anything.
+		if strings.HasSuffix(name, ".pem") || strings.HasPrefix(name, "authorities") || strings.HasPrefix(name, "trusted_root") || name == "README.txt" || len(contents[name]) == 0 {
+			continue
+		}
+		for _, at := range []int{0, 20, 60} {
+			at %= len(contents[name])
+			altered := map[string][]byte{}
+			for k, v := range contents {
+				altered[k] = v
+			}
+			altered[name] = bytes.Clone(contents[name])
+			altered[name][at] ^= 1
+			bad := filepath.Join(t.TempDir(), "altered.zip")
+			rezip(t, bad, names, altered)
+			out, holds := independently(t, bad, keys...)
+			data, _ := os.ReadFile(bad)
+			if _, err := evidence.Verify(data, trusted); err == nil {
+				t.Errorf("%s, byte %d altered: sigwarden takes it", name, at)
+			}
+			// A served entry may be anything but what the tree holds.
+			if holds && !strings.HasPrefix(name, "served-entry") && !strings.HasPrefix(name, "promise") {
+				t.Errorf("%s, byte %d altered: the script takes it:\n%s", name, at, out)
+			}
+		}
+	}
+}
+
+func unzipped(t testing.TB, file string) (names []string, contents map[string][]byte) {
+	t.Helper()
+	z, err := zip.OpenReader(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	contents = map[string][]byte{}
+	for _, f := range z.File {
+		r, err := f.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(r)
+		r.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		names, contents[f.Name] = append(names, f.Name), data
+	}
+	return names, contents
+}
+
+func rezip(t testing.TB, file string, names []string, contents map[string][]byte) {
+	t.Helper()
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	for _, name := range names {
+		w, err := z.CreateHeader(&zip.FileHeader{Name: name, Method: zip.Store})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Write(contents[name])
+	}
+	z.Close()
+	if err := os.WriteFile(file, b.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
