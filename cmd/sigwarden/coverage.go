@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -112,14 +111,14 @@ func writeCoverage(w io.Writer, cov report.Coverage) error {
 	for _, l := range cov.Logs {
 		fmt.Fprintf(out, "\n%s\n", safe(l.Log))
 		for _, p := range l.Pauses {
-			fmt.Fprintf(out, "  NOT WATCHED  %s to %s (%s): %s\n", at(p.Since), at(p.Until), p.Until.Sub(p.Since).Round(time.Second), pauseText(p))
+			fmt.Fprintf(out, "  NOT WATCHED  %s to %s (%s): %s\n", at(p.Since), at(p.Until), p.Until.Sub(p.Since).Round(time.Second), safe(p.Why()))
 		}
 		for _, g := range l.Gaps {
 			until := "missing still"
 			if g.Filled != nil {
 				until = "read after all " + at(*g.Filled)
 			}
-			fmt.Fprintf(out, "  NOT READ     entries %s, %s since %s, %s\n", rangeText(g.Range), g.Reason, at(g.Since), until)
+			fmt.Fprintf(out, "  NOT READ     entries %s, %s since %s, %s\n", report.Ranges([]ledger.Range{g.Range}), g.Reason, at(g.Since), until)
 		}
 		for _, h := range l.Halts {
 			until := "still"
@@ -129,7 +128,7 @@ func writeCoverage(w io.Writer, cov report.Coverage) error {
 			fmt.Fprintf(out, "  HALTED       since %s, %s, by incident %s\n", at(h.Since), until, h.Incident)
 		}
 		fmt.Fprintf(out, "  watched      %s of %s, %d polls, %d of them failed\n", (time.Duration(l.Watched) * time.Second).String(), cov.Until.Sub(cov.Since).Round(time.Second), l.Polls+l.Failures, l.Failures)
-		fmt.Fprintf(out, "  read         %d entries: %s\n", l.Entries, rangesText(l.Read))
+		fmt.Fprintf(out, "  read         %d entries: %s\n", l.Entries, report.Ranges(l.Read))
 		if l.KeyOnly+l.Undecodable > 0 {
 			fmt.Fprintf(out, "  of them      %d name no identity, %d could not be decoded\n", l.KeyOnly, l.Undecodable)
 		}
@@ -163,48 +162,3 @@ func writeCoverage(w io.Writer, cov report.Coverage) error {
 
 // at prints a time as it can be given back to --since.
 func at(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-
-// pauseTexts say why a log was not watched.
-var pauseTexts = map[string]string{
-	ledger.PauseNotRunning:    "sigwarden did not run; what was logged meanwhile was read afterwards, unless listed as not read",
-	ledger.PauseUnreachable:   "the log did not answer as it should",
-	ledger.PauseRestored:      "the state is an older copy: what it knew of this time is lost",
-	ledger.PauseSlow:          "polls came late",
-	report.ReasonNotYet:       "the log was not followed yet",
-	report.ReasonNothingSince: "no poll has succeeded since; sigwarden may not run",
-}
-
-func pauseText(p report.Pause) string {
-	text := pauseTexts[p.Reason]
-	if text == "" {
-		text = p.Reason
-	}
-	if p.Error != "" {
-		text += fmt.Sprintf("; %d polls failed, the last with: %s", p.Failures, safe(p.Error))
-	}
-	return text
-}
-
-func rangeText(r ledger.Range) string {
-	if r.To == r.From+1 {
-		return fmt.Sprint(r.From)
-	}
-	return fmt.Sprintf("%d to %d", r.From, r.To-1)
-}
-
-// rangesText lists ranges, the first of many.
-func rangesText(list []ledger.Range) string {
-	const most = 8
-	var parts []string
-	for i, r := range list {
-		if i == most {
-			parts = append(parts, fmt.Sprintf("and %d ranges more", len(list)-i))
-			break
-		}
-		parts = append(parts, rangeText(r))
-	}
-	if len(parts) == 0 {
-		return "none"
-	}
-	return strings.Join(parts, ", ")
-}

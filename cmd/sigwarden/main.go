@@ -102,7 +102,7 @@ evidence that does not hold. When several apply, the highest is returned.`,
 	root.PersistentFlags().StringVarP(&a.configPath, "config", "c", "", "configuration file (default sigwarden.yaml, then /etc/sigwarden/sigwarden.yaml)")
 	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "log more to standard error")
 	root.AddCommand(a.runCommand(), a.demoCommand(), a.checkCommand(), a.statusCommand(), a.findingsCommand(), a.incidentsCommand(), a.expectCommand(), a.auditCommand(), a.tokenCommand(),
-		a.logsCommand(), a.scanCommand(), a.inspectCommand(), a.evidenceCommand(), a.ledgerCommand(), a.coverageCommand(), a.notifyCommand(), a.witnessCommand(), a.initCommand(), a.configCommand(), a.versionCommand())
+		a.logsCommand(), a.scanCommand(), a.inspectCommand(), a.evidenceCommand(), a.ledgerCommand(), a.coverageCommand(), a.reportCommand(), a.notifyCommand(), a.witnessCommand(), a.initCommand(), a.configCommand(), a.versionCommand())
 	root.InitDefaultCompletionCmd()
 	root.SetHelpCommand(helpCommand(root))
 	wrap(root)

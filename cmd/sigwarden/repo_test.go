@@ -52,7 +52,7 @@ var allowed = map[string][]string{
 	"monitor/trust/trusttest":       {"checkpoint"},
 	"monitor/store":                 {"monitor", "checkpoint", "checkpoint/witness", "checkpoint/ledger", "watchlist/entry", "notify"},
 	"monitor/evidence":              {"checkpoint", "checkpoint/witness", "checkpoint/ledger", "watchlist/entry"},
-	"monitor/report":                {"monitor", "checkpoint/ledger"},
+	"monitor/report":                {"monitor", "checkpoint/ledger", "watchlist/policy"},
 	"monitor/lists":                 {"checkpoint", "watchlist", "watchlist/entry"},
 	"monitor/web":                   {"monitor", "notify", "watchlist", "checkpoint/witness"},
 }

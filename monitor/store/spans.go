@@ -216,21 +216,28 @@ func (w *writer) gapRows(b monitor.Batch) error {
 	if err != nil {
 		return err
 	}
-	gone := map[uint64]bool{}
+	same := func(list []monitor.Gap, g monitor.Gap) bool {
+		return slices.ContainsFunc(list, func(o monitor.Gap) bool { return o.Range == g.Range && o.Reason == g.Reason })
+	}
 	for _, g := range b.FilledGaps {
-		gone[g.From] = true
+		if same(b.SetGaps, g) {
+			continue // it was tried again, in vain
+		}
 		if err := w.append(ledger.KindFilled, st.Origin, ledger.Gap{Range: ledger.Range(g.Range), Reason: g.Reason}); err != nil {
 			return err
 		}
 	}
 	for _, g := range b.SetGaps {
+		if same(b.FilledGaps, g) {
+			continue
+		}
 		var to int64
 		var reason string
 		err := w.tx.QueryRowContext(w.ctx, "SELECT to_idx, reason FROM gaps WHERE log_id = $1 AND from_idx = $2", w.logID, g.From).Scan(&to, &reason)
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
-		if err == nil && !gone[g.From] && uint64(to) == g.To && reason == g.Reason {
+		if err == nil && uint64(to) == g.To && reason == g.Reason {
 			continue // it is there still
 		}
 		if err := w.append(ledger.KindGap, st.Origin, ledger.Gap{Range: ledger.Range(g.Range), Reason: g.Reason}); err != nil {

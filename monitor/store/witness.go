@@ -345,3 +345,14 @@ func (w *Witness) Disable(ctx context.Context, origin, reason string) error {
 		return nil
 	})
 }
+
+// ReadWitness returns what the witness beside a state file has promised; ErrMissing if
+// there is no such file.
+func ReadWitness(ctx context.Context, statePath string) ([]Promised, error) {
+	s, err := Open(ctx, statePath+witnessSuffix, Options{schema: "witness"})
+	if err != nil {
+		return nil, fmt.Errorf("witness: %w", err)
+	}
+	defer s.Close()
+	return (&Witness{store: s}).All(ctx)
+}

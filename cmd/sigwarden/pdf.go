@@ -1,0 +1,63 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/sigwarden/sigwarden/monitor/report"
+)
+
+// browsers are the names under which a Chromium is found.
+var browsers = []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"}
+
+// printFor bounds the time of a browser.
+const printFor = 2 * time.Minute
+
+// writePDF prints a report with the Chromium that is installed, which gets no network:
+// the page needs nothing.
+func writePDF(ctx context.Context, r *report.Report, path string) error {
+	browser := ""
+	for _, name := range browsers {
+		if found, err := exec.LookPath(name); err == nil {
+			browser = found
+			break
+		}
+	}
+	if browser == "" {
+		return errors.New("--pdf needs a Chromium, and none is installed; print the page that --format html writes from any browser")
+	}
+	dir, err := os.MkdirTemp("", "sigwarden-pdf-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	page, made := filepath.Join(dir, "report.html"), filepath.Join(dir, "report.pdf")
+	f, err := os.OpenFile(page, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(r.Write(f, "html"), f.Close()); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, printFor)
+	defer cancel()
+	args := []string{"--headless", "--disable-gpu", "--disable-extensions", "--proxy-server=127.0.0.1:9", "--user-data-dir=" + filepath.Join(dir, "profile"), "--no-pdf-header-footer", "--print-to-pdf=" + made}
+	if os.Getuid() == 0 {
+		args = append(args, "--no-sandbox") // it refuses to run as root otherwise
+	}
+	out, err := exec.CommandContext(ctx, browser, append(args, (&url.URL{Scheme: "file", Path: page}).String())...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w: %.500s", browser, err, out)
+	}
+	data, err := os.ReadFile(made)
+	if err != nil {
+		return fmt.Errorf("%s made no PDF: %.500s", browser, out)
+	}
+	return writeWhole(path, data)
+}

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/monitor/report"
+	"github.com/sigwarden/sigwarden/monitor/store"
+)
+
+func (a *app) reportCommand() *cobra.Command {
+	var p period
+	var format, output, redact, pdf string
+	c := &cobra.Command{
+		Use: "report --since T [--until T] [--format F]", Short: "Say what was watched and found in a period, with its gaps, for people and programs", Args: cobra.NoArgs,
+		Long: `Writes the report of a period: first what was not covered, and why; then coverage,
+findings with what became of them, incidents, changes of policy, blind spots,
+deliveries, and how to verify it. HTML is one file that needs nothing else.`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if !slices.Contains(report.Formats(), format) {
+				return usage(fmt.Errorf("--format %q: want one of %s", format, strings.Join(report.Formats(), ", ")))
+			}
+			since, until, err := p.parse(time.Now())
+			if err != nil {
+				return err
+			}
+			var hide *redactor
+			if redact != "" {
+				if hide, err = newRedactor(redact); err != nil {
+					return usage(fmt.Errorf("--redact: %w", err))
+				}
+			}
+			return a.withStore(c.Context(), func(s *setup, st *store.Store) error {
+				r, err := s.report(c.Context(), st, since, until, hide)
+				if err != nil {
+					return err
+				}
+				if pdf != "" {
+					if err := writePDF(c.Context(), r, pdf); err != nil || output == "" && !c.Flags().Changed("format") {
+						return err
+					}
+				}
+				return a.writeReport(r, format, output)
+			})
+		},
+	}
+	p.flags(c)
+	c.Flags().StringVar(&format, "format", "markdown", "html, markdown, json or csv")
+	c.Flags().StringVarP(&output, "output", "o", "", "file to write (default standard output)")
+	c.Flags().StringVar(&redact, "redact", "", "file with a secret of at least 32 bytes: replace e-mail addresses by keyed hashes")
+	c.Flags().StringVar(&pdf, "pdf", "", "write a PDF too, with the Chromium that is installed")
+	return c
+}
+
+func (a *app) writeReport(r *report.Report, format, output string) error {
+	if output == "" {
+		return r.Write(a.stdout, format)
+	}
+	var b bytes.Buffer
+	if err := r.Write(&b, format); err != nil {
+		return err
+	}
+	return writeWhole(output, b.Bytes())
+}
+
+// writeWhole writes a file so that a reader finds the old one or the new one.
+func writeWhole(path string, data []byte) error {
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// report makes the report of a period. What goes on is written into the ledger first,
+// and its head is signed, so that what the report says can be checked.
+func (s *setup) report(ctx context.Context, st *store.Store, since, until time.Time, hide *redactor) (*report.Report, error) {
+	now := time.Now()
+	if err := st.SealSpans(ctx, now); err != nil {
+		return nil, err
+	}
+	signed, err := s.signLedger(ctx, st)
+	if err != nil {
+		return nil, err
+	}
+	b := report.New(since, until, now, version(), hide.text())
+	for i, w := range s.list.Watches() {
+		b.Watch(w.Name, monitor.RuleHash(w, s.watches[i]), s.watches[i].Severity)
+	}
+	for _, text := range s.warnings {
+		b.Warning(text)
+	}
+	if err := st.EachFinding(ctx, store.Filter{Since: since, Until: until}, func(f monitor.Finding) error {
+		b.Finding(&f)
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	incidents, err := st.Incidents(ctx, store.Filter{Until: until})
+	if err != nil {
+		return nil, err
+	}
+	for _, inc := range incidents {
+		b.Incident(inc)
+	}
+	if err := st.EachAudit(ctx, 1, "", func(row monitor.AuditRow) error {
+		b.Audit(row)
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	channels, err := st.Channels(ctx, s.names)
+	if err != nil {
+		return nil, err
+	}
+	b.Deliveries(channels)
+	if err := s.reportWitness(ctx, b); err != nil {
+		return nil, err
+	}
+	cov, err := readCoverage(ctx, st, since, until, "")
+	if err != nil {
+		return nil, err
+	}
+	verify := report.Verify{Ledger: originOf([]byte(signed.Note)), Rows: signed.Size, Head: signed.Note}
+	key, err := s.signingKey(false)
+	if err != nil {
+		return nil, err
+	}
+	public, err := publicPEM(key)
+	verify.PublicKey = string(public)
+	return b.Finish(cov, verify), err
+}
+
+// reportWitness adds what the witness has co-signed, if there is one.
+func (s *setup) reportWitness(ctx context.Context, b *report.Builder) error {
+	if s.cfg.Witness.Listen == "" {
+		return nil
+	}
+	promised, err := store.ReadWitness(ctx, s.cfg.State)
+	if errors.Is(err, store.ErrMissing) {
+		err = nil
+	}
+	var list []report.Promise
+	for _, p := range promised {
+		list = append(list, report.Promise(p))
+	}
+	b.Promises(list)
+	return err
+}
+
+// text returns what takes the addresses out of a text; nil for nothing.
+func (r *redactor) text() func(string) string {
+	if r == nil {
+		return nil
+	}
+	return func(s string) string { return string(r.redact([]byte(s))) }
+}
