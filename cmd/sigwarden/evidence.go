@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sigwarden/sigwarden/checkpoint/witness"
+	"github.com/sigwarden/sigwarden/monitor/attest"
 	"github.com/sigwarden/sigwarden/monitor/evidence"
 	"github.com/sigwarden/sigwarden/monitor/store"
 	"github.com/sigwarden/sigwarden/monitor/trust"
@@ -24,6 +25,7 @@ func (a *app) evidenceCommand() *cobra.Command {
 
 func (a *app) evidenceExportCommand() *cobra.Command {
 	var output, log, redact string
+	var sign bool
 	var p period
 	c := &cobra.Command{
 		Use: "export {ID | --coverage LOG --since T} -o FILE", Short: "Write a file that others can check: of a finding, an incident, or a time in which a log was watched", Args: cobra.MaximumNArgs(1),
@@ -63,8 +65,13 @@ our word only, and how to check it without sigwarden.
 				if err != nil {
 					return err
 				}
-				if err := os.WriteFile(output, b.Bytes(), 0o644); err != nil {
+				if err := writeWhole(output, b.Bytes()); err != nil {
 					return err
+				}
+				if sign {
+					if _, err := s.signFile(c.Context(), output, b.Bytes(), attest.EvidenceType, map[string]string{"format": evidence.Format}); err != nil {
+						return err
+					}
 				}
 				fmt.Fprintf(a.stderr, "%s written; whoever has the keys can check it: sigwarden evidence verify %s %s\n", output, output, hint)
 				return nil
@@ -74,6 +81,7 @@ our word only, and how to check it without sigwarden.
 	c.Flags().StringVarP(&output, "output", "o", "", "file to write")
 	c.Flags().StringVar(&log, "coverage", "", "a log: evidence of what was watched of it, with --since and --until")
 	c.Flags().StringVar(&redact, "redact", "", "file with a secret of at least 32 bytes: replace e-mail addresses by keyed hashes, and leave out the leaf, which holds them")
+	c.Flags().BoolVar(&sign, "sign", false, "sign the file: a Sigstore bundle, FILE"+bundleSuffix+", that cosign verify-blob-attestation takes")
 	p.flags(c)
 	return c
 }
@@ -87,6 +95,7 @@ type verifyFlags struct {
 
 func (a *app) evidenceVerifyCommand() *cobra.Command {
 	var f verifyFlags
+	var signed signatureFlags
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "verify FILE", Short: "Check an evidence file, offline, trusting only the keys that you give", Args: cobra.ExactArgs(1),
@@ -106,6 +115,13 @@ A key is a PEM file, PEM text, or a note verifier key; several may be given.`,
 				return err
 			}
 			res, err := evidence.Verify(data, t)
+			if err == nil && signed.key != "" {
+				var lines []evidence.Line
+				if lines, err = signed.verify(args[0], data, attest.EvidenceType); err != nil {
+					return err
+				}
+				res.Claims = append(res.Claims, lines...)
+			}
 			if errors.Is(err, evidence.ErrKey) {
 				return usage(err)
 			}
@@ -128,6 +144,7 @@ A key is a PEM file, PEM text, or a note verifier key; several may be given.`,
 	c.Flags().StringVar(&f.root, "trusted-root", "", "trusted_root.json whose log keys and certificate authorities to trust")
 	c.Flags().BoolVar(&f.embedded, "allow-embedded-trust", false, "trust the keys in the file itself: shows only that it agrees with itself")
 	c.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
+	signed.flags(c)
 	return c
 }
 
@@ -184,6 +201,9 @@ func keyText(key string) (string, error) {
 	return string(data), err
 }
 
+// statusNames are what people read.
+var statusNames = map[evidence.Status]string{evidence.Proven: "proven", evidence.NotProven: "not proven", evidence.Statement: "statement only"}
+
 // writeResult prints what evidence shows, for people.
 func writeResult(w io.Writer, res evidence.Result, holds bool) {
 	if res.EmbeddedTrust {
@@ -192,10 +212,9 @@ func writeResult(w io.Writer, res evidence.Result, holds bool) {
 	if !holds {
 		return // what was proven before the first thing that does not hold would mislead
 	}
-	names := map[evidence.Status]string{evidence.Proven: "proven", evidence.NotProven: "not proven", evidence.Statement: "statement only"}
 	for _, status := range []evidence.Status{evidence.Proven, evidence.NotProven, evidence.Statement} {
 		for _, text := range res.Of(status) {
-			fmt.Fprintf(w, "%s: %s\n", names[status], safe(text))
+			fmt.Fprintf(w, "%s: %s\n", statusNames[status], safe(text))
 		}
 	}
 }

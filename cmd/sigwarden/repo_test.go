@@ -53,6 +53,7 @@ var allowed = map[string][]string{
 	"monitor/store":                 {"monitor", "checkpoint", "checkpoint/witness", "checkpoint/ledger", "watchlist/entry", "notify"},
 	"monitor/evidence":              {"checkpoint", "checkpoint/witness", "checkpoint/ledger", "watchlist/entry"},
 	"monitor/report":                {"monitor", "checkpoint/ledger", "watchlist/policy"},
+	"monitor/attest":                {},
 	"monitor/lists":                 {"checkpoint", "watchlist", "watchlist/entry"},
 	"monitor/web":                   {"monitor", "notify", "watchlist", "checkpoint/witness"},
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/monitor/attest"
 	"github.com/sigwarden/sigwarden/monitor/report"
 	"github.com/sigwarden/sigwarden/monitor/store"
 )
@@ -20,6 +21,7 @@ import (
 func (a *app) reportCommand() *cobra.Command {
 	var p period
 	var format, output, redact, pdf string
+	var sign bool
 	c := &cobra.Command{
 		Use: "report --since T [--until T] [--format F]", Short: "Say what was watched and found in a period, with its gaps, for people and programs", Args: cobra.NoArgs,
 		Long: `Writes the report of a period: first what was not covered, and why; then coverage,
@@ -28,6 +30,9 @@ deliveries, and how to verify it. HTML is one file that needs nothing else.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if !slices.Contains(report.Formats(), format) {
 				return usage(fmt.Errorf("--format %q: want one of %s", format, strings.Join(report.Formats(), ", ")))
+			}
+			if sign && output == "" {
+				return usage(errors.New("--sign wants -o FILE: the signature is written beside it"))
 			}
 			since, until, err := p.parse(time.Now())
 			if err != nil {
@@ -49,7 +54,7 @@ deliveries, and how to verify it. HTML is one file that needs nothing else.`,
 						return err
 					}
 				}
-				return a.writeReport(r, format, output)
+				return a.writeReport(c.Context(), s, r, format, output, sign)
 			})
 		},
 	}
@@ -57,11 +62,42 @@ deliveries, and how to verify it. HTML is one file that needs nothing else.`,
 	c.Flags().StringVar(&format, "format", "markdown", "html, markdown, json or csv")
 	c.Flags().StringVarP(&output, "output", "o", "", "file to write (default standard output)")
 	c.Flags().StringVar(&redact, "redact", "", "file with a secret of at least 32 bytes: replace e-mail addresses by keyed hashes")
+	c.Flags().BoolVar(&sign, "sign", false, "sign the file: a Sigstore bundle, FILE"+bundleSuffix+", that cosign verify-blob-attestation takes")
 	c.Flags().StringVar(&pdf, "pdf", "", "write a PDF too, with the Chromium that is installed")
+	c.AddCommand(a.reportVerifyCommand())
 	return c
 }
 
-func (a *app) writeReport(r *report.Report, format, output string) error {
+func (a *app) reportVerifyCommand() *cobra.Command {
+	var f signatureFlags
+	c := &cobra.Command{
+		Use: "verify FILE --key KEY", Short: "Check the signature of a report, offline", Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if f.key == "" {
+				return usage(errors.New("verify wants --key: the public key of whoever made the report"))
+			}
+			data, err := os.ReadFile(args[0])
+			if err != nil {
+				return usage(err)
+			}
+			lines, err := f.verify(args[0], data, attest.ReportType)
+			for _, line := range lines {
+				fmt.Fprintf(a.stdout, "%s: %s\n", statusNames[line.Status], safe(line.Text))
+			}
+			return err
+		},
+	}
+	f.flags(c)
+	return c
+}
+
+// predicate is what the signature of a report says beside the digest of the file.
+func predicate(r *report.Report, format string) any {
+	return map[string]any{"format": r.Format, "rendered": format, "since": r.Since, "until": r.Until, "made_at": r.Made, "not_covered": len(r.Gaps), "findings": r.Findings.ByVerdict, "incidents": r.Incidents.Total,
+		"ledger": map[string]any{"origin": r.Verify.Ledger, "rows": r.Verify.Rows, "head": r.Verify.Head}}
+}
+
+func (a *app) writeReport(ctx context.Context, s *setup, r *report.Report, format, output string, sign bool) error {
 	if output == "" {
 		return r.Write(a.stdout, format)
 	}
@@ -69,7 +105,11 @@ func (a *app) writeReport(r *report.Report, format, output string) error {
 	if err := r.Write(&b, format); err != nil {
 		return err
 	}
-	return writeWhole(output, b.Bytes())
+	if err := writeWhole(output, b.Bytes()); err != nil || !sign {
+		return err
+	}
+	_, err := s.signFile(ctx, output, b.Bytes(), attest.ReportType, predicate(r, format))
+	return err
 }
 
 // writeWhole writes a file so that a reader finds the old one or the new one.

@@ -13,6 +13,16 @@ type Signing struct {
 	// Empty: the key beside the state file, which is made when it is first needed.
 	Key  Secret
 	File string
+	// Timestamp is the authority that says when something was signed.
+	Timestamp Timestamp
+}
+
+// Timestamp is an authority for timestamps of RFC 3161; an empty URL: none is asked.
+type Timestamp struct {
+	URL string
+	// CA is PEM text of its certificates, the one that is signed by itself among them.
+	CA    string
+	TLSCA string // PEM text
 }
 
 func (c *Config) readSigning(n ast.Node, path string) {
@@ -33,6 +43,9 @@ func (c *Config) readSigning(n ast.Node, path string) {
 				s.File = f.relative(file)
 			}
 			f.secret(&s.Key)(n, p)
+		},
+		"timestamp": func(n ast.Node, p string) {
+			f.mapping(n, p, "timestamp", map[string]field{"url": f.webAddress(&s.Timestamp.URL), "ca": f.pem(&s.Timestamp.CA), "tls_ca": f.pem(&s.Timestamp.TLSCA)}, "url", "ca")
 		},
 	})
 }

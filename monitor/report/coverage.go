@@ -158,7 +158,7 @@ func (r *Reader) inside(at time.Time) bool { return !at.Before(r.out.Since) && a
 
 // overlaps reports whether some of a time is in the period.
 func (r *Reader) overlaps(since, until time.Time) bool {
-	return since.Before(r.out.Until) && !until.Before(r.out.Since)
+	return since.Before(r.out.Until) && (until.After(r.out.Since) || until.Equal(since) && until.Equal(r.out.Since))
 }
 
 func (r *Reader) log(origin string) *following {

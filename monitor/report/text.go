@@ -330,7 +330,7 @@ func Ranges(list []ledger.Range) string {
 func span(seconds float64) string {
 	d := time.Duration(seconds) * time.Second
 	if days := d / (24 * time.Hour); days > 0 {
-		return fmt.Sprintf("%dd %s", days, (d % (24 * time.Hour)).Round(time.Minute))
+		return strings.TrimSuffix(fmt.Sprintf("%dd %s", days, (d%(24*time.Hour)).Round(time.Minute)), " 0s")
 	}
 	return d.String()
 }

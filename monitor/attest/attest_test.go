@@ -1,0 +1,120 @@
+package attest
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"strings"
+	"testing"
+)
+
+func keys(t *testing.T) map[string]crypto.Signer {
+	p256, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, ed, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return map[string]crypto.Signer{"ecdsa": p256, "ed25519": ed}
+}
+
+func public(t *testing.T, key crypto.Signer) string {
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+}
+
+// TestBundles: what was signed holds for the file and the key, and for nothing else; no
+// byte of what is signed can be altered.
+func TestBundles(t *testing.T) {
+	all := keys(t)
+	for name, key := range all {
+		file := []byte("a report")
+		doc, err := Sign(key, "report.html", file, ReportType, map[string]string{"since": "x"}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := Verify(doc, file, public(t, key), nil)
+		if err != nil || got.Statement.PredicateType != ReportType || got.Statement.Subject[0].Name != "report.html" || string(got.Statement.Predicate) != `{"since":"x"}` {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+		if _, err := Verify(doc, []byte("A report"), public(t, key), nil); !errors.Is(err, ErrSignature) {
+			t.Errorf("%s: another file: %v", name, err)
+		}
+		if _, err := Verify(doc, file, public(t, keys(t)[name]), nil); !errors.Is(err, ErrSignature) {
+			t.Errorf("%s: another key: %v", name, err)
+		}
+		if _, err := Verify(doc, file, "no key", nil); err == nil || errors.Is(err, ErrSignature) {
+			t.Errorf("%s: no key: %v", name, err)
+		}
+		var b bundle
+		if err := json.Unmarshal(doc, &b); err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range []*[]byte{&b.Envelope.Payload, &b.Envelope.Signatures[0].Sig} {
+			whole := *part
+			for i := range whole {
+				*part = bytes.Clone(whole)
+				(*part)[i] ^= 1
+				bad, _ := json.Marshal(b)
+				if _, err := Verify(bad, file, public(t, key), nil); !errors.Is(err, ErrSignature) {
+					t.Fatalf("%s: byte %d altered: %v", name, i, err)
+				}
+			}
+			*part = whole
+		}
+		for old, altered := range map[string]string{mediaType: "application/json", payloadType: "text/plain", `"signatures": [`: `"signatures": [{"sig": "AA=="}, `} {
+			if _, err := Verify([]byte(strings.Replace(string(doc), old, altered, 1)), file, public(t, key), nil); !errors.Is(err, ErrSignature) {
+				t.Errorf("%s: %s: %v", name, altered, err)
+			}
+		}
+		if _, err := Verify(append(doc, make([]byte, maxBundle)...), file, public(t, key), nil); !errors.Is(err, ErrSignature) {
+			t.Errorf("%s: too large: %v", name, err)
+		}
+	}
+}
+
+// TestTimestampsThatFail: what an authority answers wrong is not taken.
+func TestTimestampsThatFail(t *testing.T) {
+	key := keys(t)["ecdsa"]
+	down := errors.New("down")
+	if _, err := Sign(key, "f", nil, ReportType, nil, func([]byte) ([]byte, error) { return nil, down }); !errors.Is(err, down) {
+		t.Error(err)
+	}
+	doc, err := Sign(key, "f", nil, ReportType, nil, func([]byte) ([]byte, error) { return []byte("no token"), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Verify(doc, nil, public(t, key), nil); err != nil || got.Unchecked != 1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err := Verify(doc, nil, public(t, key), &Authorities{}); !errors.Is(err, ErrSignature) {
+		t.Errorf("a token that is none: %v", err)
+	}
+	if _, err := ParseAuthorities("nothing"); err == nil {
+		t.Error("an authority of nothing")
+	}
+}
+
+func FuzzVerify(f *testing.F) {
+	f.Add([]byte(`{"mediaType":"` + mediaType + `"}`))
+	pub, _, _ := ed25519.GenerateKey(rand.Reader)
+	der, _ := x509.MarshalPKIXPublicKey(pub)
+	key := string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+	f.Fuzz(func(t *testing.T, doc []byte) {
+		if _, err := Verify(doc, nil, key, nil); err == nil {
+			t.Fatal("verified what nobody signed")
+		}
+	})
+}
