@@ -44,39 +44,40 @@ func TestReportInBrowser(t *testing.T) {
 	}
 	var mu sync.Mutex
 	var complaints, requests []string
-	chromedp.ListenTarget(ctx, func(e any) {
+	listen := func(e any) {
 		mu.Lock()
 		defer mu.Unlock()
 		switch e := e.(type) {
 		case *log.EventEntryAdded:
 			complaints = append(complaints, e.Entry.Text)
 		case *runtime.EventExceptionThrown:
-			complaints = append(complaints, e.ExceptionDetails.Error())
+			complaints = append(complaints, e.ExceptionDetails.Text)
 		case *runtime.EventConsoleAPICalled:
 			complaints = append(complaints, fmt.Sprint(e.Type))
 		case *network.EventRequestWillBeSent:
 			requests = append(requests, e.Request.URL)
 		}
-	})
+	}
 	page := "file://" + filepath.Join(dir, "report.html")
-	var shown []struct{ Place, Text string }
-	var rows, wide int
-	var pdf []byte
-	if err := chromedp.Run(ctx, network.Enable(), log.Enable()); err != nil {
+	if err := chromedp.Do(ctx, chromedp.Navigate("about:blank")); err != nil { // starts it
+		t.Fatal(err)
+	}
+	if err := chromedp.Listen(ctx, listen); err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	if err := chromedp.Run(ctx, chromedp.EmulateViewport(1440, 900), chromedp.Navigate(page), chromedp.Evaluate(`document.body.getBoundingClientRect().width`, nil)); err != nil {
+	if err := chromedp.Do(ctx, chromedp.EmulateViewport(1440, 900), chromedp.Navigate(page)); err != nil {
 		t.Fatal(err)
 	}
+	evaluate[float64](t, ctx, `document.body.getBoundingClientRect().width`)
 	t.Logf("10,000 findings opened and laid out in %s", time.Since(began).Round(time.Millisecond))
-	if err := chromedp.Run(ctx,
-		chromedp.Evaluate(`[...document.querySelectorAll("[data-n]")].map(e => ({Place: e.dataset.n, Text: e.dataset.v || e.textContent}))`, &shown),
-		chromedp.Evaluate(`document.querySelectorAll("tbody.many tr").length`, &rows),
-		chromedp.EmulateViewport(320, 800), chromedp.Evaluate(`document.documentElement.scrollWidth`, &wide),
-	); err != nil {
+	type number struct{ Place, Text string }
+	shown := evaluate[[]number](t, ctx, `[...document.querySelectorAll("[data-n]")].map(e => ({Place: e.dataset.n, Text: e.dataset.v || e.textContent}))`)
+	rows := evaluate[int](t, ctx, `document.querySelectorAll(".many tbody tr").length`)
+	if err := chromedp.Do(ctx, chromedp.EmulateViewport(320, 800)); err != nil {
 		t.Fatal(err)
 	}
+	wide := evaluate[int](t, ctx, `document.documentElement.scrollWidth`)
 	if rows != 10000 || wide > 320 {
 		t.Errorf("%d findings are on the page; at 320 px it is %d px wide", rows, wide)
 	}
@@ -98,6 +99,9 @@ func TestReportInBrowser(t *testing.T) {
 		}
 	}
 	mu.Lock()
+	if len(requests) == 0 {
+		t.Error("nothing was heard of the requests of the page")
+	}
 	for _, r := range requests {
 		if !strings.HasPrefix(r, "file://") && !strings.HasPrefix(r, "data:") {
 			t.Errorf("the page asks for %s", r)
@@ -111,9 +115,19 @@ func TestReportInBrowser(t *testing.T) {
 	if _, code := sigwarden(t, monitored(t, t.TempDir(), ""), "report", "--since", "1d", "--pdf", made); code != 0 {
 		t.Errorf("--pdf: status %d", code)
 	}
-	if pdf, err = os.ReadFile(made); err != nil || !strings.HasPrefix(string(pdf), "%PDF-") {
+	if pdf, err := os.ReadFile(made); err != nil || !strings.HasPrefix(string(pdf), "%PDF-") {
 		t.Errorf("no PDF: %v", err)
 	}
+}
+
+// evaluate asks the page for a value.
+func evaluate[T any](t *testing.T, ctx context.Context, expression string) T {
+	t.Helper()
+	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
 }
 
 // at looks a place like a.b.0.c up in a JSON document.
