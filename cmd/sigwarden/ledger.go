@@ -61,14 +61,45 @@ func (s *setup) signLedger(ctx context.Context, st *store.Store) (store.SignedHe
 func (s *setup) keepLedger(ctx context.Context, st *store.Store, log *slog.Logger) {
 	tick := time.NewTicker(signEvery)
 	defer tick.Stop()
+	s.forget(ctx, st, log)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			s.forget(ctx, st, log)
 			if _, err := s.signLedger(ctx, st); err != nil && ctx.Err() == nil {
 				log.Error("the head of the ledger could not be signed; it is tried again in an hour", "error", err)
 			}
+		}
+	}
+}
+
+// forgetTogether is how much is deleted in one transaction: others write too.
+const forgetTogether = 500
+
+// forget deletes what has been kept for as long as it is to be.
+func (s *setup) forget(ctx context.Context, st *store.Store, log *slog.Logger) {
+	now := time.Now()
+	for class, keep := range map[string]time.Duration{store.ClassExpected: s.cfg.Retention.Expected, store.ClassFindings: s.cfg.Retention.Findings, store.ClassIncidents: s.cfg.Retention.Incidents} {
+		if keep == 0 {
+			continue
+		}
+		gone := 0
+		for {
+			n, err := st.Forget(ctx, class, now.Add(-keep), now, forgetTogether)
+			if err != nil {
+				if ctx.Err() == nil {
+					log.Error("what is old could not be deleted; it is tried again in an hour", "class", class, "error", err)
+				}
+				break
+			}
+			if gone += n; n < forgetTogether {
+				break
+			}
+		}
+		if gone > 0 {
+			log.Info("deleted what was kept for as long as `retention` says; the ledger has a tombstone", "class", class, "count", gone, "older_than", now.Add(-keep).UTC().Format(time.RFC3339))
 		}
 	}
 }

@@ -207,6 +207,7 @@ func (a *app) once(ctx context.Context, s *setup, st *store.Store, log *slog.Log
 		return err
 	}
 	defer s.endLedger(ctx, st, log)
+	s.forget(ctx, st, log)
 	s.loadLists(ctx)
 	code := exitOK
 	for _, out := range engine.Once(ctx, timeout) {

@@ -25,7 +25,9 @@ type Config struct {
 	HTTP    HTTP
 	Witness Witness
 	Signing Signing
-	Sources []Source
+	// Retention is how long what was found is kept; default: for ever.
+	Retention Retention
+	Sources   []Source
 
 	file *file
 }

@@ -34,6 +34,13 @@ func (t trailSays) hear(r monitor.AuditRow) {
 		t[r.Subject] = said{row: r.Detail}
 	case actWithdraw:
 		delete(t, r.Subject)
+	case actForgotten:
+		var gone forgotten
+		if json.Unmarshal(r.Detail, &gone) == nil {
+			for _, id := range gone.IDs {
+				delete(t, id)
+			}
+		}
 	case actRevoke:
 		was := t[r.Subject]
 		was.revoked = true

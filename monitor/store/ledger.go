@@ -40,7 +40,7 @@ func (s *Store) ledgerHead(ctx context.Context, q querier) (h ledgerHead, found 
 	}
 	tree, err := checkpoint.NewFrontier(uint64(size), list)
 	if err := errors.Join(err, hash.UnmarshalText([]byte(last))); err != nil {
-		return h, false, fmt.Errorf("state file %s: head of the ledger: %w", s.path, err)
+		return h, false, fmt.Errorf("state file %s: %w: its head cannot be read: %w", s.path, ledger.ErrTampered, err)
 	}
 	h.chain, h.seen = ledger.Resume(checkpoint.Hash(hash), tree), timeOf(seen)
 	return h, true, nil
