@@ -21,6 +21,7 @@ const (
 	DigestDue         = "digest"
 	IncidentOpened    = "incident.opened"
 	IncidentResolved  = "incident.resolved"
+	ReportReady       = "report.ready"
 	Test              = "test"
 )
 
@@ -50,6 +51,15 @@ type Event struct {
 	Group   string `json:"group,omitempty"`
 	// Data is the document for programs: {"finding": {…}} or {"incident": {…}}.
 	Data json.RawMessage `json:"data"`
+	// Files go with it where a channel takes some.
+	Files []File `json:"files,omitempty"`
+}
+
+// File is a file that goes with an event.
+type File struct {
+	Name string `json:"name"`
+	Type string `json:"type"` // media type
+	Data []byte `json:"data"`
 }
 
 // Field is one fact about an event, for people.

@@ -24,10 +24,12 @@ import (
 	"github.com/sigwarden/sigwarden/checkpoint"
 	"github.com/sigwarden/sigwarden/checkpoint/ledger"
 	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/monitor/attest"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog/testca"
 	"github.com/sigwarden/sigwarden/monitor/report"
 	"github.com/sigwarden/sigwarden/monitor/store"
+	"github.com/sigwarden/sigwarden/notify"
 	"github.com/sigwarden/sigwarden/watchlist/entry"
 )
 
@@ -75,6 +77,7 @@ type story struct {
 	setup  *setup
 	store  *store.Store
 	engine *monitor.Engine
+	config string // more of the configuration
 }
 
 func newStory(t *testing.T) *story {
@@ -94,7 +97,7 @@ func newStory(t *testing.T) *story {
 // begin starts the program with a pattern to watch.
 func (s *story) begin(pattern string) {
 	s.t.Helper()
-	config := fmt.Sprintf("state: state.db\nlogs: [{name: main, type: rekor-v2, url: http://127.0.0.1:1, origin: log.example, public_key: log.pem, ca: ca.pem, start: first}]\nwatchlist: [{name: releases, match: [{subject: %q}]}]\nnotify: {channels: [{name: lines, file: {path: lines.jsonl}}]}\n", pattern)
+	config := fmt.Sprintf("state: state.db\nlogs: [{name: main, type: rekor-v2, url: http://127.0.0.1:1, origin: log.example, public_key: log.pem, ca: ca.pem, start: first}]\nwatchlist: [{name: releases, match: [{subject: %q}]}]\nnotify: {channels: [{name: lines, file: {path: lines.jsonl}}]}\n", pattern) + s.config
 	for name, text := range map[string]string{"c.yaml": config, "log.pem": s.log.PublicKeyPEM(), "ca.pem": s.ca.ChainPEM()} {
 		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o600); err != nil {
 			s.t.Fatal(err)
@@ -350,4 +353,80 @@ func agreement(t *testing.T, r *report.Report) {
 	if strings.Contains(page.String(), "<script") || strings.Contains(page.String(), "http") && regexp.MustCompile(`(src|href)="?http`).MatchString(page.String()) {
 		t.Error("the page needs something from elsewhere, or a script")
 	}
+}
+
+// TestScheduledReports: each covers the time since the one before, also where the program
+// did not run when it was due; files are signed, and channels are told.
+func TestScheduledReports(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStory(t)
+		s.config = "reports: [{name: daily, schedule: \"0 6 * * *\", formats: [html, json, csv, markdown], directory: out, notify: [lines]}]\n"
+		s.begin("https://github.com/acme/*")
+		run := func(d time.Duration) {
+			ctx, cancel := context.WithTimeout(t.Context(), d)
+			defer cancel()
+			s.setup.makeReports(ctx, s.store, s.setup.cfg.Reports[0], slog.New(slog.DiscardHandler), func() {})
+		}
+		run(31 * time.Hour) // to 07:00 of the second day
+		s.end()
+		time.Sleep(71 * time.Hour) // three are missed
+		s.begin("https://github.com/acme/*")
+		run(25 * time.Hour)
+		found, _ := filepath.Glob(filepath.Join(s.dir, "out", "*.json"))
+		var ends []string
+		var last time.Time
+		for _, path := range found {
+			if strings.HasSuffix(path, bundleSuffix) {
+				continue
+			}
+			data, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var r report.Report
+			if err := json.Unmarshal(data, &r); err != nil {
+				t.Fatal(err)
+			}
+			if !last.IsZero() && !r.Since.Equal(last) {
+				t.Errorf("a report begins at %s, the one before ended at %s", r.Since, last)
+			}
+			last = r.Until
+			ends = append(ends, r.Until.Format("02 15:04"))
+			key, err := s.setup.signingKey(false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			public, _ := publicPEM(key)
+			bundle, err := os.ReadFile(path + bundleSuffix)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := attest.Verify(bundle, data, string(public), nil); err != nil {
+				t.Error(err)
+			}
+		}
+		if got := strings.Join(ends, ", "); got != "01 06:00, 02 06:00, 05 06:00, 06 06:00" {
+			t.Errorf("reports end at %s", got)
+		}
+		if all, _ := filepath.Glob(filepath.Join(s.dir, "out", "*")); len(all) != 4*4*2 {
+			t.Errorf("%d files", len(all))
+		}
+		due, _, err := s.store.Due(t.Context(), "lines", time.Now().Add(time.Hour), 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := 0
+		for _, q := range due {
+			if q.Event.Type == notify.ReportReady {
+				told++
+				if !json.Valid(q.Event.Data) || q.Event.Files != nil {
+					t.Errorf("%s", q.Event.Data)
+				}
+			}
+		}
+		if told != 4 {
+			t.Errorf("told of %d reports", told)
+		}
+		s.crash()
+	})
 }

@@ -102,6 +102,9 @@ func (a *app) daemon(ctx context.Context, s *setup, st *store.Store, log *slog.L
 			wg.Go(func() { s.selfTest(ctx, st, ch, log, dispatcher.Wake) })
 		}
 	}
+	for _, r := range s.cfg.Reports {
+		wg.Go(func() { s.makeReports(ctx, st, r, log, dispatcher.Wake) })
+	}
 	if !s.cfg.Notify.Heartbeat.URL.IsZero() {
 		wg.Go(func() {
 			s.heartbeat(ctx, func(ctx context.Context) (monitor.Status, error) { return engine.Status(ctx, st, s.names) }, st.OpenByKind, log)

@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -112,6 +113,11 @@ func (s *setup) checkSigning() (issues []config.Issue) {
 	if t := s.cfg.Signing.Timestamp; t.URL != "" {
 		if _, err := attest.ParseAuthorities(t.CA); err != nil {
 			issues = append(issues, s.cfg.At("signing.timestamp.ca", err.Error()))
+		}
+	}
+	for _, r := range s.cfg.Reports {
+		if !r.Redact.IsZero() && len(strings.TrimSpace(r.Redact.Reveal())) < minRedactKey {
+			issues = append(issues, s.cfg.At(r.Path+".redact", fmt.Sprintf("has fewer than %d bytes, so that addresses could be guessed; make one with: openssl rand -hex 32", minRedactKey)))
 		}
 	}
 	return issues

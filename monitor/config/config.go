@@ -27,6 +27,7 @@ type Config struct {
 	Signing Signing
 	// Retention is how long what was found is kept; default: for ever.
 	Retention Retention
+	Reports   []Report
 	Sources   []Source
 
 	file *file

@@ -68,6 +68,7 @@ func Parse(name string, data []byte, getenv func(string) string) (*Config, error
 		"sources":   func(n ast.Node, p string) { f.list(n, p, "sources", c.readSource) },
 		"signing":   c.readSigning,
 		"retention": c.readRetention,
+		"reports":   func(n ast.Node, p string) { f.list(n, p, "reports", c.readReport) },
 		"http": func(n ast.Node, p string) {
 			f.mapping(n, p, "http", map[string]field{"listen": f.listenAddress(&c.HTTP.Listen), "public_url": f.webAddress(&c.HTTP.PublicURL)})
 		},
@@ -134,6 +135,7 @@ func (c *Config) checkAll() {
 	}
 	c.checkLogs(bad)
 	c.checkWitness(bad)
+	c.checkReports(bad)
 	channels := map[string]bool{}
 	var known []string
 	for _, ch := range c.Notify.Channels {
@@ -156,6 +158,9 @@ func (c *Config) checkAll() {
 	check("notify.incidents", c.Notify.Incidents)
 	check("notify.health", c.Notify.Health)
 	check("notify.escalate_to", c.Notify.EscalateTo)
+	for _, r := range c.Reports {
+		check(r.Path+".notify", r.Notify)
+	}
 	watches := map[string]bool{}
 	var watchNames []string
 	for _, w := range c.Watches {

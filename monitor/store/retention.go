@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sigwarden/sigwarden/checkpoint/ledger"
+	"github.com/sigwarden/sigwarden/notify"
 )
 
 // Classes of what is not kept for ever, where somebody says so.
@@ -113,4 +114,23 @@ func (w *writer) forget(class, id string) error {
 		return err
 	}
 	return w.exec("DELETE FROM incidents WHERE id = $1", id)
+}
+
+// ReportedUntil returns the end of the last report of a name; zero: there is none.
+func (s *Store) ReportedUntil(ctx context.Context, name string) (time.Time, error) {
+	var until sql.NullInt64
+	err := s.db.QueryRowContext(ctx, "SELECT MAX(until) FROM reported WHERE name = $1", name).Scan(&until)
+	return timeOrZero(until), s.explain("reading", err)
+}
+
+// Reported notes the end of a report, and puts what tells of it into the outbox, in one
+// transaction.
+func (s *Store) Reported(ctx context.Context, name string, until time.Time, deliveries []notify.Delivery) error {
+	return s.write(ctx, "writing", func(tx *sql.Tx) error {
+		w := s.writer(ctx, tx, time.Now())
+		if err := w.exec("INSERT INTO reported (name, until) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET until = excluded.until", name, micros(until)); err != nil {
+			return err
+		}
+		return w.enqueue(deliveries)
+	})
 }

@@ -2,6 +2,7 @@
 package email
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -99,6 +100,11 @@ func (c *Channel) message(e notify.Event, to string) (*mail.Msg, error) {
 	m.SetGenHeader("X-Sigwarden-Severity", notify.Clean(e.Severity, 20))
 	m.Subject("[sigwarden] " + notify.Clean(e.Title, notify.MaxTitle))
 	m.SetBodyString(mail.TypeTextPlain, e.Plain())
+	for _, f := range e.Files {
+		if err := m.AttachReader(f.Name, bytes.NewReader(f.Data), mail.WithFileContentType(mail.ContentType(f.Type))); err != nil {
+			return nil, err
+		}
+	}
 	return m, nil
 }
 
