@@ -25,7 +25,7 @@ func timestampServer(t *testing.T, dir string) (address, chain string) {
 	start(t, program(t, "timestamp", "timestamp-server"), "serve", "--host=127.0.0.1", fmt.Sprintf("--port=%d", port), "--timestamp-signer=memory", "--disable-ntp-monitoring")
 	base := fmt.Sprintf("http://127.0.0.1:%d/api/v1/timestamp", port)
 	var text []byte
-	within(t, 20*time.Second, "the timestamp authority answers", func() bool {
+	until(t, "the timestamp authority answers", 20*time.Second, func() bool {
 		resp, err := http.Get(base + "/certchain")
 		if err != nil {
 			return false
@@ -39,16 +39,6 @@ func timestampServer(t *testing.T, dir string) (address, chain string) {
 		t.Fatal(err)
 	}
 	return base, chain
-}
-
-// within waits for something to become true.
-func within(t testing.TB, d time.Duration, what string, true func() bool) {
-	t.Helper()
-	for until := time.Now().Add(d); !true(); time.Sleep(100 * time.Millisecond) {
-		if time.Now().After(until) {
-			t.Fatalf("not within %s: %s", d, what)
-		}
-	}
 }
 
 // monitored runs sigwarden once against a log with a finding, and returns the path of its

@@ -356,6 +356,12 @@ func originOf(note []byte) string {
 	return origin
 }
 
+// textOf is the text of a note that is signed, with the line feed at its end.
+func textOf(note string) string {
+	text, _, _ := strings.Cut(note, "\n\n")
+	return text + "\n"
+}
+
 func pemOf(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 }

@@ -102,6 +102,9 @@ func (a *app) daemon(ctx context.Context, s *setup, st *store.Store, log *slog.L
 			wg.Go(func() { s.selfTest(ctx, st, ch, log, dispatcher.Wake) })
 		}
 	}
+	if s.cfg.Publish.Log != "" {
+		wg.Go(func() { s.publishHeads(ctx, st, engine, log.With("part", "ledger")) })
+	}
 	for _, r := range s.cfg.Reports {
 		wg.Go(func() { s.makeReports(ctx, st, r, log, dispatcher.Wake) })
 	}

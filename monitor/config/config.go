@@ -28,6 +28,7 @@ type Config struct {
 	// Retention is how long what was found is kept; default: for ever.
 	Retention Retention
 	Reports   []Report
+	Publish   Publish
 	Sources   []Source
 
 	file *file

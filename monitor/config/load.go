@@ -68,6 +68,7 @@ func Parse(name string, data []byte, getenv func(string) string) (*Config, error
 		"sources":   func(n ast.Node, p string) { f.list(n, p, "sources", c.readSource) },
 		"signing":   c.readSigning,
 		"retention": c.readRetention,
+		"ledger":    c.readLedger,
 		"reports":   func(n ast.Node, p string) { f.list(n, p, "reports", c.readReport) },
 		"http": func(n ast.Node, p string) {
 			f.mapping(n, p, "http", map[string]field{"listen": f.listenAddress(&c.HTTP.Listen), "public_url": f.webAddress(&c.HTTP.PublicURL)})

@@ -286,3 +286,25 @@ func (w *writer) trustChanged(root *monitor.TrustRoot) error {
 	}
 	return w.append(ledger.KindTrust, "", ledger.Trust{Source: root.Source, From: before, To: root.Hash()})
 }
+
+// Published notes that a signed head is in a log, in the ledger too.
+func (s *Store) Published(ctx context.Context, head SignedHead, done ledger.Published, at time.Time) error {
+	doc, err := json.Marshal(done)
+	if err != nil {
+		return err
+	}
+	return s.write(ctx, "writing", func(tx *sql.Tx) error {
+		w := s.writer(ctx, tx, at)
+		if err := w.exec("UPDATE ledger_signed SET published = $1, published_at = $2 WHERE size = $3", string(doc), micros(at), head.Size); err != nil {
+			return err
+		}
+		return w.append(ledger.KindPublished, done.Origin, done)
+	})
+}
+
+// LastPublished returns when a head was put into a log last; zero: never.
+func (s *Store) LastPublished(ctx context.Context) (time.Time, error) {
+	var at sql.NullInt64
+	err := s.db.QueryRowContext(ctx, "SELECT MAX(published_at) FROM ledger_signed").Scan(&at)
+	return timeOrZero(at), s.explain("reading", err)
+}

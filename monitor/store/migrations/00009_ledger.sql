@@ -24,7 +24,8 @@ CREATE TABLE ledger_signed ( -- heads of the ledger that were signed
     size      BIGINT PRIMARY KEY,
     at        BIGINT NOT NULL,
     note      TEXT NOT NULL,
-    published TEXT NOT NULL -- JSON of where it was put; empty: nowhere
+    published TEXT NOT NULL, -- JSON of where it was put; empty: nowhere
+    published_at BIGINT
 );
 CREATE TABLE rules ( -- what rules say that findings and the ledger refer to
     hash     TEXT PRIMARY KEY,
