@@ -391,7 +391,11 @@ func TestNoByteCanBeAltered(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := res.Of(evidence.Proven)
-			for i := range s.data {
+			stride := 1
+			if testing.Short() {
+				stride = 13
+			}
+			for i := 0; i < len(s.data); i += stride {
 				bad := bytes.Clone(s.data)
 				bad[i] ^= 1
 				if _, err := evidence.Verify(bad, s.trust); err == nil {
@@ -404,8 +408,11 @@ func TestNoByteCanBeAltered(t *testing.T) {
 				t.Fatal("the test packs in another form, so that it would show nothing")
 			}
 			for _, name := range names {
+				if strings.HasPrefix(name, "served-entry-") {
+					continue // any bytes but those of the entry are not the entry: it proves no more
+				}
 				whole := files[name]
-				for i := range whole {
+				for i := 0; i < len(whole); i += stride {
 					files[name] = bytes.Clone(whole)
 					files[name][i] ^= 1
 					res, err := evidence.Verify(evidence.Pack(files, names...), s.trust)

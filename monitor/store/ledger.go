@@ -178,29 +178,6 @@ func (s *Store) LedgerPath(ctx context.Context, n, size uint64) ([]checkpoint.Ha
 	return path, err
 }
 
-// rowsOf reads the rows of some kinds, for one log or for none.
-func (s *Store) rowsOf(ctx context.Context, q querier, kind, log string, do func(ledger.Row) error) error {
-	rows, err := q.QueryContext(ctx, "SELECT line FROM ledger WHERE kind = $1 AND log = $2 ORDER BY n", kind, log)
-	if err != nil {
-		return s.explain("reading", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var line string
-		if err := rows.Scan(&line); err != nil {
-			return s.explain("reading", err)
-		}
-		r, err := ledger.Parse([]byte(line))
-		if err == nil {
-			err = do(r)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return s.explain("reading", rows.Err())
-}
-
 // KeepRules stores what rules say, by their hashes.
 func (s *Store) KeepRules(ctx context.Context, documents map[string][]byte) error {
 	return s.write(ctx, "writing", func(tx *sql.Tx) error {
