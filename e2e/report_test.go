@@ -75,6 +75,15 @@ func monitored(t *testing.T, dir, more string) string {
 	return path
 }
 
+// cosign verifies the signature of a file with the real cosign, which reaches nobody.
+func cosign(t *testing.T, dir, file string, args ...string) (output string, ok bool) {
+	t.Helper()
+	c := exec.Command(program(t, "cosign", "cosign"), append(append([]string{"verify-blob-attestation", "--insecure-ignore-tlog"}, args...), file)...)
+	c.Env = append(os.Environ(), "HOME="+dir, "HTTPS_PROXY=http://127.0.0.1:9", "TUF_ROOT="+filepath.Join(dir, "tuf"))
+	text, err := c.CombinedOutput()
+	return string(text), err == nil
+}
+
 // TestCosignAcceptsReports: what sigwarden signs verifies with cosign and the public key,
 // and not after an edit; the timestamp of a real authority verifies.
 func TestCosignAcceptsReports(t *testing.T) {
@@ -98,14 +107,11 @@ func TestCosignAcceptsReports(t *testing.T) {
 			t.Fatalf("%v: status %d", args, code)
 		}
 	}
-	cosign := func(file, predicate string) (string, bool) {
-		c := exec.Command(program(t, "cosign", "cosign"), "verify-blob-attestation", "--key", public, "--bundle", strings.TrimSuffix(file, ".edited")+".sigstore.json", "--insecure-ignore-tlog", "--type", predicate, file)
-		c.Env = append(os.Environ(), "HOME="+dir, "HTTPS_PROXY=http://127.0.0.1:9", "TUF_ROOT="+filepath.Join(dir, "tuf"))
-		text, err := c.CombinedOutput()
-		return string(text), err == nil
+	accepts := func(file, predicate string) (string, bool) {
+		return cosign(t, dir, file, "--key", public, "--bundle", strings.TrimSuffix(file, ".edited")+".sigstore.json", "--type", predicate)
 	}
 	for file, predicate := range map[string]string{report: attest.ReportType, evidence: attest.EvidenceType} {
-		if out, ok := cosign(file, predicate); !ok {
+		if out, ok := accepts(file, predicate); !ok {
 			t.Errorf("cosign refuses %s: %s", file, out)
 		}
 		data, err := os.ReadFile(file)
@@ -115,10 +121,10 @@ func TestCosignAcceptsReports(t *testing.T) {
 		if err := os.WriteFile(file+".edited", bytes.Replace(data, []byte("log.example"), []byte("lag.example"), 1), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if out, ok := cosign(file+".edited", predicate); ok {
+		if out, ok := accepts(file+".edited", predicate); ok {
 			t.Errorf("cosign takes %s after an edit: %s", file, out)
 		}
-		if out, ok := cosign(file, "https://example.com/another"); ok {
+		if out, ok := accepts(file, "https://example.com/another"); ok {
 			t.Errorf("cosign takes %s for a statement of another type: %s", file, out)
 		}
 	}

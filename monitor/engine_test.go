@@ -271,7 +271,7 @@ func TestSwappedEntry(t *testing.T) {
 	r.audit()
 	list, _ := r.store.Incidents(context.Background(), store.Filter{})
 	inc, _ := r.store.Incident(context.Background(), list[0].ID)
-	if len(inc.Evidence) != 2 || !bytes.Equal(inc.Evidence[1].Data, innocent) {
+	if len(inc.Evidence) != 3 || !bytes.Equal(inc.Evidence[1].Data, innocent) || !strings.HasPrefix(inc.Evidence[2].Name, monitor.HeldPrefix) {
 		t.Error("the bytes that were served are not kept")
 	}
 	r.mustPass()

@@ -115,7 +115,7 @@ A key is a PEM file, PEM text, or a note verifier key; several may be given.`,
 				return err
 			}
 			res, err := evidence.Verify(data, t)
-			if err == nil && signed.key != "" {
+			if err == nil && signed.given() {
 				var lines []evidence.Line
 				if lines, err = signed.verify(args[0], data, attest.EvidenceType); err != nil {
 					return err

@@ -126,7 +126,7 @@ func (s *setup) submitHead(ctx context.Context, to *checkpoint.Log, address stri
 	if err != nil {
 		return ledger.Published{}, err
 	}
-	client, err := timestampClient(s.cfg.Publish.TLSCA)
+	client, err := httpClient(s.cfg.Publish.TLSCA)
 	if err != nil {
 		return ledger.Published{}, err
 	}

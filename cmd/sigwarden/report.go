@@ -71,10 +71,10 @@ deliveries, and how to verify it. HTML is one file that needs nothing else.`,
 func (a *app) reportVerifyCommand() *cobra.Command {
 	var f signatureFlags
 	c := &cobra.Command{
-		Use: "verify FILE --key KEY", Short: "Check the signature of a report, offline", Args: cobra.ExactArgs(1),
+		Use: "verify FILE {--key KEY | --certificate-identity SUBJECT}", Short: "Check the signature of a report, offline", Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if f.key == "" {
-				return usage(errors.New("verify wants --key: the public key of whoever made the report"))
+			if !f.given() {
+				return usage(errors.New("verify wants --key, the public key of whoever made the report, or --certificate-identity"))
 			}
 			data, err := os.ReadFile(args[0])
 			if err != nil {

@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,6 +28,8 @@ import (
 	"github.com/sigwarden/sigwarden/monitor/attest"
 	"github.com/sigwarden/sigwarden/monitor/config"
 	"github.com/sigwarden/sigwarden/monitor/evidence"
+	"github.com/sigwarden/sigwarden/monitor/trust"
+	"github.com/sigwarden/sigwarden/watchlist/entry"
 )
 
 // signingSuffix is behind the name of the state file: the key that heads of the ledger,
@@ -114,6 +117,8 @@ func (s *setup) checkSigning() (issues []config.Issue) {
 		if _, err := attest.ParseAuthorities(t.CA); err != nil {
 			issues = append(issues, s.cfg.At("signing.timestamp.ca", err.Error()))
 		}
+	} else if s.cfg.Signing.Keyless.URL != "" {
+		issues = append(issues, s.cfg.At("signing.keyless", "a certificate is good for ten minutes: without signing.timestamp nobody could tell later that it was when it signed"))
 	}
 	for _, r := range s.cfg.Reports {
 		if !r.Redact.IsZero() && len(strings.TrimSpace(r.Redact.Reveal())) < minRedactKey {
@@ -129,9 +134,9 @@ const bundleSuffix = ".sigstore.json"
 // signFile writes the signature of a file beside it: a Sigstore bundle that cosign takes
 // too.
 func (s *setup) signFile(ctx context.Context, path string, data []byte, predicateType string, predicate any) (string, error) {
-	key, err := s.signingKey(true)
+	by, err := s.signer(ctx)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("signing %s: %w", path, err)
 	}
 	var stamp attest.Stamper
 	if t := s.cfg.Signing.Timestamp; t.URL != "" {
@@ -139,7 +144,7 @@ func (s *setup) signFile(ctx context.Context, path string, data []byte, predicat
 		if err != nil {
 			return "", err
 		}
-		client, err := timestampClient(t.TLSCA)
+		client, err := httpClient(t.TLSCA)
 		if err != nil {
 			return "", err
 		}
@@ -147,22 +152,52 @@ func (s *setup) signFile(ctx context.Context, path string, data []byte, predicat
 		defer cancel()
 		stamp = attest.Ask(ctx, client, t.URL, authorities)
 	}
-	bundle, err := attest.Sign(key, filepath.Base(path), data, predicateType, predicate, stamp)
+	bundle, err := attest.Sign(by, filepath.Base(path), data, predicateType, predicate, stamp)
 	if err != nil {
 		return "", fmt.Errorf("signing %s: %w", path, err)
 	}
 	return path + bundleSuffix, writeWhole(path+bundleSuffix, bundle)
 }
 
+// signer is what signs files: the key, or one that gets a certificate for it.
+func (s *setup) signer(ctx context.Context) (attest.Signer, error) {
+	k := s.cfg.Signing.Keyless
+	if k.URL == "" {
+		key, err := s.signingKey(true)
+		return attest.Signer{Key: key}, err
+	}
+	token := k.Token.Reveal()
+	if k.File != "" {
+		text, err := os.ReadFile(k.File)
+		if err != nil {
+			return attest.Signer{}, fmt.Errorf("signing.keyless.token: %w", err)
+		}
+		token = string(text)
+	}
+	client, err := httpClient(k.TLSCA)
+	if err != nil {
+		return attest.Signer{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, stampFor)
+	defer cancel()
+	by, err := attest.Keyless(ctx, client, k.URL, strings.TrimSpace(token))
+	if err != nil {
+		err = fmt.Errorf("signing.keyless: %w", err)
+	}
+	return by, err
+}
+
 // stampFor bounds how long an authority for timestamps may take.
 const stampFor = 20 * time.Second
 
-func timestampClient(tlsCA string) (*http.Client, error) {
+// httpClient makes a client that trusts other authorities for its connections, if some are
+// given, and goes nowhere else than it is told.
+func httpClient(tlsCA string) (*http.Client, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	if tlsCA != "" {
 		pool := x509.NewCertPool()
 		if !pool.AppendCertsFromPEM([]byte(tlsCA)) {
-			return nil, errors.New("signing.timestamp.tls_ca holds no certificate")
+			return nil, errors.New("tls_ca holds no certificate")
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
@@ -170,19 +205,30 @@ func timestampClient(tlsCA string) (*http.Client, error) {
 }
 
 // signatureFlags say how the signature of a file is checked.
-type signatureFlags struct{ bundle, key, ca string }
+type signatureFlags struct{ bundle, key, ca, root, subject, issuer string }
+
+// given reports whether a signature is to be checked at all.
+func (f *signatureFlags) given() bool { return f.key != "" || f.subject != "" }
 
 func (f *signatureFlags) flags(c *cobra.Command) {
 	c.Flags().StringVar(&f.bundle, "bundle", "", "Sigstore bundle with the signature of the file (default FILE"+bundleSuffix+")")
 	c.Flags().StringVar(&f.key, "key", "", "public key of whoever signed the file (sigwarden ledger key prints it)")
+	c.Flags().StringVar(&f.subject, "certificate-identity", "", "in place of --key: the subject of the certificate of whoever signed, with --certificate-oidc-issuer, --signer-root and --timestamp-ca")
+	c.Flags().StringVar(&f.issuer, "certificate-oidc-issuer", "", "the issuer that the certificate names")
+	c.Flags().StringVar(&f.root, "signer-root", "", "trusted_root.json, or PEM, of the certificate authorities to trust for signers")
 	c.Flags().StringVar(&f.ca, "timestamp-ca", "", "certificates of the authority for timestamps, PEM")
 }
 
 // verify checks the signature of a file, and says what it shows.
 func (f *signatureFlags) verify(path string, data []byte, predicateType string) ([]evidence.Line, error) {
-	key, err := keyText(f.key)
-	if err != nil {
-		return nil, usage(fmt.Errorf("--key: %w", err))
+	key := ""
+	if f.key != "" {
+		var err error
+		if key, err = keyText(f.key); err != nil {
+			return nil, usage(fmt.Errorf("--key: %w", err))
+		}
+	} else if f.issuer == "" || f.root == "" || f.ca == "" {
+		return nil, usage(errors.New("--certificate-identity wants --certificate-oidc-issuer, --signer-root and --timestamp-ca beside it: who signed, vouched for by whom, and when"))
 	}
 	var authorities *attest.Authorities
 	if f.ca != "" {
@@ -209,6 +255,12 @@ func (f *signatureFlags) verify(path string, data []byte, predicateType string) 
 		return nil, &status{exitIntegrity, fmt.Errorf("%w: it is a statement of type %.100q, and not of %s", attest.ErrSignature, signed.Statement.PredicateType, predicateType)}
 	}
 	out := []evidence.Line{{Status: evidence.Proven, Text: "the key given signed this file"}}
+	if key == "" {
+		if err := f.identity(signed); err != nil {
+			return nil, err
+		}
+		out[0].Text = fmt.Sprintf("%s, whom %s has vouched for, signed this file", f.subject, f.issuer)
+	}
 	for _, t := range signed.At {
 		out = append(out, evidence.Line{Status: evidence.Proven, Text: "the timestamp authority given saw that signature at " + t.Format(time.RFC3339)})
 	}
@@ -235,4 +287,52 @@ func publicPEM(key crypto.Signer) ([]byte, error) {
 		return nil, err
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), nil
+}
+
+// identity checks whose certificate it was that signed, and that it was valid then.
+func (f *signatureFlags) identity(signed attest.Signed) error {
+	bad := func(err error) error {
+		return &status{exitIntegrity, fmt.Errorf("%w: %w", attest.ErrSignature, err)}
+	}
+	authorities, err := f.authorities()
+	if err != nil {
+		return usage(fmt.Errorf("--signer-root: %w", err))
+	}
+	id, err := entry.ParseCertificate(signed.Certificate)
+	if err != nil {
+		return bad(err)
+	}
+	if len(signed.At) == 0 {
+		return bad(errors.New("it has no timestamp, so that nobody knows whether its certificate was valid then"))
+	}
+	for _, at := range signed.At {
+		if err := authorities.VerifyAt(&id, at); err != nil {
+			return bad(fmt.Errorf("its certificate at %s: %w", at.Format(time.RFC3339), err))
+		}
+	}
+	named := slices.ContainsFunc(id.Subjects, func(s entry.Subject) bool { return s.Value == f.subject })
+	if !named || !slices.Contains(id.Issuers, f.issuer) {
+		return bad(fmt.Errorf("it was signed by %q of %q", id.Report(entry.ErrNotJudged).Subjects, id.Issuers))
+	}
+	return nil
+}
+
+// authorities reads whom to trust for signers.
+func (f *signatureFlags) authorities() (*entry.Authorities, error) {
+	text, err := os.ReadFile(f.root)
+	if err != nil {
+		return nil, err
+	}
+	if strings.Contains(string(text), "-----BEGIN") {
+		list, err := trust.ParsePEM(string(text))
+		if err != nil {
+			return nil, err
+		}
+		return newAuthorities(list, nil)
+	}
+	root, err := trust.ParseRoot(text)
+	if err != nil {
+		return nil, err
+	}
+	return newAuthorities(root.Authorities, root.CTLogs)
 }

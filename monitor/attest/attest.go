@@ -50,7 +50,8 @@ type Subject struct {
 	Digest map[string]string `json:"digest"`
 }
 
-// bundle is a Sigstore bundle with a DSSE envelope, signed by a bare key.
+// bundle is a Sigstore bundle with a DSSE envelope, signed by a bare key or by one of a
+// certificate.
 type bundle struct {
 	MediaType string   `json:"mediaType"`
 	Material  material `json:"verificationMaterial"`
@@ -58,8 +59,13 @@ type bundle struct {
 }
 
 type material struct {
-	PublicKey  *publicKey  `json:"publicKey,omitempty"`
-	Timestamps *timestamps `json:"timestampVerificationData,omitempty"`
+	PublicKey   *publicKey   `json:"publicKey,omitempty"`
+	Certificate *certificate `json:"certificate,omitempty"`
+	Timestamps  *timestamps  `json:"timestampVerificationData,omitempty"`
+}
+
+type certificate struct {
+	Raw []byte `json:"rawBytes"`
 }
 
 type publicKey struct {
@@ -93,9 +99,16 @@ func pae(payload []byte) []byte {
 // Stamper asks an authority for a timestamp over data, and returns its response.
 type Stamper func(data []byte) ([]byte, error)
 
+// Signer is what signs: a key of ECDSA on P-256 or Ed25519, and where that is known by
+// one, its certificate as DER.
+type Signer struct {
+	Key         crypto.Signer
+	Certificate []byte
+}
+
 // Sign makes the bundle for a file: a statement of a type about it. stamp, if not nil,
-// adds a timestamp. The key is ECDSA on P-256 or Ed25519.
-func Sign(key crypto.Signer, name string, data []byte, predicateType string, predicate any, stamp Stamper) ([]byte, error) {
+// adds a timestamp.
+func Sign(by Signer, name string, data []byte, predicateType string, predicate any, stamp Stamper) ([]byte, error) {
 	doc, err := json.Marshal(predicate)
 	if err != nil {
 		return nil, err
@@ -108,16 +121,21 @@ func Sign(key crypto.Signer, name string, data []byte, predicateType string, pre
 	if err != nil {
 		return nil, err
 	}
-	sig, err := sign(key, pae(payload))
+	sig, err := sign(by.Key, pae(payload))
 	if err != nil {
 		return nil, err
 	}
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
-	if err != nil {
-		return nil, err
+	b := bundle{MediaType: mediaType, Envelope: envelope{Payload: payload, PayloadType: payloadType, Signatures: []signature{{Sig: sig}}}}
+	if by.Certificate != nil {
+		b.Material.Certificate = &certificate{by.Certificate}
+	} else {
+		der, err := x509.MarshalPKIXPublicKey(by.Key.Public())
+		if err != nil {
+			return nil, err
+		}
+		id := sha256.Sum256(der)
+		b.Material.PublicKey = &publicKey{Hint: base64.StdEncoding.EncodeToString(id[:])}
 	}
-	id := sha256.Sum256(der)
-	b := bundle{MediaType: mediaType, Material: material{PublicKey: &publicKey{Hint: base64.StdEncoding.EncodeToString(id[:])}}, Envelope: envelope{Payload: payload, PayloadType: payloadType, Signatures: []signature{{Sig: sig}}}}
 	if stamp != nil {
 		token, err := stamp(sig)
 		if err != nil {
@@ -158,22 +176,29 @@ type Signed struct {
 	// counts timestamps that no authority was given for.
 	At        []time.Time
 	Unchecked int
+	// Certificate is that of the key that signed, as DER, where no key was given: whose it
+	// is, and whether it was valid then, is for the caller to judge.
+	Certificate []byte
 }
 
-// Verify checks the bundle of a file with a public key, PEM, and its timestamps with
-// the authorities (nil: none is trusted). Its errors wrap ErrSignature.
+// Verify checks the bundle of a file with a public key, PEM, or, if that is empty, with
+// the key of the certificate in it, and its timestamps with the authorities (nil: none is
+// trusted). Its errors wrap ErrSignature, but for those about the key given.
 func Verify(doc, data []byte, publicKey string, authorities *Authorities) (Signed, error) {
 	var out Signed
 	bad := func(format string, args ...any) (Signed, error) {
 		return Signed{}, fmt.Errorf("%w: %w", ErrSignature, fmt.Errorf(format, args...))
 	}
-	block, _ := pem.Decode([]byte(publicKey))
-	if block == nil || block.Type != "PUBLIC KEY" {
-		return out, errors.New(`key: want a PEM block "PUBLIC KEY"`)
-	}
-	key, err := x509.ParsePKIXPublicKey(block.Bytes)
-	if err != nil {
-		return out, fmt.Errorf("key: %w", err)
+	var key crypto.PublicKey
+	if publicKey != "" {
+		block, _ := pem.Decode([]byte(publicKey))
+		if block == nil || block.Type != "PUBLIC KEY" {
+			return out, errors.New(`want a PEM block "PUBLIC KEY"`)
+		}
+		var err error
+		if key, err = x509.ParsePKIXPublicKey(block.Bytes); err != nil {
+			return out, err
+		}
 	}
 	if len(doc) > maxBundle {
 		return bad("a bundle of %d bytes", len(doc))
@@ -184,6 +209,16 @@ func Verify(doc, data []byte, publicKey string, authorities *Authorities) (Signe
 	}
 	if b.MediaType != mediaType || b.Envelope.PayloadType != payloadType || len(b.Envelope.Signatures) != 1 {
 		return bad("a bundle of type %.80q with a payload of type %.80q and %d signatures; want %s with an in-toto statement and one", b.MediaType, b.Envelope.PayloadType, len(b.Envelope.Signatures), mediaType)
+	}
+	if key == nil {
+		if b.Material.Certificate == nil {
+			return bad("it is signed by a bare key, and no key was given")
+		}
+		cert, err := x509.ParseCertificate(b.Material.Certificate.Raw)
+		if err != nil {
+			return bad("its certificate: %w", err)
+		}
+		key, out.Certificate = cert.PublicKey, cert.Raw
 	}
 	sig := b.Envelope.Signatures[0].Sig
 	if !verify(key, pae(b.Envelope.Payload), sig) {

@@ -41,7 +41,7 @@ func TestBundles(t *testing.T) {
 	all := keys(t)
 	for name, key := range all {
 		file := []byte("a report")
-		doc, err := Sign(key, "report.html", file, ReportType, map[string]string{"since": "x"}, nil)
+		doc, err := Sign(Signer{Key: key}, "report.html", file, ReportType, map[string]string{"since": "x"}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,10 +89,10 @@ func TestBundles(t *testing.T) {
 func TestTimestampsThatFail(t *testing.T) {
 	key := keys(t)["ecdsa"]
 	down := errors.New("down")
-	if _, err := Sign(key, "f", nil, ReportType, nil, func([]byte) ([]byte, error) { return nil, down }); !errors.Is(err, down) {
+	if _, err := Sign(Signer{Key: key}, "f", nil, ReportType, nil, func([]byte) ([]byte, error) { return nil, down }); !errors.Is(err, down) {
 		t.Error(err)
 	}
-	doc, err := Sign(key, "f", nil, ReportType, nil, func([]byte) ([]byte, error) { return []byte("no token"), nil })
+	doc, err := Sign(Signer{Key: key}, "f", nil, ReportType, nil, func([]byte) ([]byte, error) { return []byte("no token"), nil })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,18 @@ type Signing struct {
 	File string
 	// Timestamp is the authority that says when something was signed.
 	Timestamp Timestamp
+	// Keyless has reports and evidence signed by a certificate in place of the key.
+	Keyless Keyless
+}
+
+// Keyless is a Fulcio that is asked for a certificate; an empty URL: none is.
+type Keyless struct {
+	URL string
+	// Token is an identity token; File is where it is read each time, since it is not good
+	// for long.
+	Token Secret
+	File  string
+	TLSCA string // PEM text
 }
 
 // Timestamp is an authority for timestamps of RFC 3161; an empty URL: none is asked.
@@ -43,6 +55,21 @@ func (c *Config) readSigning(n ast.Node, path string) {
 				s.File = f.relative(file)
 			}
 			f.secret(&s.Key)(n, p)
+		},
+		"keyless": func(n ast.Node, p string) {
+			k := &s.Keyless
+			f.mapping(n, p, "keyless", map[string]field{"url": f.webAddress(&k.URL), "tls_ca": f.pem(&k.TLSCA), "token": func(n ast.Node, p string) {
+				text, ok := f.text(n, p)
+				if file, isFile := strings.CutPrefix(text, "file:"); ok && isFile {
+					k.File = f.relative(file)
+					return
+				}
+				if ok && !strings.HasPrefix(text, "env:") {
+					f.fail(n, p, "an identity token does not belong into the configuration: write file:PATH or env:NAME")
+					return
+				}
+				f.secret(&k.Token)(n, p)
+			}}, "url", "token")
 		},
 		"timestamp": func(n ast.Node, p string) {
 			f.mapping(n, p, "timestamp", map[string]field{"url": f.webAddress(&s.Timestamp.URL), "ca": f.pem(&s.Timestamp.CA), "tls_ca": f.pem(&s.Timestamp.TLSCA)}, "url", "ca")
