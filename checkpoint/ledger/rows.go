@@ -49,6 +49,9 @@ type Span struct {
 	// Polls succeeded, Failures did not.
 	Polls    int `json:"polls"`
 	Failures int `json:"failures"`
+	// PauseAfter is how far apart polls that succeed may be, in seconds, before a Pause
+	// is due: by the schedule, a day for a log that has ended.
+	PauseAfter float64 `json:"pause_after_seconds"`
 	// Read are the entries that were proven to be in the signed tree, decoded, and
 	// matched with the watchlist, in this span.
 	Read []Range `json:"read"`

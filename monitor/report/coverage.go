@@ -138,8 +138,9 @@ type Reader struct {
 // following is what is gathered of one log.
 type following struct {
 	LogCoverage
-	began   time.Time // of the first span ever
-	last    time.Time // until when it was watched, as far as is known
+	began   time.Time     // of the first span ever
+	last    time.Time     // until when it was watched, as far as is known
+	apart   time.Duration // how far apart its polls may be
 	gaps    []Gap
 	pauses  []Pause
 	misses  int
@@ -267,6 +268,7 @@ func (r *Reader) span(origin string, s ledger.Span, row *uint64) {
 		f.began = s.Since
 	}
 	f.last = later(f.last, s.Until)
+	f.apart = max(edge, time.Duration(s.PauseAfter*float64(time.Second)))
 	if !r.overlaps(s.Since, s.Until) {
 		return
 	}
@@ -321,7 +323,7 @@ func (f *following) finish(period *Coverage) {
 		p.Since, p.Until = later(p.Since, since), earlier(p.Until, until)
 		f.Pauses = append(f.Pauses, p)
 	}
-	if last := later(f.last, since); !f.began.IsZero() && until.Sub(last) > edge {
+	if last := later(f.last, since); !f.began.IsZero() && until.Sub(last) > max(edge, f.apart) {
 		p := Pause{Since: last, Until: until, Reason: ReasonNothingSince}
 		if f.misses > 0 {
 			p.Reason, p.Error, p.Failures = ledger.PauseUnreachable, f.failure, f.misses

@@ -432,3 +432,36 @@ func TestForget(t *testing.T) {
 		t.Error("an unknown class")
 	}
 }
+
+// TestSlowPolls: a log that is asked seldom, by its schedule or since it has ended, was
+// watched all the same.
+func TestSlowPolls(t *testing.T) {
+	for name, tc := range map[string]struct {
+		every, apart time.Duration
+		frozen       string
+		pauses       int
+	}{
+		"hourly":           {every: time.Hour, apart: time.Hour},
+		"hourly, late":     {every: time.Hour, apart: 4 * time.Hour, pauses: 3},
+		"ended":            {every: time.Minute, apart: 24 * time.Hour, frozen: "note"},
+		"ended, not asked": {every: time.Minute, apart: 30 * time.Hour, frozen: "note", pauses: 3},
+	} {
+		s := open(t, filepath.Join(t.TempDir(), "s.db"), Options{Create: true})
+		st := followed(t, s, 10)
+		next := st
+		next.Frozen = tc.frozen
+		if _, err := s.Commit(ctx, "log", st, &next, monitor.Batch{}); err != nil {
+			t.Fatal(err)
+		}
+		at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+		for range 4 {
+			if _, err := s.RecordPoll(ctx, "log", monitor.Poll{At: at, Every: tc.every}); err != nil {
+				t.Fatal(err)
+			}
+			at = at.Add(tc.apart)
+		}
+		if n := len(rows(t, s, ledger.KindPause)); n != tc.pauses {
+			t.Errorf("%s: %d pauses, want %d", name, n, tc.pauses)
+		}
+	}
+}

@@ -22,6 +22,8 @@ const (
 	// schedule, leave a pause.
 	pauseAfter = 15 * time.Minute
 	pausePolls = 3
+	// A log that has ended is asked once a day.
+	pauseEnded = 25 * time.Hour
 	// maxRanges bounds the ranges of a span, maxFailure the text of an error in it.
 	maxRanges  = 256
 	maxFailure = 500
@@ -65,9 +67,13 @@ func (w *writer) polled(p monitor.Poll) error {
 	if sp.Since.IsZero() {
 		sp.Since, sp.Until = p.At, p.At
 	}
+	limit := max(pauseAfter, pausePolls*p.Every)
+	if st.Frozen != "" {
+		limit = max(limit, pauseEnded)
+	}
 	away := p.At.Sub(sp.Until)
 	switch {
-	case away > max(pauseAfter, pausePolls*p.Every) || away < 0:
+	case away > limit || away < 0:
 		pause := ledger.Pause{Since: sp.Until.UTC(), Until: p.At.UTC(), Reason: w.reason(sp, p.At), Failures: sp.Misses, Error: sp.LastError}
 		if err := w.seal(sp, st); err != nil {
 			return err
@@ -90,6 +96,7 @@ func (w *writer) polled(p monitor.Poll) error {
 		}
 	}
 	sp.Until = p.At
+	sp.PauseAfter = limit.Seconds()
 	sp.Polls++
 	sp.Misses, sp.LastError = 0, ""
 	sp.LagMax = max(sp.LagMax, st.Unread())
@@ -270,7 +277,7 @@ func (w *writer) newSpan(st *monitor.State, before *openSpan) openSpan {
 	sp.Name, sp.Version, sp.Read = st.Name, w.store.version, []ledger.Range{}
 	sp.Before, sp.Head = headOf(st), headOf(st)
 	if before != nil {
-		sp.WatchSet, sp.TrustRoot = before.WatchSet, before.TrustRoot
+		sp.WatchSet, sp.TrustRoot, sp.PauseAfter = before.WatchSet, before.TrustRoot, before.PauseAfter
 	}
 	return sp
 }
