@@ -149,6 +149,15 @@ func Stretch(lines [][]byte) (rows []Row, last checkpoint.Hash, err error) {
 // originPrefix begins the origins of ledgers.
 const originPrefix = "sigwarden-ledger/"
 
+// LogKey tells logs apart by their origins: a tree of Rekor v1 is one log, whatever host its
+// server calls itself.
+func LogKey(origin string) string {
+	if _, tree, ok := checkpoint.SplitOrigin(origin); ok {
+		return "tree " + tree
+	}
+	return origin
+}
+
 // Origin names a ledger by the id in its first row.
 func Origin(id string) string { return originPrefix + id }
 

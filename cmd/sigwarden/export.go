@@ -261,7 +261,7 @@ func (x *exporter) stretch(ctx context.Context, s *evidence.Stretch, size uint64
 			return errors.New("the period has too many rows for one file; choose a shorter one")
 		}
 		s.Rows = append(s.Rows, line)
-		if r.Kind == ledger.KindSpan && r.Log == s.Origin {
+		if r.Kind == ledger.KindSpan && ledger.LogKey(r.Log) == ledger.LogKey(s.Origin) {
 			span, err := ledger.Read[ledger.Span](r)
 			if err != nil {
 				return err

@@ -25,6 +25,9 @@ import (
 // publishFor bounds one submission: a log answers when the entry is in a checkpoint.
 const publishFor = time.Minute
 
+// errNotYet says that the log to publish in has not answered yet.
+var errNotYet = errors.New("has not answered yet, or is not followed")
+
 // checkPublish looks at what only the parts together show.
 func (s *setup) checkPublish() error {
 	if s.cfg.Publish.Log == "" {
@@ -43,6 +46,7 @@ func (s *setup) checkPublish() error {
 // publishHeads puts the newest signed head of the ledger into a log every now and then:
 // then nobody, its owner among them, can take it back.
 func (s *setup) publishHeads(ctx context.Context, st *store.Store, engine *monitor.Engine, log *slog.Logger) {
+	began := time.Now()
 	for {
 		wait := s.cfg.Publish.Every
 		last, err := st.LastPublished(ctx)
@@ -51,6 +55,9 @@ func (s *setup) publishHeads(ctx context.Context, st *store.Store, engine *monit
 				wait = due
 			} else if err = s.publishHead(ctx, st, engine, log); err != nil {
 				wait = min(wait, 10*time.Minute)
+				if first := time.Since(began) < time.Minute; first && errors.Is(err, errNotYet) {
+					wait, err = 5*time.Second, nil // it is about to
+				}
 			}
 		}
 		if err != nil && ctx.Err() == nil {
@@ -108,7 +115,7 @@ func (s *setup) publishTo(ctx context.Context, st *store.Store, engine *monitor.
 		}
 		return trusted[at].Log, address, nil
 	}
-	return nil, "", fmt.Errorf("ledger.publish.log: no log %q is followed, or it has not answered yet", name)
+	return nil, "", fmt.Errorf("ledger.publish.log: %q %w", name, errNotYet)
 }
 
 // submitHead writes a signed head, as a hashedrekord, and proves that it is in the log.

@@ -110,7 +110,7 @@ func (v *verifier) watched(rows []ledger.Row) error {
 	}
 	var head *ledger.Head
 	for _, r := range rows {
-		if r.Log != "" && r.Log != v.claim.Origin {
+		if r.Log != "" && ledger.LogKey(r.Log) != ledger.LogKey(v.claim.Origin) {
 			continue
 		}
 		text, err := v.rowText(r, &head)

@@ -46,6 +46,9 @@ func (t *Trust) rootKeys(origin string) []string {
 // that is trusted too, or nil. errNoKey if there is none.
 func (t *Trust) log(origin string, keys []string, embedded []byte) (*checkpoint.Log, error) {
 	if embedded != nil {
+		if _, err := checkpoint.ParseSPKI(string(embedded)); err != nil {
+			return nil, fmt.Errorf("the key in the file: %w", err)
+		}
 		keys = append(keys[:len(keys):len(keys)], string(embedded))
 	}
 	if len(keys) == 0 {

@@ -2,6 +2,7 @@ package evidence
 
 import (
 	"bytes"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
@@ -270,6 +271,9 @@ func (v *verifier) integrated(l *checkpoint.Log) (time.Time, error) {
 	return at, nil
 }
 
+// maxRSABits bounds the work that a key in a file makes.
+const maxRSABits = 8192
+
 // chains checks that the chains in the archive are those of the leaf's signers, each
 // certificate signed by the next one.
 func (v *verifier) chains(f *entry.Facts) error {
@@ -297,6 +301,11 @@ func (v *verifier) chains(f *entry.Facts) error {
 			issuer := cert
 			if err == nil && i+1 < len(chain) {
 				issuer, err = x509.ParseCertificate(chain[i+1])
+			}
+			if err == nil {
+				if key, ok := issuer.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > maxRSABits {
+					err = fmt.Errorf("RSA key of %d bits, more than %d", key.N.BitLen(), maxRSABits)
+				}
 			}
 			if err == nil && (i+1 < len(chain) || i > 0) {
 				err = issuer.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature)

@@ -163,11 +163,13 @@ func (r *Reader) overlaps(since, until time.Time) bool {
 }
 
 func (r *Reader) log(origin string) *following {
-	f := r.logs[origin]
+	key := ledger.LogKey(origin)
+	f := r.logs[key]
 	if f == nil {
 		f = &following{LogCoverage: LogCoverage{Log: origin, Origin: origin, Pauses: []Pause{}, Read: []ledger.Range{}, Gaps: []Gap{}, Segments: []Segment{}, Halts: []Halting{}}}
-		r.logs[origin] = f
+		r.logs[key] = f
 	}
+	f.Origin = origin
 	return f
 }
 

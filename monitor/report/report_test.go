@@ -179,3 +179,27 @@ func TestRedacted(t *testing.T) {
 		}
 	}
 }
+
+// TestChangingHost: a tree of Rekor v1 is one log, whatever its server calls itself.
+func TestChangingHost(t *testing.T) {
+	since := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	r := NewReader(since, since.Add(4*time.Hour))
+	var chain ledger.Chain
+	for i := range 4 {
+		at := since.Add(time.Duration(i) * time.Hour)
+		row, err := ledger.New(chain.Size(), chain.Last, at, ledger.KindSpan, fmt.Sprintf("pod-%d - 12", i/2), ledger.Span{Name: "v1/12", Since: at, Until: at.Add(time.Hour), Polls: 60})
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, _ := row.Print()
+		if _, err := chain.Add(line); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Add(line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if cov := r.Coverage(); len(cov.Logs) != 1 || len(cov.Logs[0].Pauses) != 0 || cov.Logs[0].Polls != 240 || cov.Logs[0].Origin != "pod-1 - 12" {
+		t.Errorf("%+v", cov.Logs)
+	}
+}
