@@ -338,6 +338,10 @@ func span(seconds float64) string {
 // howToVerify says how to check the report.
 func (r *Report) howToVerify() string {
 	v := r.Verify
-	return fmt.Sprintf("What is said of coverage comes from ledger %s, whose signed head of %d rows is below. With the public key below, `sigwarden ledger verify --kept HEAD` checks it where the ledger is, and `sigwarden evidence export --coverage LOG --since T` makes a file that anybody can check. Each finding and incident has evidence of its own: `sigwarden evidence export ID`. The audit trail has %d rows, the last with hash %s.\n\n```\n%s\n%s```",
-		v.Ledger, v.Rows, v.AuditRows, v.AuditHash, strings.TrimSpace(v.Head), v.PublicKey)
+	trail := "The audit trail is empty."
+	if v.AuditRows > 0 {
+		trail = fmt.Sprintf("The audit trail has %d rows, the last with hash %s.", v.AuditRows, v.AuditHash)
+	}
+	return fmt.Sprintf("What is said of coverage comes from ledger %s, whose signed head of %d rows is below. With the public key below, `sigwarden ledger verify --kept HEAD` checks it where the ledger is, and `sigwarden evidence export --coverage LOG --since T` makes a file that anybody can check. Each finding and incident has evidence of its own: `sigwarden evidence export ID`. %s\n\n```\n%s\n%s```",
+		v.Ledger, v.Rows, trail, strings.TrimSpace(v.Head), v.PublicKey)
 }
