@@ -28,6 +28,9 @@ const publishFor = time.Minute
 // errNotYet says that the log to publish in has not answered yet.
 var errNotYet = errors.New("has not answered yet, or is not followed")
 
+// errNotECDSA says that heads cannot be published with the signing key.
+var errNotECDSA = errors.New("heads are put into a log with a signing key of ECDSA on P-256, and signing.key is another one")
+
 // checkPublish looks at what only the parts together show.
 func (s *setup) checkPublish() error {
 	if s.cfg.Publish.Log == "" {
@@ -38,7 +41,7 @@ func (s *setup) checkPublish() error {
 		return err
 	}
 	if _, ok := key.(*ecdsa.PrivateKey); !ok {
-		return errors.New("ledger.publish wants a signing key of ECDSA on P-256, and signing.key is another one")
+		return errNotECDSA
 	}
 	return nil
 }

@@ -109,8 +109,11 @@ func parseSigningKey(text []byte) (crypto.Signer, error) {
 // timestamps.
 func (s *setup) checkSigning() (issues []config.Issue) {
 	if !s.cfg.Signing.Key.IsZero() {
-		if _, err := parseSigningKey([]byte(s.cfg.Signing.Key.Reveal())); err != nil {
+		key, err := parseSigningKey([]byte(s.cfg.Signing.Key.Reveal()))
+		if err != nil {
 			issues = append(issues, s.cfg.At("signing.key", err.Error()))
+		} else if _, ok := key.(*ecdsa.PrivateKey); !ok && s.cfg.Publish.Log != "" {
+			issues = append(issues, s.cfg.At("ledger.publish", errNotECDSA.Error()))
 		}
 	}
 	if t := s.cfg.Signing.Timestamp; t.URL != "" {

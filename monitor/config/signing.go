@@ -37,25 +37,30 @@ type Timestamp struct {
 	TLSCA string // PEM text
 }
 
+// privateKey reads where a signing key is, in one of some forms.
+func (f *file) privateKey(forms string, key *Secret, path *string) field {
+	return func(n ast.Node, p string) {
+		text, ok := f.text(n, p)
+		if !ok {
+			return
+		}
+		file, isFile := strings.CutPrefix(text, "file:")
+		if !isFile && !strings.HasPrefix(text, "env:") {
+			f.fail(n, p, "a signing key does not belong into the configuration: write %s", forms)
+			return
+		}
+		if isFile {
+			*path = f.relative(file)
+		}
+		f.secret(key)(n, p)
+	}
+}
+
 func (c *Config) readSigning(n ast.Node, path string) {
 	f, s := c.file, &c.Signing
 	s.Path = path
 	f.mapping(n, path, "signing", map[string]field{
-		"key": func(n ast.Node, p string) {
-			text, ok := f.text(n, p)
-			if !ok {
-				return
-			}
-			file, isFile := strings.CutPrefix(text, "file:")
-			if !isFile && !strings.HasPrefix(text, "env:") {
-				f.fail(n, p, "a signing key does not belong into the configuration: write file:PATH or env:NAME")
-				return
-			}
-			if isFile {
-				s.File = f.relative(file)
-			}
-			f.secret(&s.Key)(n, p)
-		},
+		"key": f.privateKey("file:PATH or env:NAME", &s.Key, &s.File),
 		"keyless": func(n ast.Node, p string) {
 			k := &s.Keyless
 			f.mapping(n, p, "keyless", map[string]field{"url": f.webAddress(&k.URL), "tls_ca": f.pem(&k.TLSCA), "token": func(n ast.Node, p string) {

@@ -119,19 +119,7 @@ func (c *Config) readWitnessKey(n ast.Node, path string) {
 			f.fail(n, path, "a key is in an SSH agent (agent: FINGERPRINT) or behind a program (plugin: SCHEME://KEY)")
 		}
 	default:
-		text, ok := f.text(n, path)
-		if !ok {
-			return
-		}
-		file, isFile := strings.CutPrefix(text, "file:")
-		if !isFile && !strings.HasPrefix(text, "env:") {
-			f.fail(n, path, "a signing key does not belong into the configuration: write file:PATH, env:NAME, {agent: FINGERPRINT, name: NAME} or {plugin: SCHEME://KEY, name: NAME}")
-			return
-		}
-		if isFile {
-			k.File = f.relative(file)
-		}
-		f.secret(&k.Secret)(n, path)
+		f.privateKey("file:PATH, env:NAME, {agent: FINGERPRINT, name: NAME} or {plugin: SCHEME://KEY, name: NAME}", &k.Secret, &k.File)(n, path)
 	}
 	c.Witness.Keys = append(c.Witness.Keys, k)
 }
