@@ -104,11 +104,19 @@ func (s *setup) forget(ctx context.Context, st *store.Store, log *slog.Logger) {
 	}
 }
 
-// endLedger writes down that following stops in good order.
-func (s *setup) endLedger(ctx context.Context, st *store.Store, log *slog.Logger) {
+// endLedger writes down that following stops in good order. A daemon makes rows of what
+// goes on; single passes leave that to those that come, or the ledger would be all edges.
+func (s *setup) endLedger(ctx context.Context, st *store.Store, log *slog.Logger, once bool) {
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	err := st.End(last, time.Now())
+	now := time.Now()
+	var err error
+	if !once {
+		err = st.SealSpans(last, now)
+	}
+	if err == nil {
+		err = st.End(last, now)
+	}
 	if err == nil {
 		_, err = s.signLedger(last, st)
 	}

@@ -140,7 +140,7 @@ func (s *story) begin(pattern string) {
 
 // end stops it in good order; crash does not.
 func (s *story) end() {
-	s.setup.endLedger(s.t.Context(), s.store, slog.New(slog.DiscardHandler))
+	s.setup.endLedger(s.t.Context(), s.store, slog.New(slog.DiscardHandler), false)
 	s.crash()
 }
 

@@ -78,7 +78,7 @@ func (a *app) daemon(ctx context.Context, s *setup, st *store.Store, log *slog.L
 	if err := s.beginLedger(ctx, st, log); err != nil {
 		return err
 	}
-	defer s.endLedger(ctx, st, log)
+	defer s.endLedger(ctx, st, log, false)
 	a.sayUncovered(ctx, engine, st, log)
 	var listener net.Listener
 	if address := s.cfg.HTTP.Listen; address != "" {
@@ -212,7 +212,7 @@ func (a *app) once(ctx context.Context, s *setup, st *store.Store, log *slog.Log
 	if err := s.beginLedger(ctx, st, log); err != nil {
 		return err
 	}
-	defer s.endLedger(ctx, st, log)
+	defer s.endLedger(ctx, st, log, true)
 	s.forget(ctx, st, log)
 	s.loadLists(ctx)
 	code := exitOK

@@ -91,7 +91,7 @@ func TestLedgerTampering(t *testing.T) {
 				t.Fatal(err)
 			}
 			poll(t, s, at, nil)
-			if err := s.End(ctx, at.Add(time.Minute)); err != nil {
+			if err := errors.Join(s.SealSpans(ctx, at.Add(time.Minute)), s.End(ctx, at.Add(time.Minute))); err != nil {
 				t.Fatal(err)
 			}
 			id, chain, err := s.VerifyLedger(ctx)
@@ -228,7 +228,7 @@ func TestSpans(t *testing.T) {
 		t.Errorf("%d pauses", n)
 	}
 	// The program stops, and is started an hour later.
-	if err := s.End(ctx, at); err != nil {
+	if err := errors.Join(s.SealSpans(ctx, at), s.End(ctx, at)); err != nil {
 		t.Fatal(err)
 	}
 	at = at.Add(time.Hour)
