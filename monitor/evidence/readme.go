@@ -212,7 +212,8 @@ var readmes = map[string]readme{
 		how: `  (with sigwarden, give the ledger's key too: --ledger-key KEY)
 ` + signatureHow + `    ledger.tlog-proof has the head of the ledger behind its first empty line:
       n=$(grep -n '^$' ledger.tlog-proof | head -n 1 | cut -d : -f 1)
-      tail -n +$((n + 1)) ledger.tlog-proof > checkpoint
+      tail -n +$((n + 1)) ledger.tlog-proof > ledger-head
+    It is checked in the same way, as ledger-head, with the ledger's key.
 ` + `  * The rows. The hash of a row is that of its line without the line's end:
       { printf '\000'; sed -n 1p ledger.jsonl | tr -d '\n'; } | sha256sum
     It is "before" of the next row. That of the last row folds to the root:
