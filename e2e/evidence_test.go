@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -103,6 +104,72 @@ func agree(t *testing.T, file, base string) {
 			if holds && !strings.HasPrefix(name, "served-entry") && !strings.HasPrefix(name, "promise") {
 				t.Errorf("%s, byte %d altered: the script takes it:\n%s", name, at, out)
 			}
+		}
+	}
+}
+
+// TestScriptIsNotFooled: a file that is made to fool the script does not.
+func TestScriptIsNotFooled(t *testing.T) {
+	dir := t.TempDir()
+	c := exec.Command("go", "-C", "..", "test", "-count=1", "-run", "^TestSamplesToFiles$", "./monitor/evidence")
+	c.Env = append(os.Environ(), "SIGWARDEN_EVIDENCE_DIR="+dir)
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	files, _ := filepath.Glob(filepath.Join(dir, "*.zip"))
+	for _, file := range files {
+		base := strings.TrimSuffix(file, ".zip")
+		claim, _ := os.ReadFile(base + ".claim")
+		names, contents := unzipped(t, file)
+		bad := filepath.Join(dir, "bad.zip")
+		keys := []string{base + ".log.pem", base + ".ledger.pem"}
+		refuse := func(what string) {
+			t.Helper()
+			rezip(t, bad, names, contents)
+			if out, holds := independently(t, bad, keys...); holds {
+				t.Errorf("%s, %s: taken:\n%s", claim, what, out)
+			}
+		}
+		switch string(claim) {
+		case "finding":
+			contents["chain-1.pem"] = []byte("garbage")
+			refuse("a chain that is none")
+			victim := filepath.Join(dir, "victim")
+			var b bytes.Buffer
+			z := zip.NewWriter(&b)
+			h := &zip.FileHeader{Name: "text", Method: zip.Store}
+			h.SetMode(os.ModeSymlink | 0o777)
+			w, err := z.CreateHeader(h)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.Write([]byte(victim))
+			for _, name := range names {
+				if w, err = z.CreateHeader(&zip.FileHeader{Name: name, Method: zip.Store}); err != nil {
+					t.Fatal(err)
+				}
+				w.Write(contents[name])
+			}
+			z.Close()
+			if err := os.WriteFile(bad, b.Bytes(), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if out, holds := independently(t, bad, keys...); holds {
+				t.Errorf("a link in the archive: taken:\n%s", out)
+			}
+			if _, err := os.Lstat(victim); err == nil {
+				t.Error("a link in the archive was written through")
+			}
+		case "fork node", "mismatch":
+			for _, name := range names {
+				if strings.HasSuffix(name, ".json") && name != "evidence.json" {
+					contents[name] = regexp.MustCompile("[0-9a-f]{64}").ReplaceAllFunc(contents[name], bytes.ToUpper)
+				}
+			}
+			refuse("hashes in capitals")
+		case "coverage":
+			contents["evidence.json"] = bytes.Replace(contents["evidence.json"], []byte(`"from_row": 2`), []byte(`"from_row": 1`), 1)
+			refuse("another first row")
 		}
 	}
 }

@@ -11,6 +11,7 @@ dir=$(mktemp -d) && trap 'rm -rf "$dir"' EXIT && names=$(unzip -Z1 "$file" 2>/de
 grep -qvE '^[A-Za-z0-9_.-]+$' <<<"$names" && fail "a path leads out of it"
 [ "$(unzip -Zt "$file" | cut -d ' ' -f 3)" -le 134217728 ] || fail "too large"
 unzip -qq "$file" -d "$dir" >/dev/null 2>&1 && cd "$dir" || fail "not a whole zip archive"
+for f in *; do [ -f "$f" ] && [ ! -L "$f" ] || fail "$f is not a plain file"; done
 sha() { sha256sum | cut -d ' ' -f 1; }
 leaf_hash() { { printf '\000'; cat "$1"; } | sha; }
 node_hash() { { printf '\001'; xxd -r -p <<<"$1$2"; } | sha; }
@@ -19,8 +20,7 @@ b64hex() { base64 -d <<<"$1" | xxd -p -c 64; }
 signed() {
 	if openssl pkey -pubin -in "$1" -text -noout | grep -q ED25519; then
 		openssl pkeyutl -verify -pubin -inkey "$1" -rawin -in "$3" -sigfile "$2" >/dev/null 2>&1
-	else openssl dgst -sha256 -verify "$1" -signature "$2" "$3" >/dev/null 2>&1; fi
-}
+	else openssl dgst -sha256 -verify "$1" -signature "$2" "$3" >/dev/null 2>&1; fi; }
 # checkpoint FILE KEY: verifies it; sets origin, size, root (hex).
 checkpoint() {
 	local n line name sig good= && n=$(grep -n '^$' "$1" | tail -n 1 | cut -d : -f 1)
@@ -35,12 +35,12 @@ checkpoint() {
 		elif [ "$(stat -c %s line)" -gt 2000 ]; then say unchecked "the cosignature of $sig on $1: ML-DSA, which these tools do not know"
 		else say unchecked "the cosignature of $sig on $1: no key of it was given"; fi
 	done < <(tail -n +$((n + 1)) "$1")
-	[ "$good" ] || fail "$1: the key did not sign it"
-	say proven "the key signed $1: $origin, size $size, root $root"
+	[ "$good" ] || fail "$1: the key did not sign it" && say proven "the key signed $1: $origin, size $size, root $root"
 }
 # fold HASH INDEX SIZE LEVEL PATH…: RFC 9162 2.1.3.2 from a node up; sets folded, and lefts: the tree before it.
 fold() {
 	local fn=$2 sn=$((($3 - 1) >> $4)) p && folded=$1 lefts=
+	for p in "$1" "${@:5}"; do [[ $p =~ ^[0-9a-f]{64}$ ]] || fail "a hash is not 64 lower-case hex digits"; done
 	((fn <= sn)) || fail "no leaf $2 in a tree of $3"
 	for p in "${@:5}"; do
 		((sn > 0)) || fail "an audit path is too long"
@@ -51,8 +51,7 @@ fold() {
 		else folded=$(node_hash "$folded" "$p"); fi
 		fn=$((fn >> 1)) sn=$((sn >> 1))
 	done
-	((sn == 0)) || fail "an audit path is too short"
-}
+	((sn == 0)) || fail "an audit path is too short"; }
 # proof FILE OUT: splits a tlog-proof; sets index and path, writes its checkpoint.
 proof() {
 	local n line && [ "$(sed -n 1p "$1")" = c2sp.org/tlog-proof@v1 ] || fail "$1 is no tlog-proof"
@@ -82,10 +81,11 @@ inclusion)
 	[ ! -e rule.json ] || [ "sha256:$(sha <rule.json)" = "$(claim .rule_hash)" ] || fail "rule.json is not the one named"
 	for c in chain-*.pem; do
 		[ -e "$c" ] || continue
+		openssl x509 -in "$c" -noout 2>/dev/null || fail "$c holds no certificate"
 		grep -qF "$(openssl x509 -in "$c" -outform der | base64 -w 0)" leaf || grep -qF "$(openssl x509 -in "$c" | base64 -w 0)" leaf || fail "$c does not begin with a certificate of the leaf"
 		if [ -e promise ]; then at=$(jq .integratedTime promise); else at=$(date -d "$(openssl x509 -in "$c" -noout -startdate | cut -d = -f 2)" +%s); fi
 		if [ -z "$ca" ]; then say unchecked "who issued the certificate in $c: no authority was given"
-		elif openssl verify -CAfile "$ca" -untrusted "$c" -attime "$at" -purpose any "$c" >/dev/null 2>&1; then say proven "an authority that was given issued the certificate in $c"
+		elif openssl verify -no-CApath -no-CAstore -CAfile "$ca" -untrusted "$c" -attime "$at" -purpose any "$c" >/dev/null 2>&1; then say proven "an authority that was given issued the certificate in $c"
 		else say unchecked "no authority that was given issued the certificate in $c"; fi
 	done ;;
 fork | split-view)
@@ -139,7 +139,7 @@ coverage)
 		before=$({ printf '\000'; printf %s "$line"; } | sha)
 	done <ledger.jsonl
 	proof ledger.tlog-proof ledger-head && checkpoint ledger-head "$ledger" && in_tree "$before" "$index" "${path[@]}"
-	[ "$origin $index" = "$(claim '"\(.coverage.ledger) \(.coverage.to_row - 1)"')" ] || fail "evidence.json names another ledger"
+	[ "$origin $index $(head -n 1 ledger.jsonl | jq .n)" = "$(claim '"\(.coverage.ledger) \(.coverage.to_row - 1) \(.coverage.from_row)"')" ] || fail "evidence.json names another ledger"
 	say proven "these rows are in that ledger, none missing in between"
 	if [ -e checkpoint ]; then
 		checkpoint checkpoint "$key" && same_origin

@@ -85,8 +85,8 @@ const inclusionHow = signatureHow + leafHow + foldHow + `    The path is in entr
       openssl x509 -in chain-1.pem -noout -text
     and whether an authority that you trust (ROOT.pem) issued it, at a time in
     its validity (SECONDS since 1970):
-      openssl verify -CAfile ROOT.pem -untrusted chain-1.pem -attime SECONDS \
-        chain-1.pem
+      openssl verify -no-CApath -no-CAstore -CAfile ROOT.pem \
+        -untrusted chain-1.pem -attime SECONDS chain-1.pem
   * The promise of Rekor v1:
       openssl dgst -sha256 -verify KEY -signature promise.sig promise
       jq -r .body promise | base64 -d | cmp - leaf

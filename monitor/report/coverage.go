@@ -82,6 +82,7 @@ type Gap struct {
 	Since  time.Time `json:"since"`
 	// Filled is when the entries were read after all; nil: not yet.
 	Filled *time.Time `json:"filled"`
+	former bool       // of a tree before a new baseline: never filled
 }
 
 // Segment is a span.
@@ -211,8 +212,10 @@ func (r *Reader) Add(line []byte) error {
 		return nil
 	case ledger.KindBaseline:
 		// Indexes are those of another tree from here on: what was missing in the former
-		// one stays missing, and is told with the incident.
-		r.log(row.Log).gaps = nil
+		// one stays missing.
+		for i, f := 0, r.log(row.Log); i < len(f.gaps); i++ {
+			f.gaps[i].former = true
+		}
 		return nil
 	}
 	return r.change(row)
@@ -289,7 +292,7 @@ func (r *Reader) span(origin string, s ledger.Span, row *uint64) {
 func (f *following) fill(r ledger.Range, at time.Time) {
 	for i := range f.gaps {
 		g := &f.gaps[i]
-		if g.Filled == nil && g.From == r.From && g.To == r.To {
+		if g.Filled == nil && !g.former && g.From == r.From && g.To == r.To {
 			g.Filled = &at
 		}
 	}

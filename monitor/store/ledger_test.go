@@ -347,6 +347,12 @@ func TestRestoredState(t *testing.T) {
 	if err := os.WriteFile(path, copied, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	// Nobody but who follows logs can cover that up.
+	restored := open(t, path, Options{})
+	if _, err := restored.SignLedger(ctx, time.Now(), unsigned); !errors.Is(err, ErrOlderCopy) {
+		t.Errorf("%v", err)
+	}
+	restored.Close()
 	begin(4)
 	begin(0) // it is told once
 	s := open(t, path, Options{})

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -28,6 +29,9 @@ const markSuffix = "-ledger-mark"
 
 // ErrMark says that the mark beside the state file cannot be used.
 var ErrMark = errors.New("the mark of the ledger cannot be used")
+
+// ErrOlderCopy says that the ledger does not go on from the mark beside it.
+var ErrOlderCopy = errors.New("the state file is an older copy of itself")
 
 // Begin writes down that the program begins to follow logs with a watchlist. It
 // returns what was found to be lost, if the state file is an older copy of itself:
@@ -203,6 +207,16 @@ func (s *Store) SignLedger(ctx context.Context, at time.Time, sign func(origin, 
 	if err != nil || !found {
 		return SignedHead{}, err
 	}
+	if s.run.started.IsZero() {
+		// Only who begins to follow logs may go on from an older copy: it says so first.
+		lost, err := s.restored(ctx, s.db, h)
+		if err != nil {
+			return SignedHead{}, err
+		}
+		if lost.Lost.Size > 0 {
+			return SignedHead{}, fmt.Errorf("state file %s: %w: it was restored from a backup, or is another one; `sigwarden run` writes that down, and nothing is signed before", s.path, ErrOlderCopy)
+		}
+	}
 	head, err := s.LastSigned(ctx)
 	if err != nil {
 		return head, err
@@ -223,21 +237,33 @@ func (s *Store) SignLedger(ctx context.Context, at time.Time, sign func(origin, 
 	return head, s.mark(head.Note)
 }
 
-// mark replaces the mark beside the state file; a crash leaves the old one or the new.
+// mark replaces the mark beside the state file by one that is further on; a crash leaves
+// the old one or the new, and others may do the same at once.
 func (s *Store) mark(note string) error {
 	path := s.path + markSuffix
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if old, err := os.ReadFile(path); err == nil && (string(old) == note || !s.run.restored && rowsOf(string(old)) >= rowsOf(note)) {
+		return nil
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {
 		return s.notWritable(err)
 	}
 	_, err = f.WriteString(note)
 	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(path+".new", path)
+		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
+		os.Remove(f.Name())
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
+}
+
+// rowsOf is how many rows a signed head speaks of.
+func rowsOf(note string) uint64 {
+	text, _, _ := strings.Cut(note, "\n\n")
+	_, size, _, _ := checkpoint.ParseText(text + "\n")
+	return size
 }
 
 // LastSigned returns the newest signed head; the zero value: none.

@@ -73,8 +73,9 @@ func (w *writer) polled(p monitor.Poll) error {
 	}
 	away := p.At.Sub(sp.Until)
 	switch {
-	case away > limit || away < 0:
-		pause := ledger.Pause{Since: sp.Until.UTC(), Until: p.At.UTC(), Reason: w.reason(sp, p.At), Failures: sp.Misses, Error: sp.LastError}
+	case away > limit || away < -limit:
+		// A clock that was set back leaves a pause of no length: nobody knows what it was.
+		pause := ledger.Pause{Since: earlier(sp.Until, p.At).UTC(), Until: p.At.UTC(), Reason: w.reason(sp, p.At), Failures: sp.Misses, Error: sp.LastError}
 		if err := w.seal(sp, st); err != nil {
 			return err
 		}
@@ -95,7 +96,9 @@ func (w *writer) polled(p monitor.Poll) error {
 			return err
 		}
 	}
-	sp.Until = p.At
+	if p.At.After(sp.Until) || away < -limit {
+		sp.Until = p.At
+	}
 	sp.PauseAfter = limit.Seconds()
 	sp.Polls++
 	sp.Misses, sp.LastError = 0, ""
@@ -211,7 +214,17 @@ func (w *writer) breakSpan(st *monitor.State) error {
 	if err := w.seal(sp, st); err != nil {
 		return err
 	}
-	return w.exec("DELETE FROM ledger_spans WHERE log_id = $1", w.logID)
+	next := w.newSpan(st, &sp)
+	// Since when nothing was polled with success is still to be told.
+	next.Since, next.Until, next.Misses, next.LastError = sp.Until, sp.Until, sp.Misses, sp.LastError
+	return w.keepSpan(next)
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 // gapRows writes down which gaps are new, and which were filled.
