@@ -108,7 +108,7 @@ func (s *setup) publishTo(ctx context.Context, st *store.Store, engine *monitor.
 		trusted := engine.Trusted()
 		at := slices.IndexFunc(trusted, func(t monitor.Trusted) bool { return t.Log.Origin() == state.Origin })
 		if at < 0 {
-			break
+			continue // one of that name that is followed no more
 		}
 		if state.Type != "rekor-v2" {
 			return nil, "", fmt.Errorf("ledger.publish.log: %s is of type %s; want a log of Rekor v2", name, state.Type)

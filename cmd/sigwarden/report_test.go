@@ -360,7 +360,7 @@ func agreement(t *testing.T, r *report.Report) {
 func TestScheduledReports(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStory(t)
-		s.config = "reports: [{name: daily, schedule: \"0 6 * * *\", formats: [html, json, csv, markdown], directory: out, notify: [lines]}]\n"
+		s.config = "reports: [{name: daily, schedule: \"CRON_TZ=UTC 0 6 * * *\", formats: [html, json, csv, markdown], directory: out, notify: [lines]}]\n"
 		s.begin("https://github.com/acme/*")
 		run := func(d time.Duration) {
 			ctx, cancel := context.WithTimeout(t.Context(), d)

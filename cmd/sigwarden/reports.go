@@ -28,7 +28,7 @@ func (s *setup) makeReports(ctx context.Context, st *store.Store, r config.Repor
 	for {
 		last, err := st.ReportedUntil(ctx, r.Name)
 		if err == nil {
-			due := r.Schedule.Next(last)
+			due := r.Schedule.Next(last.Local()) // a schedule is in local time
 			if last.IsZero() {
 				due = r.Schedule.Next(time.Now())
 				last = due.Add(-r.Schedule.Next(due).Sub(due))
@@ -88,11 +88,14 @@ func (s *setup) makeReport(ctx context.Context, st *store.Store, r config.Report
 			return err
 		}
 	}
+	var deliveries []notify.Delivery
+	if len(r.Notify) == 0 {
+		return st.Reported(ctx, r.Name, until, nil)
+	}
 	e, err := reportEvent(r.Name, made)
 	if err != nil {
 		return err
 	}
-	var deliveries []notify.Delivery
 	for _, name := range r.Notify {
 		at := slices.IndexFunc(s.cfg.Notify.Channels, func(ch config.Channel) bool { return ch.Name == name })
 		to := e

@@ -203,7 +203,9 @@ func (r *Report) markdown(w io.Writer) error {
 	p("# Signing events from %s to %s\n", stamp(r.Since), stamp(r.Until))
 	p("Made by sigwarden %s at %s from its ledger of %d rows. Times are UTC; `until` is not included.", shown(r.Version), stamp(r.Made), r.Coverage.Rows)
 	p("\n## Not covered\n")
-	if len(r.Gaps) == 0 {
+	if len(r.Coverage.Logs) == 0 {
+		p("No log was watched at all.")
+	} else if len(r.Gaps) == 0 {
 		p("Nothing is missing: every log was watched all the time, and every entry was read.")
 	} else {
 		table("Log", "What", "From", "Until", "Entries", "Why")
