@@ -3,6 +3,9 @@ package e2e
 import (
 	"archive/zip"
 	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -167,6 +170,26 @@ func TestScriptIsNotFooled(t *testing.T) {
 				}
 			}
 			refuse("hashes in capitals")
+		case "redacted finding":
+			contents["leaf"] = []byte("another leaf")
+			names = append(names, "leaf")
+			refuse("a leaf beside what is redacted")
+		case "fork prefix":
+			// Two honest checkpoints of one log, and a node that bash counts round to.
+			root := func(name string) string {
+				raw, err := base64.StdEncoding.DecodeString(strings.Split(string(contents[name]), "\n")[2])
+				if err != nil {
+					t.Fatal(err)
+				}
+				return fmt.Sprintf("%x", raw)
+			}
+			doc, err := json.Marshal(map[string]any{"shape": "node", "level": 63, "smaller": string(contents["smaller-checkpoint"]), "larger": string(contents["larger-checkpoint"]),
+				"in_smaller": map[string]any{"hash": root("smaller-checkpoint"), "path": []string{}}, "in_larger": map[string]any{"hash": root("larger-checkpoint"), "path": []string{}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			contents["divergence.json"] = doc
+			refuse("a node above every tree")
 		case "coverage":
 			contents["evidence.json"] = bytes.Replace(contents["evidence.json"], []byte(`"from_row": 2`), []byte(`"from_row": 1`), 1)
 			refuse("another first row")

@@ -55,22 +55,21 @@ fold() {
 # proof FILE OUT: splits a tlog-proof; sets index and path, writes its checkpoint.
 proof() {
 	local n line && [ "$(sed -n 1p "$1")" = c2sp.org/tlog-proof@v1 ] || fail "$1 is no tlog-proof"
-	index=$(sed -n 's/^index \([0-9]*\)$/\1/p' "$1" | head -n 1) path=()
+	index=$(sed -n 's/^index \(0\|[1-9][0-9]\{0,17\}\)$/\1/p' "$1" | head -n 1) path=() && [ "$index" ] || fail "$1 has no index"
 	n=$(grep -n '^$' "$1" | head -n 1 | cut -d : -f 1)
 	tail -n +$((n + 1)) "$1" >"$2"
 	while IFS= read -r line; do path+=("$(b64hex "$line")"); done < <(sed -n "3,$((n - 1))p" "$1")
 }
 in_tree() { fold "$1" "$2" "$size" 0 "${@:3}"; [ "$folded" = "$root" ] || fail "leaf $2 is not in that tree"; }
 claim() { jq -er "$1" evidence.json; }
-number() { jq -e "$1 // 0 | if type == \"number\" and . >= 0 then floor else error end" divergence.json || fail "no number"; }
-same_origin() { [ "$origin" = "$(claim .origin)" ] || fail "the checkpoint is of another log"; }
+number() { jq -e "$1 // 0 | if type == \"number\" and . >= 0 and . < 9e15 and . == floor then . else error end" divergence.json || fail "no number"; }
+same_origin() { [ "${origin##* - }" = "$(claim '.origin | sub(".* - "; "")')" ] || fail "the checkpoint is of another log"; }
 [ "$(claim .format)" = sigwarden-evidence/v1 ] || fail "another format than sigwarden-evidence/v1"
 case $(claim .claim) in
 inclusion)
 	proof entry.tlog-proof carried
 	cmp -s carried checkpoint || fail "two checkpoints"
-	checkpoint checkpoint "$key" && same_origin
-	hash=$(claim .entry.leaf_hash)
+	checkpoint checkpoint "$key" && same_origin && hash=$(claim .entry.leaf_hash) && [ ! -e leaf ] || [ "$(jq '.entry.redacted // false' evidence.json)" = false ] || fail "a leaf beside what is redacted"
 	[ "$(jq -r '.entry.redacted // false' evidence.json)" = true ] || [ "$(leaf_hash leaf)" = "$hash" ] || fail "evidence.json names another leaf"
 	[ "$index $size $root" = "$(claim '"\(.entry.index) \(.entry.size) \(.entry.root)"')" ] || fail "evidence.json names another place"
 	in_tree "$hash" "$index" "${path[@]}" && say proven "that tree holds the leaf with hash $hash at index $index"
@@ -89,10 +88,11 @@ inclusion)
 		else say unchecked "no authority that was given issued the certificate in $c"; fi
 	done ;;
 fork | split-view)
-	checkpoint smaller-checkpoint "$key" && k=$size small=$root
+	checkpoint smaller-checkpoint "$key" && same_origin && k=$size small=$root
 	checkpoint larger-checkpoint "$key" && same_origin
 	cmp -s <(jq -j .smaller divergence.json) smaller-checkpoint && cmp -s <(jq -j .larger divergence.json) larger-checkpoint || fail "other checkpoints in divergence.json"
 	level=$(number .level) at=$(number .index)
+	((level <= 62 && at <= (size - 1) >> level)) || fail "no such node in that tree"
 	node() { jq -er "$1 | .hash, .path[]" divergence.json; }
 	case $(jq -r .shape divergence.json) in
 	equal-size) [ "$k" = "$size" ] && [ "$small" != "$root" ] || fail "no contradiction" ;;
@@ -112,12 +112,12 @@ fork | split-view)
 retired-log-changed)
 	checkpoint frozen-checkpoint "$key" && same_origin && before="$size $root"
 	if grep -q '^Log frozen' text; then say proven "the log had ended with that"; else say statement "that the log had ended with that"; fi
-	checkpoint larger-checkpoint "$key" && [ "$before" != "$size $root" ] || fail "nothing changed" ;;
+	checkpoint larger-checkpoint "$key" && ((size >= ${before% *})) && [ "$before" != "$size $root" ] || fail "nothing changed" ;;
 entry-mismatch)
 	checkpoint checkpoint "$key" && same_origin
 	for f in tree-leaf-*.json; do
 		[ -e "$f" ] || continue
-		i=${f#tree-leaf-} && i=${i%.json} && mapfile -t n < <(jq -er '.hash, .path[]' "$f")
+		i=${f#tree-leaf-} && i=${i%.json} && [[ $i =~ ^(0|[1-9][0-9]{0,17})$ ]] && mapfile -t n < <(jq -er '.hash, .path[]' "$f")
 		in_tree "${n[0]}" "$i" "${n[@]:1}" && [ "$(leaf_hash "served-entry-$i")" != "${n[0]}" ] || fail "the tree holds what was served"
 		say proven "served-entry-$i is not entry $i of that tree"
 	done

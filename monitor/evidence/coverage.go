@@ -92,7 +92,10 @@ func (v *verifier) coverage() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", fileLedgerTree, err)
 	}
-	if err := head.VerifyInclusion(index, hash, path); err != nil || index != last.N {
+	if index != last.N {
+		return fmt.Errorf("%s is about row %d, and the last one in %s is row %d", fileLedgerTree, index, fileLedger, last.N)
+	}
+	if err := head.VerifyInclusion(index, hash, path); err != nil {
 		return fmt.Errorf("%s: the last row of %s is not at its place in that tree: %w", fileLedgerTree, fileLedger, err)
 	}
 	v.proven("the ledger's key signed a ledger of %d rows which holds these rows %d to %d, none of them changed and none missing in between", head.Size(), first.N, last.N)

@@ -111,8 +111,13 @@ func (v *verifier) integrated(l *checkpoint.Log) (time.Time, error) {
 	if !bytes.Equal(p.Text(), text) {
 		return time.Time{}, fmt.Errorf("%s is not about the leaf, or not in the form in which logs sign", filePromise)
 	}
-	if err := l.VerifyPromise(p.Leaf, p.Integrated, p.LogIndex, set); err != nil {
+	// The text that was signed names the key's hash: what stands in the file is to be it.
+	id, err := l.PromiseKey(p.Leaf, p.Integrated, p.LogIndex, set)
+	if err != nil {
 		return time.Time{}, fmt.Errorf("%s: %w", fileSET, err)
+	}
+	if id != p.LogID {
+		return time.Time{}, fmt.Errorf("%s names log %x, and the key is that of log %x", filePromise, p.LogID[:], id[:])
 	}
 	at := time.Unix(p.Integrated, 0).UTC()
 	v.proven("the log's key signed that it took the leaf in at %s, as entry %d over all its trees", stamp(at), p.LogIndex)

@@ -61,8 +61,8 @@ func (v *verifier) retired() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", fileLarger, err)
 	}
-	if larger.Size() == frozen.Size() && larger.Root() == frozen.Root() {
-		return errors.New("both checkpoints are of one tree: nothing has changed")
+	if larger.Size() < frozen.Size() || larger.Size() == frozen.Size() && larger.Root() == frozen.Root() {
+		return errors.New("the second checkpoint is the same, or an older one: nothing has changed")
 	}
 	if frozen.Frozen() {
 		v.proven("the log's key signed that log %s had ended with %d entries", l.Origin(), frozen.Size())

@@ -449,7 +449,7 @@ func TestSlowPolls(t *testing.T) {
 	}{
 		"hourly":           {every: time.Hour, apart: time.Hour},
 		"hourly, late":     {every: time.Hour, apart: 4 * time.Hour, pauses: 3},
-		"ended":            {every: time.Minute, apart: 24 * time.Hour, frozen: "note"},
+		"ended":            {every: time.Minute, apart: 24*time.Hour + 144*time.Minute, frozen: "note"},
 		"ended, not asked": {every: time.Minute, apart: 30 * time.Hour, frozen: "note", pauses: 3},
 	} {
 		s := open(t, filepath.Join(t.TempDir(), "s.db"), Options{Create: true})

@@ -22,8 +22,8 @@ const (
 	// schedule, leave a pause.
 	pauseAfter = 15 * time.Minute
 	pausePolls = 3
-	// A log that has ended is asked once a day.
-	pauseEnded = 25 * time.Hour
+	// A log that has ended is asked once a day, with up to a tenth of that more.
+	pauseEnded = 28 * time.Hour
 	// maxRanges bounds the ranges of a span, maxFailure the text of an error in it.
 	maxRanges  = 256
 	maxFailure = 500
@@ -113,8 +113,8 @@ func (w *writer) reason(sp openSpan, at time.Time) string {
 	switch began := run.started.After(sp.Until) && !run.started.After(at); {
 	case began && run.restored:
 		return ledger.PauseRestored
-	case sp.Misses > 0 && !began:
-		return ledger.PauseUnreachable
+	case sp.Misses > 0:
+		return ledger.PauseUnreachable // whether it was started anew meanwhile or not
 	case began:
 		return ledger.PauseNotRunning
 	}
