@@ -85,6 +85,7 @@ const (
 	PauseUnreachable = "unreachable" // the log did not answer, or not as it should
 	PauseRestored    = "restored"    // the state was an older copy: what it knew of this time is lost
 	PauseSlow        = "late"        // polls came later than they should
+	PauseHalted      = "halted"      // an incident halted the log: nothing that it signed was believed
 )
 
 // Pause says that a log was not watched: no poll succeeded between Since and
@@ -98,7 +99,13 @@ type Pause struct {
 	Error    string    `json:"error,omitempty"` // of the last of them
 }
 
-// Gap is a range of a proven tree whose entries could not be read.
+// GapLeft is the reason of a Gap in a tree that was left for another one: its entries were
+// not read before, and never will be.
+const GapLeft = "tree-left"
+
+// Gap is a range of a proven tree whose entries could not be read. Rows of the kind
+// KindFilled name exactly what was read after all, which may be a part of one. Another row
+// for entries that are missing already tells of another reason.
 type Gap struct {
 	Range
 	Reason string `json:"reason"`

@@ -55,8 +55,8 @@ func (a *app) coverageCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.withStore(c.Context(), func(_ *setup, st *store.Store) error {
-				cov, err := readCoverage(c.Context(), st, since, until, log)
+			return a.withStore(c.Context(), func(s *setup, st *store.Store) error {
+				cov, err := s.readCoverage(c.Context(), st, since, until, log)
 				if err != nil {
 					return err
 				}
@@ -74,19 +74,22 @@ func (a *app) coverageCommand() *cobra.Command {
 }
 
 // readCoverage reads the ledger, and what is still going on.
-func readCoverage(ctx context.Context, st *store.Store, since, until time.Time, log string) (report.Coverage, error) {
+func (s *setup) readCoverage(ctx context.Context, st *store.Store, since, until time.Time, log string) (report.Coverage, error) {
 	r := report.NewReader(since, until)
 	// What is going on is read first: what ends meanwhile is then in both, and not in
 	// neither.
-	open, err := st.OpenSpans(ctx)
+	open, err := st.OpenSpans(ctx, time.Now())
 	if err != nil {
 		return report.Coverage{}, err
 	}
 	if err := st.EachLedgerRow(ctx, 0, 1<<62, r.Add); err != nil {
 		return report.Coverage{}, err
 	}
-	for _, s := range open {
-		r.Open(s.Origin, s.Span, s.Misses, s.LastError)
+	for _, sp := range open {
+		r.Open(sp.Origin, sp.Span, sp.Pauses)
+	}
+	for _, l := range s.cfg.Logs {
+		r.Expect(l.Name, l.Origin) // also one that was never asked
 	}
 	cov := r.Coverage()
 	if log == "" {
@@ -114,11 +117,7 @@ func writeCoverage(w io.Writer, cov report.Coverage) error {
 			fmt.Fprintf(out, "  NOT WATCHED  %s to %s (%s): %s\n", at(p.Since), at(p.Until), p.Until.Sub(p.Since).Round(time.Second), safe(p.Why()))
 		}
 		for _, g := range l.Gaps {
-			until := "missing still"
-			if g.Filled != nil {
-				until = "read after all " + at(*g.Filled)
-			}
-			fmt.Fprintf(out, "  NOT READ     entries %s, %s since %s, %s\n", report.Ranges([]ledger.Range{g.Range}), g.Reason, at(g.Since), until)
+			fmt.Fprintf(out, "  NOT READ     entries %s, %s since %s, %s\n", report.Ranges([]ledger.Range{g.Range}), g.Reason, at(g.Since), g.End())
 		}
 		for _, h := range l.Halts {
 			until := "still"
@@ -128,6 +127,9 @@ func writeCoverage(w io.Writer, cov report.Coverage) error {
 			fmt.Fprintf(out, "  HALTED       since %s, %s, by incident %s\n", at(h.Since), until, h.Incident)
 		}
 		fmt.Fprintf(out, "  watched      %s of %s, %d polls, %d of them failed\n", (time.Duration(l.Watched) * time.Second).String(), cov.Until.Sub(cov.Since).Round(time.Second), l.Polls+l.Failures, l.Failures)
+		for _, f := range l.Former {
+			fmt.Fprintf(out, "  FORMER TREE  until %s, of %d entries (root %x): read %s\n", at(f.Until), f.Last.Size, f.Last.Root[:], report.Ranges(f.Read))
+		}
 		fmt.Fprintf(out, "  read         %d entries: %s\n", l.Entries, report.Ranges(l.Read))
 		if l.KeyOnly+l.Undecodable > 0 {
 			fmt.Fprintf(out, "  of them      %d name no identity, %d could not be decoded\n", l.KeyOnly, l.Undecodable)

@@ -219,7 +219,7 @@ func (x *exporter) coverage(ctx context.Context, name string, p period, w io.Wri
 			}
 		}
 	}
-	cov, err := readCoverage(ctx, x.store, since, until, stretch.Origin)
+	cov, err := x.setup.readCoverage(ctx, x.store, since, until, stretch.Origin)
 	if err != nil {
 		return err
 	}

@@ -170,7 +170,7 @@ func (s *setup) report(ctx context.Context, st *store.Store, since, until time.T
 	if err := s.reportWitness(ctx, b); err != nil {
 		return nil, err
 	}
-	cov, err := readCoverage(ctx, st, since, until, "")
+	cov, err := s.readCoverage(ctx, st, since, until, "")
 	if err != nil {
 		return nil, err
 	}

@@ -251,6 +251,7 @@ func TestReportNamesEveryGap(t *testing.T) {
 		s.watch(2 * time.Hour)
 		end := time.Now()
 
+		var err error
 		r := s.report(start, end)
 		near := func(a, b time.Time) bool { return a.Sub(b).Abs() <= 10*time.Minute }
 		want := func(kind, reason string, since, until time.Time) {
@@ -291,6 +292,10 @@ func TestReportNamesEveryGap(t *testing.T) {
 			t.Errorf("before the outage: %s, %s", dump(part.Gaps), dump(part.Coverage.Rules))
 		}
 		time.Sleep(2 * time.Hour)
+		s.crash()
+		if s.store, err = store.Open(t.Context(), s.setup.cfg.State, store.Options{}); err != nil {
+			t.Fatal(err)
+		}
 		later := s.report(restored, time.Now())
 		if n := len(later.Gaps); n == 0 || later.Gaps[n-1].Reason != report.ReasonNothingSince || !near(later.Gaps[n-1].Since, end) {
 			t.Errorf("nobody polls any more: %s", dump(later.Gaps))

@@ -28,6 +28,7 @@ import (
 	"github.com/sigwarden/sigwarden/monitor/attest"
 	"github.com/sigwarden/sigwarden/monitor/config"
 	"github.com/sigwarden/sigwarden/monitor/evidence"
+	"github.com/sigwarden/sigwarden/monitor/store"
 	"github.com/sigwarden/sigwarden/monitor/trust"
 	"github.com/sigwarden/sigwarden/watchlist/entry"
 )
@@ -47,7 +48,7 @@ func (s *setup) signingKey(create bool) (crypto.Signer, error) {
 	path := s.cfg.State + signingSuffix
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) && create {
-		text, err = makeSigningKey(path)
+		text, err = makeSigningKey(path, s.cfg.State)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errNoSigningKey
@@ -64,7 +65,7 @@ func (s *setup) signingKey(create bool) (crypto.Signer, error) {
 
 // makeSigningKey makes a key of ECDSA on P-256, the kind that most programs take, in a
 // file that only its owner reads. A crash leaves the file whole or not at all.
-func makeSigningKey(path string) ([]byte, error) {
+func makeSigningKey(path, state string) ([]byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -74,15 +75,20 @@ func makeSigningKey(path string) ([]byte, error) {
 		return nil, err
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {
 		return nil, err
 	}
+	defer os.Remove(f.Name())
 	_, err = f.Write(text)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+	if err := errors.Join(err, store.OwnAs(f.Name(), state), f.Sync(), f.Close()); err != nil {
 		return nil, err
 	}
-	return text, os.Rename(path+".new", path)
+	// Of several that do this at once, all use the key of the first.
+	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	return os.ReadFile(path)
 }
 
 func parseSigningKey(text []byte) (crypto.Signer, error) {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sigwarden/sigwarden/checkpoint/ledger"
 	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/watchlist/policy"
 )
@@ -329,12 +330,15 @@ func notCovered(cov *Coverage) []NotCovered {
 		}
 		for _, g := range l.Gaps {
 			until := cov.Until
-			if g.Filled != nil {
-				until = earlier(*g.Filled, until)
+			if end, over := g.end(); over {
+				until = earlier(end, until)
 			}
 			out = append(out, NotCovered{Log: l.Log, Kind: KindEntries, Since: later(g.Since, cov.Since), Until: until, Reason: g.Reason, From: g.From, To: g.To})
 		}
 		for _, p := range l.Pauses {
+			if p.Reason == ledger.PauseHalted {
+				continue // that is told above
+			}
 			reason := p.Reason
 			if p.Error != "" {
 				reason += ": " + p.Error

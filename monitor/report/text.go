@@ -138,6 +138,7 @@ var pauseTexts = map[string]string{
 	ledger.PauseUnreachable: "the log did not answer as it should",
 	ledger.PauseRestored:    "the state is an older copy: what it knew of this time is lost",
 	ledger.PauseSlow:        "polls came late",
+	ledger.PauseHalted:      "an incident had halted the log: what it signed meanwhile was not believed",
 	ReasonNotYet:            "the log was not followed yet",
 	ReasonNothingSince:      "no poll has succeeded since; sigwarden may not run",
 }
@@ -158,6 +159,9 @@ func (p Pause) Why() string {
 func (g NotCovered) Why() string {
 	reason, failure, _ := strings.Cut(g.Reason, ": ")
 	text := pauseTexts[reason]
+	if g.Kind == KindEntries && reason == ledger.GapLeft {
+		return "not read before the log went on in another tree; they never will be"
+	}
 	if g.Kind != KindTime || text == "" {
 		return clean(g.Reason)
 	}

@@ -19,7 +19,7 @@ import (
 
 // run is what is known of the program that follows logs with this file.
 type run struct {
-	started  time.Time
+	begun    bool
 	restored bool // the file is an older copy of itself
 }
 
@@ -52,7 +52,14 @@ func (s *Store) Begin(ctx context.Context, watches []ledger.Rule, at time.Time) 
 		if found {
 			lastSeen = h.seen
 		}
-		if lost, err = s.restored(ctx, tx, h); err != nil {
+		mark, err := s.readMark()
+		if err != nil {
+			return err
+		}
+		if lost, err = s.restored(ctx, tx, mark); err != nil {
+			return err
+		}
+		if err := s.wentDown(ctx, tx, at, lost.Lost.Size > 0); err != nil {
 			return err
 		}
 		if lost.Lost.Size > 0 {
@@ -66,7 +73,7 @@ func (s *Store) Begin(ctx context.Context, watches []ledger.Rule, at time.Time) 
 		return w.rules(watches, setHash(hashes))
 	})
 	if err == nil {
-		s.run = run{started: at, restored: lost.Lost.Size > 0}
+		s.run = run{begun: true, restored: lost.Lost.Size > 0}
 	}
 	return lost, err
 }
@@ -113,27 +120,47 @@ func (w *writer) rules(now []ledger.Rule, set string) error {
 	return w.append(ledger.KindRules, "", change)
 }
 
-// restored compares the ledger with the mark beside the state file.
-func (s *Store) restored(ctx context.Context, q querier, h ledgerHead) (out ledger.Restored, err error) {
+// readMark reads the mark beside the state file; empty: there is none.
+func (s *Store) readMark() (string, error) {
 	text, err := os.ReadFile(s.path + markSuffix)
 	if errors.Is(err, fs.ErrNotExist) {
-		return out, nil
+		return "", nil
 	}
 	if err != nil {
-		return out, fmt.Errorf("%s: %w: %w", s.path+markSuffix, ErrMark, err)
+		return "", fmt.Errorf("%s: %w: %w", s.path+markSuffix, ErrMark, err)
 	}
-	body, _, _ := strings.Cut(string(text), "\n\n")
+	return string(text), nil
+}
+
+// restored compares the ledger with a mark, which must have been read before the ledger is:
+// others go on with both.
+func (s *Store) restored(ctx context.Context, q querier, mark string) (out ledger.Restored, err error) {
+	if mark == "" {
+		return out, nil
+	}
+	body, _, _ := strings.Cut(mark, "\n\n")
 	_, size, root, err := checkpoint.ParseText(body + "\n")
 	if err != nil {
 		return out, fmt.Errorf("%s: %w, so that it is not known whether the state is an older copy of itself: %w; look into it, and remove it to go on without", s.path+markSuffix, ErrMark, err)
 	}
+	h, _, err := s.ledgerHead(ctx, q)
+	if err != nil {
+		return out, err
+	}
 	if size <= h.chain.Size() {
+		var known int
+		if err := q.QueryRowContext(ctx, "SELECT COUNT(*) FROM ledger_signed WHERE size = $1 AND note = $2", size, mark).Scan(&known); err != nil {
+			return out, s.explain("reading", err)
+		}
+		if known > 0 {
+			return out, nil // it was signed here, and the rows are behind it
+		}
 		have, err := s.ledgerRoot(ctx, q, size)
 		if err != nil || have == root {
 			return out, err
 		}
 	}
-	out = ledger.Restored{Kept: min(size, h.chain.Size()), Lost: ledger.Head{Size: size, Root: checkpoint.HexHash(root)}, Signed: string(text)}
+	out = ledger.Restored{Kept: min(size, h.chain.Size()), Lost: ledger.Head{Size: size, Root: checkpoint.HexHash(root)}, Signed: mark}
 	return out, nil
 }
 
@@ -142,52 +169,6 @@ func (s *Store) restored(ctx context.Context, q querier, h ledgerHead) (out ledg
 func (s *Store) End(ctx context.Context, at time.Time) error {
 	return s.write(ctx, "writing", func(tx *sql.Tx) error {
 		return s.writer(ctx, tx, at).append(ledger.KindStop, "", ledger.Stop{Version: s.version})
-	})
-}
-
-// SealSpans makes every span that is going on into a row, and goes on with new ones.
-func (s *Store) SealSpans(ctx context.Context, at time.Time) error {
-	return s.write(ctx, "writing", func(tx *sql.Tx) error {
-		rows, err := tx.QueryContext(ctx, "SELECT log_id FROM ledger_spans ORDER BY log_id")
-		if err != nil {
-			return err
-		}
-		var ids []string
-		for rows.Next() {
-			var id string
-			if err := rows.Scan(&id); err != nil {
-				rows.Close()
-				return err
-			}
-			ids = append(ids, id)
-		}
-		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-			return err
-		}
-		for _, id := range ids {
-			w := s.writer(ctx, tx, at).of(id)
-			sp, _, err := w.span()
-			if err != nil {
-				return err
-			}
-			st, found, err := w.state()
-			if err != nil {
-				return err
-			}
-			if !found || sp.Polls == 0 && len(sp.Read) == 0 {
-				continue
-			}
-			if err := w.seal(sp, st); err != nil {
-				return err
-			}
-			next := w.newSpan(st, &sp)
-			// It goes on where the other one ended: what follows is not a pause by itself.
-			next.Since, next.Until, next.Misses, next.LastError = sp.Until, sp.Until, sp.Misses, sp.LastError
-			if err := w.keepSpan(next); err != nil {
-				return err
-			}
-		}
-		return nil
 	})
 }
 
@@ -201,15 +182,20 @@ type SignedHead struct {
 }
 
 // SignLedger has the head of the ledger signed, unless it was, stores it, and leaves
-// it as a mark beside the state file. Sign gets the origin and the text.
-func (s *Store) SignLedger(ctx context.Context, at time.Time, sign func(origin, text string) (note string, err error)) (SignedHead, error) {
+// it as a mark beside the state file. Sign gets the origin and the text; ours reports
+// whether a note was signed with the key of today.
+func (s *Store) SignLedger(ctx context.Context, at time.Time, sign func(origin, text string) (note string, err error), ours func(note string) bool) (SignedHead, error) {
+	mark, err := s.readMark()
+	if err != nil {
+		return SignedHead{}, err
+	}
 	h, found, err := s.ledgerHead(ctx, s.db)
 	if err != nil || !found {
 		return SignedHead{}, err
 	}
-	if s.run.started.IsZero() {
+	if !s.run.begun {
 		// Only who begins to follow logs may go on from an older copy: it says so first.
-		lost, err := s.restored(ctx, s.db, h)
+		lost, err := s.restored(ctx, s.db, mark)
 		if err != nil {
 			return SignedHead{}, err
 		}
@@ -221,7 +207,7 @@ func (s *Store) SignLedger(ctx context.Context, at time.Time, sign func(origin, 
 	if err != nil {
 		return head, err
 	}
-	if head.Size != h.chain.Size() {
+	if head.Size != h.chain.Size() || !ours(head.Note) {
 		origin := ledger.Origin(h.id)
 		note, err := sign(origin, ledger.HeadText(origin, h.chain.Size(), h.chain.Root()))
 		if err != nil {
@@ -229,19 +215,20 @@ func (s *Store) SignLedger(ctx context.Context, at time.Time, sign func(origin, 
 		}
 		head = SignedHead{Size: h.chain.Size(), At: at, Note: note}
 		if err := s.write(ctx, "writing", func(tx *sql.Tx) error {
-			return s.writer(ctx, tx, at).exec("INSERT INTO ledger_signed (size, at, note, published) VALUES ($1, $2, $3, '') ON CONFLICT DO NOTHING", head.Size, micros(at), note)
+			return s.writer(ctx, tx, at).exec("INSERT INTO ledger_signed (size, at, note, published) VALUES ($1, $2, $3, '') ON CONFLICT (size) DO UPDATE SET note = excluded.note, at = excluded.at", head.Size, micros(at), note)
 		}); err != nil {
 			return head, err
 		}
 	}
-	return head, s.mark(head.Note)
+	// Others may do the same at once: the lock on the state is that on the mark.
+	return head, s.write(ctx, "writing", func(*sql.Tx) error { return s.mark(head.Note, ours) })
 }
 
 // mark replaces the mark beside the state file by one that is further on; a crash leaves
-// the old one or the new, and others may do the same at once.
-func (s *Store) mark(note string) error {
+// the old one or the new.
+func (s *Store) mark(note string, ours func(string) bool) error {
 	path := s.path + markSuffix
-	if old, err := os.ReadFile(path); err == nil && (string(old) == note || !s.run.restored && rowsOf(string(old)) >= rowsOf(note)) {
+	if old, err := os.ReadFile(path); err == nil && (string(old) == note || !s.run.restored && rowsOf(string(old)) >= rowsOf(note) && ours(string(old))) {
 		return nil
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
@@ -249,7 +236,7 @@ func (s *Store) mark(note string) error {
 		return s.notWritable(err)
 	}
 	_, err = f.WriteString(note)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+	if err = errors.Join(err, OwnAs(f.Name(), s.path), f.Sync(), f.Close()); err == nil {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {

@@ -2,7 +2,6 @@ package store
 
 import (
 	"cmp"
-	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
@@ -24,101 +23,89 @@ const (
 	pausePolls = 3
 	// A log that has ended is asked once a day, with up to a tenth of that more.
 	pauseEnded = 28 * time.Hour
-	// maxRanges bounds the ranges of a span, maxFailure the text of an error in it.
+	// maxRanges bounds the ranges of a span, maxFailure the text of an error in it, maxDowns
+	// the times in which the program did not run.
 	maxRanges  = 256
 	maxFailure = 500
+	maxDowns   = 64
 )
 
 // openSpan is a ledger.Span that is still going on, and what is needed to end it.
 type openSpan struct {
 	ledger.Span
-	Origin    string `json:"origin"`
-	LastError string `json:"last_error"`
-	Misses    int    `json:"misses"` // polls that failed since the last one that did not
+	Origin    string    `json:"origin"`
+	LastError string    `json:"last_error"`
+	Misses    int       `json:"misses"` // polls that failed since the last one that did not
+	LastMiss  time.Time `json:"last_miss,omitzero"`
+	// Away: at Until nobody was watching. It is the end of a pause that was told, or when the
+	// log was asked first.
+	Away bool `json:"away,omitempty"`
+	// Downs are times since Until in which the program did not run.
+	Downs []down `json:"downs,omitempty"`
+	// Halted is the incident that halts the log: what it signs is not believed.
+	Halted string `json:"halted,omitempty"`
 	// Counters of the log at its beginning.
 	KeyOnlyAt     uint64 `json:"key_only_at"`
 	UndecodableAt uint64 `json:"undecodable_at"`
 }
 
 // polled books a poll in the span of its log: it goes on, or ends in a row, with a
-// row for the pause where there was one. What has no state yet has no span.
+// row for the pause where there was one.
 func (w *writer) polled(p monitor.Poll) error {
 	sp, known, err := w.span()
-	if err != nil {
+	if err != nil || !known && p.Origin == "" {
 		return err
 	}
+	if !known {
+		sp = openSpan{Origin: p.Origin, Span: ledger.Span{Name: p.Name, Version: w.store.version, Read: []ledger.Range{}}}
+	}
 	if p.Err != nil {
-		if !known {
-			return nil
+		if sp.Until.IsZero() {
+			sp.Until, sp.Away = p.At, true
 		}
 		sp.Failures++
 		sp.Misses++
-		sp.LastError = p.Err.Error()
+		sp.LastMiss, sp.LastError = p.At, p.Err.Error()
 		sp.LastError = sp.LastError[:min(len(sp.LastError), maxFailure)]
 		return w.keepSpan(sp)
 	}
 	st, found, err := w.state()
-	if err != nil || !found || st.Head == "" {
-		return err
-	}
-	if !known {
-		sp = w.newSpan(st, nil)
-	}
-	if sp.Since.IsZero() {
-		sp.Since, sp.Until = p.At, p.At
+	if err != nil || !found || st.Head == "" || st.Halted != "" {
+		return err // who halts asks on, and believes nothing
 	}
 	limit := max(pauseAfter, pausePolls*p.Every)
 	if st.Frozen != "" {
 		limit = max(limit, pauseEnded)
 	}
-	away := p.At.Sub(sp.Until)
-	switch {
-	case away > limit || away < -limit:
-		// A clock that was set back leaves a pause of no length: nobody knows what it was.
-		pause := ledger.Pause{Since: earlier(sp.Until, p.At).UTC(), Until: p.At.UTC(), Reason: w.reason(sp, p.At), Failures: sp.Misses, Error: sp.LastError}
-		if err := w.seal(sp, st); err != nil {
+	if !known {
+		sp = w.newSpan(st, nil)
+	}
+	if sp.PauseAfter = limit.Seconds(); sp.overdue(p.At) {
+		if sp, err = w.breakSpan(sp, st, p.At); err != nil {
 			return err
 		}
-		if err := w.append(ledger.KindPause, sp.Origin, pause); err != nil {
-			return err
-		}
-		sp = w.newSpan(st, &sp)
-		sp.Since = p.At
-	case p.At.Sub(sp.Since) >= sealAfter || len(sp.Read) >= maxRanges:
-		if err := w.seal(sp, st); err != nil {
-			return err
-		}
-		sp = w.newSpan(st, &sp)
-		sp.Since = p.At
+	}
+	if sp.Since.IsZero() {
+		sp.Since, sp.Until = p.At, p.At
 	}
 	if len(p.WatchSet) > 0 || p.Trust != "" {
 		if sp, err = w.with(sp, st, setHash(p.WatchSet), p.Trust); err != nil {
 			return err
 		}
 	}
-	if p.At.After(sp.Until) || away < -limit {
+	if p.At.After(sp.Until) {
 		sp.Until = p.At
 	}
-	sp.PauseAfter = limit.Seconds()
 	sp.Polls++
-	sp.Misses, sp.LastError = 0, ""
+	sp.Misses, sp.LastMiss, sp.LastError = 0, time.Time{}, ""
 	sp.LagMax = max(sp.LagMax, st.Unread())
 	sp.Head = headOf(st)
-	return w.keepSpan(sp)
-}
-
-// reason says why nothing was polled with success before a time.
-func (w *writer) reason(sp openSpan, at time.Time) string {
-	run := &w.store.run
-	switch began := run.started.After(sp.Until) && !run.started.After(at); {
-	case began && run.restored:
-		return ledger.PauseRestored
-	case sp.Misses > 0:
-		return ledger.PauseUnreachable // whether it was started anew meanwhile or not
-	case began:
-		return ledger.PauseNotRunning
+	if sp.Until.Sub(sp.Since) >= sealAfter || len(sp.Read) >= maxRanges {
+		if sp, err = w.nextSpan(sp, st); err != nil {
+			return err
+		}
 	}
-	return ledger.PauseSlow
+	return w.keepSpan(sp)
 }
 
 // readIn books entries that were read, and with what. A span has one watchlist and
@@ -138,6 +125,11 @@ func (w *writer) readIn(b monitor.Batch) error {
 	set := setHash(b.WatchSet)
 	if !known {
 		sp = w.newSpan(st, nil)
+	} else if sp.overdue(w.now) {
+		// It belongs behind the time in which nobody was watching.
+		if sp, err = w.breakSpan(sp, st, w.now); err != nil {
+			return err
+		}
 	}
 	if sp, err = w.with(sp, st, set, b.Trust); err != nil {
 		return err
@@ -158,12 +150,10 @@ func (w *writer) with(sp openSpan, st *monitor.State, set, trust string) (openSp
 		return sp, nil
 	}
 	if sp.Polls > 0 || len(sp.Read) > 0 {
-		if err := w.seal(sp, st); err != nil {
+		var err error
+		if sp, err = w.nextSpan(sp, st); err != nil {
 			return sp, err
 		}
-		last := sp
-		sp = w.newSpan(st, &last)
-		sp.Since, sp.Until, sp.Misses, sp.LastError = last.Until, last.Until, last.Misses, last.LastError
 	}
 	sp.WatchSet, sp.TrustRoot, sp.Version = set, trust, w.store.version
 	return sp, nil
@@ -186,88 +176,84 @@ func addRange(list []ledger.Range, r ledger.Range) []ledger.Range {
 
 // turned writes down what becomes of a log as a whole.
 func (w *writer) turned(old, next *monitor.State) error {
-	switch {
-	case old.Version == 0 || next.Head == "":
-	case old.Epoch != next.Epoch:
-		if err := w.breakSpan(old); err != nil {
-			return err
-		}
-		if err := w.append(ledger.KindBaseline, next.Origin, ledger.Baseline{Before: headOf(old), Head: headOf(next)}); err != nil {
-			return err
-		}
-	}
-	switch {
-	case old.Halted == next.Halted:
+	if old.Head == next.Head && old.Halted == next.Halted && old.Epoch == next.Epoch {
 		return nil
-	case next.Halted != "":
-		return w.append(ledger.KindHalted, next.Origin, ledger.Halt{Incident: next.Halted, Head: headOf(next)})
 	}
-	return w.append(ledger.KindResumed, next.Origin, ledger.Halt{Incident: old.Halted, Head: headOf(next)})
-}
-
-// breakSpan ends the span of a log as it was in a state.
-func (w *writer) breakSpan(st *monitor.State) error {
 	sp, known, err := w.span()
-	if err != nil || !known {
-		return err
-	}
-	if err := w.seal(sp, st); err != nil {
-		return err
-	}
-	next := w.newSpan(st, &sp)
-	// Since when nothing was polled with success is still to be told.
-	next.Since, next.Until, next.Misses, next.LastError = sp.Until, sp.Until, sp.Misses, sp.LastError
-	return w.keepSpan(next)
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
-}
-
-// gapRows writes down which gaps are new, and which were filled.
-func (w *writer) gapRows(b monitor.Batch) error {
-	if len(b.SetGaps)+len(b.FilledGaps) == 0 {
-		return nil
-	}
-	st, _, err := w.state()
 	if err != nil {
 		return err
 	}
-	same := func(list []monitor.Gap, g monitor.Gap) bool {
-		return slices.ContainsFunc(list, func(o monitor.Gap) bool { return o.Range == g.Range && o.Reason == g.Reason })
-	}
-	for _, g := range b.FilledGaps {
-		if same(b.SetGaps, g) {
-			continue // it was tried again, in vain
-		}
-		if err := w.append(ledger.KindFilled, st.Origin, ledger.Gap{Range: ledger.Range(g.Range), Reason: g.Reason}); err != nil {
+	if known && old.Head != "" && sp.Halted == "" && sp.overdue(w.now) {
+		// The pause comes before what was signed in it and is known from now on.
+		if sp, err = w.breakSpan(sp, old, w.now); err != nil {
 			return err
 		}
 	}
-	for _, g := range b.SetGaps {
-		if same(b.FilledGaps, g) {
-			continue
-		}
-		var to int64
-		var reason string
-		err := w.tx.QueryRowContext(w.ctx, "SELECT to_idx, reason FROM gaps WHERE log_id = $1 AND from_idx = $2", w.logID, g.From).Scan(&to, &reason)
-		if err != nil && !errors.Is(err, sql.ErrNoRows) {
-			return err
-		}
-		if err == nil && uint64(to) == g.To && reason == g.Reason {
-			continue // it is there still
-		}
-		if err := w.append(ledger.KindGap, st.Origin, ledger.Gap{Range: ledger.Range(g.Range), Reason: g.Reason}); err != nil {
+	if old.Halted != next.Halted {
+		if sp, err = w.halted(sp, old, next); err != nil {
 			return err
 		}
 	}
-	return nil
+	if old.Version != 0 && old.Head != "" && next.Head != "" && old.Epoch != next.Epoch {
+		if sp, err = w.rebased(sp, old, next); err != nil {
+			return err
+		}
+	}
+	if sp.Until.IsZero() {
+		return nil
+	}
+	return w.keepSpan(sp)
 }
 
-// seal makes a span into a row.
+// halted writes down that a log stands still, or goes on: the time between is a pause.
+func (w *writer) halted(sp openSpan, old, next *monitor.State) (openSpan, error) {
+	if sp.Halted != "" {
+		var err error
+		if sp, err = w.breakSpan(sp, old, w.now); err != nil {
+			return sp, err
+		}
+	}
+	if next.Halted == "" {
+		return sp, w.append(ledger.KindResumed, next.Origin, ledger.Halt{Incident: old.Halted, Head: headOf(next)})
+	}
+	if err := w.append(ledger.KindHalted, next.Origin, ledger.Halt{Incident: next.Halted, Head: headOf(next)}); err != nil {
+		return sp, err
+	}
+	if old.Head == "" {
+		return sp, nil
+	}
+	if sp.Since.IsZero() {
+		sp = w.newSpan(old, nil)
+		sp.Since = w.now
+	}
+	sp.Until, sp.Polls = w.now, sp.Polls+1 // the poll that shows it is one that was made
+	sp, err := w.nextSpan(sp, old)
+	sp.Halted, sp.Away = next.Halted, true
+	return sp, err
+}
+
+// rebased writes down that a log goes on in another tree. What was not read of the one
+// before never will be.
+func (w *writer) rebased(sp openSpan, old, next *monitor.State) (openSpan, error) {
+	if err := w.seal(sp, old); err != nil {
+		return sp, err
+	}
+	unread := append([]monitor.Range(nil), old.Backlog...)
+	if old.Scanned < old.HeadSize {
+		unread = append(unread, monitor.Range{From: old.Scanned, To: old.HeadSize})
+	}
+	for _, r := range unread {
+		if err := w.append(ledger.KindGap, next.Origin, ledger.Gap{Range: ledger.Range(r), Reason: ledger.GapLeft}); err != nil {
+			return sp, err
+		}
+	}
+	if err := w.append(ledger.KindBaseline, next.Origin, ledger.Baseline{Before: headOf(old), Head: headOf(next)}); err != nil {
+		return sp, err
+	}
+	return w.following(sp, next), nil
+}
+
+// seal makes a span into a row, if there is something to tell.
 func (w *writer) seal(sp openSpan, st *monitor.State) error {
 	if sp.Polls == 0 && len(sp.Read) == 0 {
 		return nil
@@ -281,6 +267,7 @@ func (w *writer) seal(sp openSpan, st *monitor.State) error {
 	}
 	sp.Head = headOf(st)
 	sp.Since, sp.Until = sp.Since.UTC(), sp.Until.UTC()
+	sp.Failures -= sp.Misses // those are told where it is known what they were
 	return w.append(ledger.KindSpan, sp.Origin, sp.Span)
 }
 
@@ -290,9 +277,26 @@ func (w *writer) newSpan(st *monitor.State, before *openSpan) openSpan {
 	sp.Name, sp.Version, sp.Read = st.Name, w.store.version, []ledger.Range{}
 	sp.Before, sp.Head = headOf(st), headOf(st)
 	if before != nil {
+		sp.Origin, sp.Name = cmp.Or(sp.Origin, before.Origin), cmp.Or(sp.Name, before.Name)
 		sp.WatchSet, sp.TrustRoot, sp.PauseAfter = before.WatchSet, before.TrustRoot, before.PauseAfter
 	}
 	return sp
+}
+
+// following goes on where a span ended: what follows is not a pause by itself.
+func (w *writer) following(last openSpan, st *monitor.State) openSpan {
+	sp := w.newSpan(st, &last)
+	sp.Since, sp.Until, sp.Away, sp.Halted, sp.Downs = last.Until, last.Until, last.Away, last.Halted, last.Downs
+	sp.Failures, sp.Misses, sp.LastMiss, sp.LastError = last.Misses, last.Misses, last.LastMiss, last.LastError
+	return sp
+}
+
+// nextSpan makes a span into a row, and goes on with another one.
+func (w *writer) nextSpan(sp openSpan, st *monitor.State) (openSpan, error) {
+	if err := w.seal(sp, st); err != nil {
+		return sp, err
+	}
+	return w.following(sp, st), nil
 }
 
 // span reads the span of the log that is going on.
@@ -344,34 +348,4 @@ func headOf(st *monitor.State) ledger.Head {
 		h.Root = checkpoint.HexHash(f.Root())
 	}
 	return h
-}
-
-// OpenSpan is a span that is not a row yet.
-type OpenSpan struct {
-	Origin string
-	ledger.Span
-	Misses    int // polls that failed since the last one that did not
-	LastError string
-}
-
-// OpenSpans returns the spans that are going on.
-func (s *Store) OpenSpans(ctx context.Context) ([]OpenSpan, error) {
-	rows, err := s.db.QueryContext(ctx, "SELECT span FROM ledger_spans ORDER BY log_id")
-	if err != nil {
-		return nil, s.explain("reading", err)
-	}
-	defer rows.Close()
-	var out []OpenSpan
-	for rows.Next() {
-		var doc string
-		var sp openSpan
-		if err := rows.Scan(&doc); err != nil {
-			return nil, s.explain("reading", err)
-		}
-		if err := json.Unmarshal([]byte(doc), &sp); err != nil {
-			return nil, fmt.Errorf("state file %s: span of the ledger: %w", s.path, err)
-		}
-		out = append(out, OpenSpan{sp.Origin, sp.Span, sp.Misses, sp.LastError})
-	}
-	return out, s.explain("reading", rows.Err())
 }

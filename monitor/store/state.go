@@ -64,7 +64,7 @@ func (s *Store) States(ctx context.Context) (map[string]monitor.State, error) {
 // Commit moves a log on in one transaction; see monitor.Store.
 func (s *Store) Commit(ctx context.Context, logID string, old monitor.State, next *monitor.State, b monitor.Batch) (rec monitor.Recorded, err error) {
 	err = s.write(ctx, "writing", func(tx *sql.Tx) error {
-		w := s.writer(ctx, tx, time.Now()).of(logID)
+		w := s.writer(ctx, tx, s.now()).of(logID)
 		if next != nil {
 			if err = w.moveState(old, next); err == nil {
 				err = w.turned(&old, next)

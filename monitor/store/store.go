@@ -60,6 +60,7 @@ type Store struct {
 	lock    *flock.Flock
 	Created bool // by this Open
 	run     run  // of the program that follows logs
+	now     func() time.Time
 }
 
 // Open opens a state file, brings its schema up to date, and checks that it
@@ -69,7 +70,7 @@ func Open(ctx context.Context, path string, opts Options) (*Store, error) {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}
-	s := &Store{path: path, schema: cmp.Or(opts.schema, "migrations"), version: cmp.Or(opts.Version, "unknown")}
+	s := &Store{path: path, schema: cmp.Or(opts.schema, "migrations"), version: cmp.Or(opts.Version, "unknown"), now: time.Now}
 	if err := s.look(opts); err != nil {
 		return nil, err
 	}
