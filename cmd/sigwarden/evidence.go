@@ -47,7 +47,7 @@ our word only, and how to check it without sigwarden.
 			x := &exporter{}
 			if redact != "" {
 				var err error
-				if x.redactor, err = newRedactor(redact); err != nil {
+				if x.redactor, err = readRedactor(redact); err != nil {
 					return usage(fmt.Errorf("--redact: %w", err))
 				}
 			}
@@ -69,7 +69,7 @@ our word only, and how to check it without sigwarden.
 					return err
 				}
 				if sign {
-					if _, err := s.signFile(c.Context(), output, b.Bytes(), attest.EvidenceType, map[string]string{"format": evidence.Format}); err != nil {
+					if err := s.signFile(c.Context(), output, b.Bytes(), attest.EvidenceType, map[string]string{"format": evidence.Format}); err != nil {
 						return err
 					}
 				}

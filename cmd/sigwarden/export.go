@@ -1,19 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +18,7 @@ import (
 	"github.com/sigwarden/sigwarden/checkpoint/ledger"
 	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/monitor/evidence"
+	"github.com/sigwarden/sigwarden/monitor/redact"
 	"github.com/sigwarden/sigwarden/monitor/store"
 	"github.com/sigwarden/sigwarden/monitor/trust"
 )
@@ -31,7 +27,7 @@ import (
 type exporter struct {
 	setup    *setup // needed for coverage alone
 	store    *store.Store
-	redactor *redactor // nil: nothing is left out
+	redactor *redact.Redactor // nil: nothing is left out
 }
 
 // exportable are the kinds of incidents that evidence is made of.
@@ -323,32 +319,23 @@ func (x *exporter) statement(v any) (any, error) {
 		return v, nil
 	}
 	doc, err := json.Marshal(v)
-	return json.RawMessage(x.redactor.redact(doc)), err
-}
-
-// redactor replaces e-mail addresses by keyed hashes.
-type redactor struct{ key []byte }
-
-// minRedactKey is how long the secret of a redactor is at least: addresses can be
-// guessed, so that it must not be.
-const minRedactKey = 32
-
-func newRedactor(path string) (*redactor, error) {
-	key, err := os.ReadFile(path)
-	if err == nil && len(bytes.TrimSpace(key)) < minRedactKey {
-		err = fmt.Errorf("%s holds fewer than %d bytes; make one with: openssl rand -hex 32", path, minRedactKey)
+	if err == nil {
+		doc, err = x.redactor.JSON(doc)
 	}
-	return &redactor{bytes.TrimSpace(key)}, err
+	return json.RawMessage(doc), err
 }
 
-var address = regexp.MustCompile(`[^\s"<>@/\\,;:=(){}\[\]]+@[\p{L}0-9-]+(\.[\p{L}0-9-]+)+`)
-
-func (r *redactor) redact(text []byte) []byte {
-	return address.ReplaceAllFunc(text, func(found []byte) []byte {
-		mac := hmac.New(sha256.New, r.key)
-		mac.Write(bytes.ToLower(found))
-		return []byte("redacted:" + hex.EncodeToString(mac.Sum(nil)))
-	})
+// readRedactor makes a redactor with the secret in a file.
+func readRedactor(path string) (*redact.Redactor, error) {
+	key, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	r, err := redact.New(key)
+	if err != nil {
+		err = fmt.Errorf("%s %w", path, err)
+	}
+	return r, err
 }
 
 func originOf(note []byte) string {

@@ -19,9 +19,9 @@ var browsers = []string{"chromium", "chromium-browser", "google-chrome", "google
 // printFor bounds the time of a browser.
 const printFor = 2 * time.Minute
 
-// writePDF prints a report with the Chromium that is installed, which gets no network:
+// printPDF prints a report with the Chromium that is installed, which gets no network:
 // the page needs nothing.
-func writePDF(ctx context.Context, r *report.Report, path string) error {
+func printPDF(ctx context.Context, r *report.Report) ([]byte, error) {
 	browser := ""
 	for _, name := range browsers {
 		if found, err := exec.LookPath(name); err == nil {
@@ -30,20 +30,20 @@ func writePDF(ctx context.Context, r *report.Report, path string) error {
 		}
 	}
 	if browser == "" {
-		return errors.New("--pdf needs a Chromium, and none is installed; print the page that --format html writes from any browser")
+		return nil, errors.New("--pdf needs a Chromium, and none is installed; print the page that --format html writes from any browser")
 	}
 	dir, err := os.MkdirTemp("", "sigwarden-pdf-")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer os.RemoveAll(dir)
 	page, made := filepath.Join(dir, "report.html"), filepath.Join(dir, "report.pdf")
 	f, err := os.OpenFile(page, os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := errors.Join(r.Write(f, "html"), f.Close()); err != nil {
-		return err
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, printFor)
 	defer cancel()
@@ -53,11 +53,11 @@ func writePDF(ctx context.Context, r *report.Report, path string) error {
 	}
 	out, err := exec.CommandContext(ctx, browser, append(args, (&url.URL{Scheme: "file", Path: page}).String())...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("%s: %w: %.500s", browser, err, out)
+		return nil, fmt.Errorf("%s: %w: %.500s", browser, err, out)
 	}
 	data, err := os.ReadFile(made)
 	if err != nil {
-		return fmt.Errorf("%s made no PDF: %.500s", browser, out)
+		return nil, fmt.Errorf("%s made no PDF: %.500s", browser, out)
 	}
-	return writeWhole(path, data)
+	return data, nil
 }

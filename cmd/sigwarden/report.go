@@ -14,13 +14,14 @@ import (
 
 	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/monitor/attest"
+	"github.com/sigwarden/sigwarden/monitor/redact"
 	"github.com/sigwarden/sigwarden/monitor/report"
 	"github.com/sigwarden/sigwarden/monitor/store"
 )
 
 func (a *app) reportCommand() *cobra.Command {
 	var p period
-	var format, output, redact, pdf string
+	var format, output, secret, pdf string
 	var sign bool
 	c := &cobra.Command{
 		Use: "report --since T [--until T] [--format F]", Short: "Say what was watched and found in a period, with its gaps, for people and programs", Args: cobra.NoArgs,
@@ -31,16 +32,16 @@ deliveries, and how to verify it. HTML is one file that needs nothing else.`,
 			if !slices.Contains(report.Formats(), format) {
 				return usage(fmt.Errorf("--format %q: want one of %s", format, strings.Join(report.Formats(), ", ")))
 			}
-			if sign && output == "" {
-				return usage(errors.New("--sign wants -o FILE: the signature is written beside it"))
+			if sign && output == "" && pdf == "" {
+				return usage(errors.New("--sign wants -o FILE, or --pdf FILE: the signature is written beside it"))
 			}
 			since, until, err := p.parse(time.Now())
 			if err != nil {
 				return err
 			}
-			var hide *redactor
-			if redact != "" {
-				if hide, err = newRedactor(redact); err != nil {
+			var hide *redact.Redactor
+			if secret != "" {
+				if hide, err = readRedactor(secret); err != nil {
 					return usage(fmt.Errorf("--redact: %w", err))
 				}
 			}
@@ -50,7 +51,14 @@ deliveries, and how to verify it. HTML is one file that needs nothing else.`,
 					return err
 				}
 				if pdf != "" {
-					if err := writePDF(c.Context(), r, pdf); err != nil || output == "" && !c.Flags().Changed("format") {
+					data, err := printPDF(c.Context(), r)
+					if err == nil {
+						err = writeWhole(pdf, data)
+					}
+					if err == nil && sign {
+						err = s.signFile(c.Context(), pdf, data, attest.ReportType, predicate(r, "pdf"))
+					}
+					if err != nil || output == "" && !c.Flags().Changed("format") {
 						return err
 					}
 				}
@@ -61,7 +69,7 @@ deliveries, and how to verify it. HTML is one file that needs nothing else.`,
 	p.flags(c)
 	c.Flags().StringVar(&format, "format", "markdown", "html, markdown, json or csv")
 	c.Flags().StringVarP(&output, "output", "o", "", "file to write (default standard output)")
-	c.Flags().StringVar(&redact, "redact", "", "file with a secret of at least 32 bytes: replace e-mail addresses by keyed hashes")
+	c.Flags().StringVar(&secret, "redact", "", "file with a secret of at least 32 bytes: replace e-mail addresses by keyed hashes")
 	c.Flags().BoolVar(&sign, "sign", false, "sign the file: a Sigstore bundle, FILE"+bundleSuffix+", that cosign verify-blob-attestation takes")
 	c.Flags().StringVar(&pdf, "pdf", "", "write a PDF too, with the Chromium that is installed")
 	c.AddCommand(a.reportVerifyCommand())
@@ -108,18 +116,18 @@ func (a *app) writeReport(ctx context.Context, s *setup, r *report.Report, forma
 	if err := writeWhole(output, b.Bytes()); err != nil || !sign {
 		return err
 	}
-	_, err := s.signFile(ctx, output, b.Bytes(), attest.ReportType, predicate(r, format))
-	return err
+	return s.signFile(ctx, output, b.Bytes(), attest.ReportType, predicate(r, format))
 }
 
-// writeWhole writes a file so that a reader finds the old one or the new one.
+// writeWhole writes a file so that a reader finds the old one or the new one, also after the
+// power has failed.
 func writeWhole(path string, data []byte) error {
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o640)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(data)
-	if err := errors.Join(err, f.Close()); err != nil {
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(path+".new", path)
@@ -127,7 +135,7 @@ func writeWhole(path string, data []byte) error {
 
 // report makes the report of a period. What goes on is written into the ledger first,
 // and its head is signed, so that what the report says can be checked.
-func (s *setup) report(ctx context.Context, st *store.Store, since, until time.Time, hide *redactor) (*report.Report, error) {
+func (s *setup) report(ctx context.Context, st *store.Store, since, until time.Time, hide *redact.Redactor) (*report.Report, error) {
 	now := time.Now()
 	if err := st.SealSpans(ctx, now); err != nil {
 		return nil, err
@@ -136,7 +144,7 @@ func (s *setup) report(ctx context.Context, st *store.Store, since, until time.T
 	if err != nil {
 		return nil, err
 	}
-	b := report.New(since, until, now, version(), hide.text())
+	b := report.New(since, until, now, version(), hide)
 	for i, w := range s.list.Watches() {
 		b.Watch(w.Name, monitor.RuleHash(w, s.watches[i]), s.watches[i].Severity)
 	}
@@ -180,8 +188,11 @@ func (s *setup) report(ctx context.Context, st *store.Store, since, until time.T
 		return nil, err
 	}
 	public, err := publicPEM(key)
+	if err != nil {
+		return nil, err
+	}
 	verify.PublicKey = string(public)
-	return b.Finish(cov, verify), err
+	return b.Finish(cov, verify)
 }
 
 // reportWitness adds what the witness has co-signed, if there is one.
@@ -199,12 +210,4 @@ func (s *setup) reportWitness(ctx context.Context, b *report.Builder) error {
 	}
 	b.Promises(list)
 	return err
-}
-
-// text returns what takes the addresses out of a text; nil for nothing.
-func (r *redactor) text() func(string) string {
-	if r == nil {
-		return nil
-	}
-	return func(s string) string { return string(r.redact([]byte(s))) }
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/sigwarden/sigwarden/monitor/attest"
 	"github.com/sigwarden/sigwarden/monitor/config"
 	"github.com/sigwarden/sigwarden/monitor/evidence"
+	"github.com/sigwarden/sigwarden/monitor/redact"
 	"github.com/sigwarden/sigwarden/monitor/store"
 	"github.com/sigwarden/sigwarden/monitor/trust"
 	"github.com/sigwarden/sigwarden/watchlist/entry"
@@ -130,8 +131,11 @@ func (s *setup) checkSigning() (issues []config.Issue) {
 		issues = append(issues, s.cfg.At("signing.keyless", "a certificate is good for ten minutes: without signing.timestamp nobody could tell later that it was when it signed"))
 	}
 	for _, r := range s.cfg.Reports {
-		if !r.Redact.IsZero() && len(strings.TrimSpace(r.Redact.Reveal())) < minRedactKey {
-			issues = append(issues, s.cfg.At(r.Path+".redact", fmt.Sprintf("has fewer than %d bytes, so that addresses could be guessed; make one with: openssl rand -hex 32", minRedactKey)))
+		if r.Redact.IsZero() {
+			continue
+		}
+		if _, err := redact.New([]byte(r.Redact.Reveal())); err != nil {
+			issues = append(issues, s.cfg.At(r.Path+".redact", err.Error()))
 		}
 	}
 	return issues
@@ -142,30 +146,39 @@ const bundleSuffix = ".sigstore.json"
 
 // signFile writes the signature of a file beside it: a Sigstore bundle that cosign takes
 // too.
-func (s *setup) signFile(ctx context.Context, path string, data []byte, predicateType string, predicate any) (string, error) {
+func (s *setup) signFile(ctx context.Context, path string, data []byte, predicateType string, predicate any) error {
+	bundle, err := s.signed(ctx, filepath.Base(path), data, predicateType, predicate)
+	if err != nil {
+		return err
+	}
+	return writeWhole(path+bundleSuffix, bundle)
+}
+
+// signed returns the signature of a file of a name.
+func (s *setup) signed(ctx context.Context, name string, data []byte, predicateType string, predicate any) ([]byte, error) {
 	by, err := s.signer(ctx)
 	if err != nil {
-		return "", fmt.Errorf("signing %s: %w", path, err)
+		return nil, fmt.Errorf("signing %s: %w", name, err)
 	}
 	var stamp attest.Stamper
 	if t := s.cfg.Signing.Timestamp; t.URL != "" {
 		authorities, err := attest.ParseAuthorities(t.CA)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		client, err := httpClient(t.TLSCA)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		ctx, cancel := context.WithTimeout(ctx, stampFor)
 		defer cancel()
 		stamp = attest.Ask(ctx, client, t.URL, authorities)
 	}
-	bundle, err := attest.Sign(by, filepath.Base(path), data, predicateType, predicate, stamp)
+	bundle, err := attest.Sign(by, name, data, predicateType, predicate, stamp)
 	if err != nil {
-		return "", fmt.Errorf("signing %s: %w", path, err)
+		return nil, fmt.Errorf("signing %s: %w", name, err)
 	}
-	return path + bundleSuffix, writeWhole(path+bundleSuffix, bundle)
+	return bundle, nil
 }
 
 // signer is what signs files: the key, or one that gets a certificate for it.

@@ -19,7 +19,8 @@ type Coverage struct {
 	Trust []TrustChange `json:"trust_changes"`
 	// Restored says when the state was found to be an older copy of itself.
 	Restored []Restoration `json:"restored"`
-	// Deleted are the tombstones of what is not kept any more.
+	// Deleted are the tombstones of what was deleted in the period, or later: it is not
+	// counted.
 	Deleted []Tombstone `json:"deleted"`
 	// Runs are when the program was started and stopped.
 	Runs []Run `json:"runs"`

@@ -17,7 +17,7 @@ var page string
 // The page is one file: no script, no address of anything else. Numbers carry their
 // place in the JSON document (data-n), so that both can be compared.
 var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
-	"stamp": stamp, "clean": clean, "join": strings.Join, "ranges": Ranges, "changes": changes,
+	"stamp": stamp, "clean": clean, "join": strings.Join, "changes": changes,
 	"span":  span,
 	"short": func(s string) string { return s[:min(len(s), 12)] },
 	"hex":   func(h [32]byte) string { return fmt.Sprintf("%x", h[:]) },
@@ -34,9 +34,10 @@ var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
 func (r *Report) html(w io.Writer) error {
 	return pageTemplate.Execute(w, struct {
 		*Report
+		CoverageNote                string
 		Hours                       float64
 		EntryChart, LagChart, Found template.HTML
-	}{r, r.Until.Sub(r.Since).Seconds(), r.entryChart(), r.lagChart(), r.findingChart()})
+	}{r, coverageNote, r.Until.Sub(r.Since).Seconds(), r.entryChart(), r.lagChart(), r.findingChart()})
 }
 
 // rowsTogether is how many rows of a long table a browser lays out, or passes over, at
@@ -50,7 +51,7 @@ const (
 )
 
 func (r *Report) entryChart() template.HTML {
-	return r.bars("Entries read", []string{"entries"}, [][]uint64{r.Series.Entries})
+	return r.bars("Entries read in each step", []string{"entries"}, [][]uint64{r.Series.Entries})
 }
 
 func (r *Report) lagChart() template.HTML {

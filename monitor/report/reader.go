@@ -94,6 +94,10 @@ func (r *Reader) change(row ledger.Row) error {
 			out.Runs[n-1].Stop = &row.At
 		}
 	}
+	if row.Kind == ledger.KindDeleted && !row.At.Before(out.Since) {
+		// Also what was deleted later: the report does not count it.
+		return with(row, func(b ledger.Deleted) { out.Deleted = append(out.Deleted, Tombstone{row.At, b}) })
+	}
 	if !r.inside(row.At) {
 		return nil
 	}
@@ -104,8 +108,6 @@ func (r *Reader) change(row ledger.Row) error {
 		return with(row, func(b ledger.Trust) { out.Trust = append(out.Trust, TrustChange{row.At, b}) })
 	case ledger.KindRestored:
 		return with(row, func(b ledger.Restored) { out.Restored = append(out.Restored, Restoration{row.At, b}) })
-	case ledger.KindDeleted:
-		return with(row, func(b ledger.Deleted) { out.Deleted = append(out.Deleted, Tombstone{row.At, b}) })
 	}
 	return nil
 }

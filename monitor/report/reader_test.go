@@ -117,8 +117,8 @@ func TestFormerTree(t *testing.T) {
 		t.Errorf("%+v", later)
 	}
 	// Who halts is told once.
-	r2 := New(minute(0), minute(60), minute(60), "v", nil).Finish(Coverage{Since: minute(0), Until: minute(60), Logs: []LogCoverage{l}}, Verify{})
-	if len(r2.Gaps) != 2 || r2.Gaps[0].Kind != KindHalted || r2.Gaps[1].Kind != KindEntries {
+	r2, err := New(minute(0), minute(60), minute(60), "v", nil).Finish(Coverage{Since: minute(0), Until: minute(60), Logs: []LogCoverage{l}}, Verify{})
+	if err != nil || len(r2.Gaps) != 2 || r2.Gaps[0].Kind != KindHalted || r2.Gaps[1].Kind != KindEntries {
 		t.Errorf("%+v", r2.Gaps)
 	}
 }

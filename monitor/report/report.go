@@ -9,6 +9,7 @@ import (
 
 	"github.com/sigwarden/sigwarden/checkpoint/ledger"
 	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/monitor/redact"
 	"github.com/sigwarden/sigwarden/watchlist/policy"
 )
 
@@ -39,6 +40,9 @@ type Report struct {
 	// Series are the charts.
 	Series Series `json:"series"`
 	Verify Verify `json:"how_to_verify"`
+	// LeftOut are the lists that this document does not have in full, since it would be too
+	// long to be sent.
+	LeftOut []string `json:"left_out_sections,omitempty"`
 }
 
 // Scope is what was looked for, as configured when the report is made.
@@ -172,21 +176,18 @@ const MaxListed = 10000
 // Builder makes a report.
 type Builder struct {
 	r       Report
-	redact  func(string) string
+	hide    *redact.Redactor
 	listed  map[string][]Finding // by verdict
 	watches map[string]int
 	points  []point
 }
 
-// New begins a report of a period. redact, if not nil, takes what texts are not to
-// tell out of them.
-func New(since, until, made time.Time, version string, redact func(string) string) *Builder {
-	b := &Builder{redact: redact, listed: map[string][]Finding{}, watches: map[string]int{}}
-	if redact == nil {
-		b.redact = func(s string) string { return s }
-	}
+// New begins a report of a period. hide, if not nil, takes the addresses of people out of
+// it.
+func New(since, until, made time.Time, version string, hide *redact.Redactor) *Builder {
+	b := &Builder{hide: hide, listed: map[string][]Finding{}, watches: map[string]int{}}
 	b.r = Report{
-		Format: Format, Made: made.UTC().Truncate(time.Second), Version: version, Since: since.UTC(), Until: until.UTC(), Scope: Scope{Watches: []Watch{}, Redacted: redact != nil}, Gaps: []NotCovered{},
+		Format: Format, Made: made.UTC().Truncate(time.Second), Version: version, Since: since.UTC(), Until: until.UTC(), Scope: Scope{Watches: []Watch{}, Redacted: hide != nil}, Gaps: []NotCovered{},
 		Findings: Findings{ByVerdict: map[string]int{}, ByState: map[string]int{}, List: []Finding{}}, Incidents: Incidents{ByClass: map[string]int{}, List: []monitor.Incident{}},
 		Decisions: []Decision{}, Blind: Blind{Warnings: []string{}}, Deliveries: []monitor.ChannelStatus{},
 	}
@@ -207,7 +208,7 @@ func (b *Builder) Watch(name, ruleHash, severity string) {
 
 // Warning adds what check warns of.
 func (b *Builder) Warning(text string) {
-	b.r.Blind.Warnings = append(b.r.Blind.Warnings, b.redact(text))
+	b.r.Blind.Warnings = append(b.r.Blind.Warnings, text)
 }
 
 // Finding adds a finding that was seen in the period.
@@ -221,8 +222,8 @@ func (b *Builder) Finding(f *monitor.Finding) {
 	if len(b.listed[v]) >= MaxListed {
 		return
 	}
-	out := Finding{ID: f.ID, Log: f.Log, Index: f.Index, Watch: f.Watch, Verdict: v, Severity: f.Severity, Reason: b.redact(f.Reason), Signers: []string{}, Digests: f.Digests,
-		At: f.EventTime, TimeSource: string(f.EventTimeSource), SeenAt: f.SeenAt, State: f.State, Resolution: f.Resolution, By: b.redact(f.By), ChangedAt: f.ChangedAt, Note: b.redact(f.Note)}
+	out := Finding{ID: f.ID, Log: f.Log, Index: f.Index, Watch: f.Watch, Verdict: v, Severity: f.Severity, Reason: f.Reason, Signers: []string{}, Digests: f.Digests,
+		At: f.EventTime, TimeSource: string(f.EventTimeSource), SeenAt: f.SeenAt, State: f.State, Resolution: f.Resolution, By: f.By, ChangedAt: f.ChangedAt, Note: f.Note}
 	if out.Digests == nil {
 		out.Digests = []string{}
 	}
@@ -236,7 +237,7 @@ func (b *Builder) Finding(f *monitor.Finding) {
 		}
 		for _, s := range who {
 			if len(out.Signers) < maxSigners {
-				out.Signers = append(out.Signers, b.redact(s))
+				out.Signers = append(out.Signers, s)
 			}
 		}
 		out.Issuer = cmp.Or(out.Issuer, id.Issuer)
@@ -252,8 +253,6 @@ func (b *Builder) Incident(inc monitor.Incident) {
 	if inc.OpenedAt.After(b.r.Until) || inc.Resolved != nil && inc.Resolved.Before(b.r.Since) {
 		return
 	}
-	inc.Summary, inc.Note, inc.By = b.redact(inc.Summary), b.redact(inc.Note), b.redact(inc.By)
-	inc.Details = json.RawMessage(b.redact(string(inc.Details)))
 	b.r.Incidents.Total++
 	b.r.Incidents.ByClass[inc.Class]++
 	b.r.Incidents.List = append(b.r.Incidents.List, inc)
@@ -265,7 +264,7 @@ func (b *Builder) Audit(row monitor.AuditRow) {
 	if row.At.Before(b.r.Since) || !row.At.Before(b.r.Until) {
 		return
 	}
-	b.r.Decisions = append(b.r.Decisions, Decision{N: row.N, At: row.At, By: b.redact(row.Actor), Action: row.Action, Subject: row.Subject, Detail: b.redact(string(row.Detail))})
+	b.r.Decisions = append(b.r.Decisions, Decision{N: row.N, At: row.At, By: row.Actor, Action: row.Action, Subject: row.Subject, Detail: string(row.Detail)})
 }
 
 // Deliveries says how the channels are.
@@ -286,16 +285,13 @@ func (b *Builder) Promises(list []Promise) {
 }
 
 // Finish puts everything together.
-func (b *Builder) Finish(cov Coverage, v Verify) *Report {
+func (b *Builder) Finish(cov Coverage, v Verify) (*Report, error) {
 	r := &b.r
 	r.Coverage = cov
 	v.AuditRows, v.AuditHash = r.Verify.AuditRows, r.Verify.AuditHash
 	r.Verify = v
 	for i := range r.Coverage.Logs {
 		l := &r.Coverage.Logs[i]
-		for k := range l.Pauses {
-			l.Pauses[k].Error = b.redact(l.Pauses[k].Error)
-		}
 		r.Blind.KeyOnly, r.Blind.Undecodable = r.Blind.KeyOnly+l.KeyOnly, r.Blind.Undecodable+l.Undecodable
 	}
 	r.Gaps = append(r.Gaps, notCovered(&r.Coverage)...)
@@ -311,7 +307,35 @@ func (b *Builder) Finish(cov Coverage, v Verify) *Report {
 		r.Scope.Watches[i].Findings = b.watches[r.Scope.Watches[i].Name]
 	}
 	r.Series = series(r.Since, r.Until, &r.Coverage, b.points)
-	return r
+	if b.hide == nil {
+		return r, nil
+	}
+	return r.redacted(b.hide)
+}
+
+// redacted is a report without the addresses of people, wherever they were: every text in
+// it is gone through.
+func (r *Report) redacted(hide *redact.Redactor) (*Report, error) {
+	doc, err := json.Marshal(r)
+	if err == nil {
+		doc, err = hide.JSON(doc)
+	}
+	out := &Report{}
+	if err == nil {
+		err = json.Unmarshal(doc, out)
+	}
+	out.Series.Step = r.Series.Step
+	return out, err
+}
+
+// Gone says what was deleted since, and is not counted.
+func (r *Report) Gone() (out []string) {
+	for _, d := range r.Coverage.Deleted {
+		if d.Before.After(r.Since) {
+			out = append(out, fmt.Sprintf("%d of class %s from before %s were deleted at %s, when their time was over: those of this period are not counted here.", d.Count, d.Class, stamp(d.Before), stamp(d.At)))
+		}
+	}
+	return out
 }
 
 // notCovered gathers what is missing, of all logs.

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"github.com/sigwarden/sigwarden/checkpoint"
 	"github.com/sigwarden/sigwarden/checkpoint/ledger"
 	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/monitor/redact"
 	"github.com/sigwarden/sigwarden/watchlist/entry"
 	"github.com/sigwarden/sigwarden/watchlist/policy"
 )
@@ -75,7 +78,11 @@ func large(t testing.TB, n int) *Report {
 	b.Audit(monitor.AuditRow{N: 1, At: since.AddDate(0, 0, 8), Actor: hostile, Action: "resume", Subject: "i-1", Detail: json.RawMessage(`{}`), Hash: "aa"})
 	b.Deliveries([]monitor.ChannelStatus{{Name: "mail", Pending: 3}})
 	b.Promises([]Promise{{Origin: "log", Size: 5, Root: "aabbccddeeff00", At: since}})
-	return b.Finish(reader.Coverage(), Verify{Ledger: "sigwarden-ledger/00", Rows: chain.Size(), Head: "head\n", PublicKey: "-----BEGIN PUBLIC KEY-----\n"})
+	r, err := b.Finish(reader.Coverage(), Verify{Ledger: "sigwarden-ledger/00", Rows: chain.Size(), Head: "head\n", PublicKey: "-----BEGIN PUBLIC KEY-----\n"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
 }
 
 // TestFormats: all numbers are there, and what strangers wrote means nothing anywhere.
@@ -117,7 +124,8 @@ func TestFormats(t *testing.T) {
 	if strings.Contains(out["html"], "<script") || strings.Contains(out["html"], "ZgotmplZ") {
 		t.Error("the page holds a script, or something that was taken out of it")
 	}
-	if strings.Contains(out["markdown"], "<script") || strings.Contains(out["markdown"], "x' <") {
+	// What is shown as code is code, whatever is in it.
+	if markdown := regexp.MustCompile("`` .*? ``|` .*? `").ReplaceAllString(out["markdown"], ""); strings.Contains(markdown, "<script") || strings.Contains(markdown, "x' <") || strings.Contains(markdown, "://") {
 		t.Error("Markdown holds HTML")
 	}
 	rows, err := csv.NewReader(strings.NewReader(out["csv"])).ReadAll()
@@ -133,7 +141,7 @@ func TestFormats(t *testing.T) {
 			}
 		}
 	}
-	if counts["finding"] != 10000 || counts["not-covered"] != 1 || counts["incident"] != 1 || counts["decision"] != 1 || counts["read"] != 2 || rows[1][0] != "not-covered" {
+	if counts["finding"] != 10000 || counts["not-covered"] != 1 || counts["incident"] != 1 || counts["decision"] != 1 || counts["read"] != 2 || counts["total"] != 10 || rows[1][0] != "total" || rows[11][0] != "note" || rows[12][0] != "not-covered" {
 		t.Errorf("CSV has %v", counts)
 	}
 	if err := r.Write(new(bytes.Buffer), "xml"); err == nil {
@@ -163,18 +171,131 @@ func TestLeftOut(t *testing.T) {
 	}
 }
 
-// TestRedacted: no address of a person is left.
+// TestRedacted: no address of a person is left, in whatever text it was.
 func TestRedacted(t *testing.T) {
-	b := New(time.Unix(0, 0), time.Unix(86400, 0), time.Unix(86400, 0), "v", func(s string) string { return strings.ReplaceAll(s, "a@b.example", "redacted:00") })
+	hide, err := redact.New(bytes.Repeat([]byte("k"), redact.MinKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	since, until := time.Unix(0, 0), time.Unix(86400, 0)
+	b := New(since, until, until, "v", hide)
 	at := time.Unix(100, 0)
-	b.Finding(&monitor.Finding{ID: "f-1", Verdict: policy.Unexpected, SeenAt: at, State: "open", Reason: "signed by a@b.example", Note: "asked a@b.example", By: "a@b.example", Identities: []entry.Report{{Subjects: []string{"a@b.example"}}}})
-	b.Incident(monitor.Incident{ID: "i-1", OpenedAt: at, Summary: "a@b.example", Note: "a@b.example", By: "a@b.example", Details: json.RawMessage(`{"x": "a@b.example"}`)})
-	b.Audit(monitor.AuditRow{At: at, Actor: "a@b.example", Detail: json.RawMessage(`{"note": "a@b.example"}`)})
-	b.Warning("a@b.example")
-	r := b.Finish(NewReader(time.Unix(0, 0), time.Unix(86400, 0)).Coverage(), Verify{})
+	const who = "a@b.example"
+	b.Watch(who, "hash", "high")
+	b.Finding(&monitor.Finding{ID: "f-1", Watch: who, Verdict: policy.Unexpected, SeenAt: at, State: "open", Reason: "signed by " + who, Note: "asked " + who, By: who, Identities: []entry.Report{{Subjects: []string{who}, Issuer: "https://id.example/" + who}}})
+	b.Incident(monitor.Incident{ID: "i-1", OpenedAt: at, Summary: who, Note: who, By: who, Details: json.RawMessage(`{"x": "\t` + who + `"}`)})
+	b.Audit(monitor.AuditRow{At: at, Actor: who, Subject: who, Detail: json.RawMessage(`{"note": "\n` + who + `"}`)})
+	b.Warning(who)
+	b.Promises([]Promise{{Origin: who, Doubt: who}})
+	cov := NewReader(since, until).Coverage()
+	cov.Logs = []LogCoverage{{Log: who, Pauses: []Pause{{Since: since, Until: until, Reason: "unreachable", Error: "no route to " + who}}}}
+	cov.Rules = []RuleChange{{At: at, Rules: ledger.Rules{Added: []ledger.Rule{{Watch: who, Hash: "h"}}}}}
+	r, err := b.Finish(cov, Verify{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Series.Step == 0 || len(r.Series.Entries) == 0 || r.Findings.Total != 1 {
+		t.Errorf("more was taken out than addresses: %+v", r.Series)
+	}
+	hash := hide.Text(who)
 	for _, format := range Formats() {
 		var out bytes.Buffer
-		if err := r.Write(&out, format); err != nil || strings.Contains(out.String(), "b.example") || !strings.Contains(out.String(), "redacted") {
+		if err := r.Write(&out, format); err != nil || strings.Contains(out.String(), "b.example") || !strings.Contains(out.String(), hash) {
+			t.Errorf("%s: %v\n%s", format, err, out.String())
+		}
+		if other := strings.NewReplacer(hash, "").Replace(out.String()); strings.Contains(other, "redacted:") {
+			t.Errorf("%s: one address has several hashes", format)
+		}
+	}
+}
+
+// TestShortened: what is too long to be sent is sent without lists, and says which.
+func TestShortened(t *testing.T) {
+	since, until := time.Unix(0, 0), time.Unix(86400, 0)
+	b := New(since, until, until, "v", nil)
+	for i := range 300 {
+		b.Finding(&monitor.Finding{ID: fmt.Sprint("f-", i), Verdict: policy.Unexpected, SeenAt: since})
+		b.Audit(monitor.AuditRow{N: int64(i), At: since, Action: "ack"})
+	}
+	cov := NewReader(since, until).Coverage()
+	l := LogCoverage{Log: "main", Pauses: make([]Pause, 300)}
+	for range 300 {
+		l.Segments = append(l.Segments, Segment{})
+	}
+	cov.Logs = []LogCoverage{l}
+	r, err := b.Finish(cov, Verify{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, err := r.Shortened(1 << 30)
+	if err != nil || strings.Contains(string(whole), "left_out_sections") {
+		t.Errorf("%v", err)
+	}
+	seen := map[int]bool{}
+	for max := len(whole); max > 0; max -= 1000 {
+		doc, err := r.Shortened(max)
+		if err != nil {
+			if max > 30000 {
+				t.Errorf("%d: %v", max, err)
+			}
+			break
+		}
+		var got Report
+		if err := json.Unmarshal(doc, &got); err != nil || len(doc) > max || got.Findings.Total != 300 {
+			t.Fatalf("%d bytes of %d: %v", len(doc), max, err)
+		}
+		seen[len(got.LeftOut)] = true
+		if (len(got.Findings.List) == 0) != slices.Contains(got.LeftOut, "findings.list") || got.Coverage.segments() == 0 != (slices.Contains(got.LeftOut, "coverage.logs.segments")) {
+			t.Errorf("%v is not all that is missing", got.LeftOut)
+		}
+	}
+	if len(seen) < 4 || len(r.Findings.List) != 300 || r.Coverage.segments() != 300 {
+		t.Errorf("%v", seen)
+	}
+}
+
+// TestStrangersText: what entries say is no formula, no link, and not invisible.
+func TestStrangersText(t *testing.T) {
+	for text, want := range map[string]string{
+		"=1": "'=1", "+1": "'+1", "-1": "'-1", "@x": "'@x", " =1": "' =1", "＝1": "'＝1", "a=1": "a=1", "": "", " ": " ", "é": "é",
+	} {
+		if got := cell(text); got != want {
+			t.Errorf("%q became %q, want %q", text, got, want)
+		}
+	}
+	for _, r := range "\u061c\u2060\u2064\u00ad\U000e0041\u202e\ufeff" {
+		if got := clean("a" + string(r) + "b"); strings.ContainsRune(got, r) {
+			t.Errorf("%U is still there", r)
+		}
+	}
+	for text, want := range map[string]string{
+		"https://x.example": "` https://x.example `", "WWW.x.example": "` WWW.x.example `", "@team": "` @team `", "a`b@c|d": "`` a`b@c\\|d ``", `a@b\|c`: "` a@b\\ \\|c `", "[x](y)": `\[x\]\(y\)`, "<b>": "&lt;b&gt;",
+	} {
+		if got := shown(text); got != want {
+			t.Errorf("%q became %q, want %q", text, got, want)
+		}
+	}
+}
+
+// TestGone: what was deleted is said beside the totals, also where it was after the period.
+func TestGone(t *testing.T) {
+	var r rowsOf
+	r.add(t, 0, ledger.KindSpan, ledger.Span{Since: minute(0), Until: minute(10), Polls: 1})
+	r.add(t, 5, ledger.KindDeleted, ledger.Deleted{Class: "expected", Before: minute(-100), Count: 7})
+	r.add(t, 500, ledger.KindDeleted, ledger.Deleted{Class: "findings", Before: minute(5), Count: 3})
+	reader := NewReader(minute(0), minute(10))
+	for _, line := range r.lines {
+		if err := reader.Add(line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	made, err := New(minute(0), minute(10), minute(600), "v", nil).Finish(reader.Coverage(), Verify{})
+	if err != nil || len(made.Coverage.Deleted) != 2 {
+		t.Fatalf("%+v, %v", made.Coverage.Deleted, err)
+	}
+	for _, format := range []string{"html", "markdown", "csv"} {
+		var out bytes.Buffer
+		if err := made.Write(&out, format); err != nil || !strings.Contains(out.String(), "3 of class findings from before") || strings.Contains(out.String(), "7 of class expected from before 2026-02-28T22:20:00Z were deleted at") && format == "csv" {
 			t.Errorf("%s: %v\n%s", format, err, out.String())
 		}
 	}

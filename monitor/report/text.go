@@ -9,8 +9,10 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/sigwarden/sigwarden/checkpoint/ledger"
+	"github.com/sigwarden/sigwarden/notify"
 	"github.com/sigwarden/sigwarden/watchlist/policy"
 )
 
@@ -39,7 +41,8 @@ func (r *Report) json(w io.Writer) error {
 	return enc.Encode(r)
 }
 
-// csv writes one table: gaps first, then coverage, findings, incidents and decisions.
+// csv writes one table: totals and gaps first, then coverage, findings, incidents and
+// decisions.
 func (r *Report) csv(w io.Writer) error {
 	out := csv.NewWriter(w)
 	row := func(cells ...string) {
@@ -49,10 +52,30 @@ func (r *Report) csv(w io.Writer) error {
 		out.Write(cells) // errors stay until Flush
 	}
 	row("section", "log", "id", "kind", "severity", "state", "since", "until", "from", "to", "who", "text")
+	total := func(kind string, n uint64, text string) {
+		row("total", "", "", kind, "", "", stamp(r.Since), stamp(r.Until), "", strconv.FormatUint(n, 10), "", text)
+	}
+	total("not-covered", uint64(len(r.Gaps)), "")
+	total("findings", uint64(r.Findings.Total), "")
+	for _, c := range r.Findings.Verdicts() {
+		total("findings "+c.Name, uint64(c.N), "")
+	}
+	total("findings left out", uint64(r.Findings.LeftOut), "not listed below, since there are too many")
+	total("incidents", uint64(r.Incidents.Total), "")
+	total("key-only entries", r.Blind.KeyOnly, "they name no identity")
+	total("undecodable entries", r.Blind.Undecodable, "")
+	for _, text := range append(r.Gone(), r.Blind.Warnings...) {
+		row("note", "", "", "", "", "", "", "", "", "", "", text)
+	}
 	for _, g := range r.Gaps {
 		row("not-covered", g.Log, "", g.Kind, "", "", stamp(g.Since), stamp(g.Until), number(g.From, g.To > 0), number(g.To, g.To > 0), "", g.Reason)
 	}
 	for _, l := range r.Coverage.Logs {
+		for _, f := range l.Former {
+			for _, x := range f.Read {
+				row("read-of-former-tree", l.Log, "", "", "", "", stamp(r.Since), stamp(f.Until), number(x.From, true), number(x.To, true), "", "")
+			}
+		}
 		for _, x := range l.Read {
 			row("read", l.Log, "", "", "", "", stamp(r.Since), stamp(r.Until), number(x.From, true), number(x.To, true), "", "")
 		}
@@ -85,24 +108,21 @@ func (r *Report) csv(w io.Writer) error {
 	return out.Error()
 }
 
-// cell keeps a spreadsheet from taking what a stranger wrote for a formula.
+// cell keeps a spreadsheet from taking what a stranger wrote for a formula, also one that
+// passes over white space, or takes wide forms for the usual ones.
 func cell(s string) string {
 	s = clean(s)
-	if s != "" && strings.ContainsRune("=+-@\t\r", rune(s[0])) {
+	if lead := strings.TrimLeftFunc(s, unicode.IsSpace); lead != "" && strings.IndexAny(lead, "=+-@＝＋－＠") == 0 {
 		return "'" + s
 	}
 	return s
 }
 
-// clean takes control characters, which could rewrite a terminal or split a line, out.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < 0x20 || r == 0x7f || r >= 0x80 && r < 0xa0 || r >= 0x200b && r <= 0x200f || r >= 0x2028 && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == 0xfeff {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
-}
+// maxText bounds a text of strangers.
+const maxText = 8 << 10
+
+// clean makes text of strangers safe to show.
+func clean(s string) string { return notify.Clean(s, maxText) }
 
 func number(n uint64, there bool) string {
 	if !there {
@@ -185,9 +205,18 @@ type Count struct {
 	N    int
 }
 
-// shown is text for Markdown: nothing in it means anything.
+// shown is text for Markdown: nothing in it means anything. What could become a link, or call
+// somebody, is shown as code.
 func shown(s string) string {
 	s = clean(s)
+	if strings.Contains(s, "@") || strings.Contains(s, "://") || strings.Contains(strings.ToLower(s), "www.") {
+		fence := "`"
+		for strings.Contains(s, fence) {
+			fence += "`"
+		}
+		// A backslash before a bar would take the one that keeps the bar in its cell.
+		return fence + " " + strings.NewReplacer(`\|`, `\ \|`, "|", `\|`).Replace(s) + " " + fence
+	}
 	var b strings.Builder
 	for _, r := range s {
 		if strings.ContainsRune("\\`*_{}[]()#+-!|~", r) {
@@ -221,13 +250,17 @@ func (r *Report) markdown(w io.Writer) error {
 			p("| %s | %s | %s | %s | %s | %s |", shown(g.Log), g.Kind, stamp(g.Since), stamp(g.Until), entries, shown(g.Why()))
 		}
 	}
-	p("\n## Coverage")
+	p("\n## Coverage\n")
+	p("%s", coverageNote)
 	table("Log", "Watched", "Entries read", "Ranges", "Head", "Most behind")
 	for _, l := range r.Coverage.Logs {
-		p("| %s | %s of %s | %d | %s | %d (%x) | %d |", shown(l.Log), span(l.Watched), span(r.Until.Sub(r.Since).Seconds()), l.Entries, Ranges(l.Read), l.Last.Size, l.Last.Root[:4], l.LagMax)
+		p("| %s | %s of %s | %d | %s | %d (%x) | %d |", shown(l.Log), span(l.Watched), span(r.Until.Sub(r.Since).Seconds()), l.Entries, l.Which(), l.Last.Size, l.Last.Root[:4], l.LagMax)
 	}
 	p("\n## Findings\n")
 	p("%d signing events were found.", r.Findings.Total)
+	for _, text := range r.Gone() {
+		p("\n**%s**", text)
+	}
 	table("Verdict", "Findings")
 	for _, c := range r.Findings.Verdicts() {
 		p("| %s | %d |", c.Name, c.N)
@@ -310,6 +343,18 @@ func (f Finding) Decision() string {
 		parts = append(parts, stamp(*f.ChangedAt))
 	}
 	return strings.Join(strings.Fields(strings.Join(parts, " ")), " ")
+}
+
+// coverageNote says how entries are counted.
+const coverageNote = "Every entry counted here was proven to be in the log's signed tree, decoded, and matched with the watchlist. The ledger counts by spans of about an hour: those that reach over an edge of the period are counted whole. The table counts an entry once, also where it was read twice, as after a change of the watchlist; the chart counts what was read in each step."
+
+// Which says which entries were read.
+func (l LogCoverage) Which() string {
+	text := Ranges(l.Read)
+	for _, f := range l.Former {
+		text += fmt.Sprintf("; of a former tree, until %s: %s", stamp(f.Until), Ranges(f.Read))
+	}
+	return text
 }
 
 // Ranges lists ranges of entries, the first of many.
