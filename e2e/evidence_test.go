@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -170,6 +171,23 @@ func TestScriptIsNotFooled(t *testing.T) {
 				}
 			}
 			refuse("hashes in capitals")
+			names, contents = unzipped(t, file)
+			names, contents["spare"] = append(names, "spare"), []byte("x")
+			refuse("a file that nobody has asked for")
+		case "broken promise":
+			// A head that counts twice, so that another index is that of the promise.
+			var doc struct {
+				Before []string `json:"before"`
+			}
+			if err := json.Unmarshal(contents["broken-promise.json"], &doc); err != nil || len(doc.Before) != 1 {
+				t.Fatalf("%v, %d heads", err, len(doc.Before))
+			}
+			head, _ := json.Marshal(doc.Before[0])
+			contents["broken-promise.json"] = bytes.Replace(contents["broken-promise.json"], head, slices.Concat(head, []byte(","), head), 1)
+			rezip(t, bad, names, contents)
+			if out, holds := independently(t, bad, keys...); holds || !strings.Contains(out, "a tree counts twice") {
+				t.Errorf("a head twice: %v\n%s", holds, out)
+			}
 		case "redacted finding":
 			contents["leaf"] = []byte("another leaf")
 			names = append(names, "leaf")
@@ -194,6 +212,45 @@ func TestScriptIsNotFooled(t *testing.T) {
 			contents["evidence.json"] = bytes.Replace(contents["evidence.json"], []byte(`"from_row": 2`), []byte(`"from_row": 1`), 1)
 			refuse("another first row")
 		}
+	}
+}
+
+// TestReadmeCommands: what the text in a file tells to type gives what it says.
+func TestReadmeCommands(t *testing.T) {
+	dir := t.TempDir()
+	c := exec.Command("go", "-C", "..", "test", "-count=1", "-run", "^TestSamplesToFiles$", "./monitor/evidence")
+	c.Env = append(os.Environ(), "SIGWARDEN_EVIDENCE_DIR="+dir)
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	_, contents := unzipped(t, filepath.Join(dir, "00.zip"))
+	for name, data := range contents {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	readme := string(contents["README.txt"])
+	typed := func(from, to string) string {
+		t.Helper()
+		_, text, ok1 := strings.Cut(readme, "\n      "+from)
+		text, _, ok2 := strings.Cut(text, to+"\n")
+		if !ok1 || !ok2 {
+			t.Fatalf("no command from %q to %q in\n%s", from, to, readme)
+		}
+		return from + text + to + "\n"
+	}
+	script := "set -eu\ncd " + dir + "\nNAME=log.example KEY=00.log.pem\n" +
+		strings.ReplaceAll(typed("n=$(grep", "> sig"), "' NAME '", "\" $NAME \"") +
+		strings.ReplaceAll(typed("openssl pkeyutl", "-sigfile sig"), "KEY", "$KEY") +
+		typed("fold() {", "\n      }") +
+		"hash=$(" + strings.TrimSpace(typed("{ printf '\\000'; cat leaf", "sha256sum")) + " | cut -d ' ' -f 1)\n" +
+		"path=$(" + strings.ReplaceAll(strings.TrimSpace(typed("sed -n '3,/^$/p'", "done")), "FILE", "entry") + ")\n" +
+		"fold $hash $(sed -n 's/^index //p' entry.tlog-proof | head -n 1) $(sed -n 2p checkpoint) $path\n" +
+		typed("sed -n 3p checkpoint", "64")
+	out, err := exec.Command("sh", "-c", script).CombinedOutput()
+	lines := strings.Fields(string(out))
+	if err != nil || len(lines) < 3 || lines[len(lines)-3] != lines[len(lines)-1] || lines[len(lines)-2] != "0" || !strings.Contains(string(out), "Signature Verified Successfully") {
+		t.Errorf("%v\n%s\nof\n%s", err, out, script)
 	}
 }
 

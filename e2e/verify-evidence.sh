@@ -7,15 +7,15 @@ say() { echo "$1: ${*:2}"; }
 [ $# -ge 2 ] || { echo "usage: $0 FILE LOG_KEY.pem [LEDGER_KEY.pem|- [CA.pem]]" >&2; exit 2; }
 file=$(realpath "$1") key=$(realpath "$2") ledger=${3:+$(realpath "$3")} ca=${4:+$(realpath "$4")}
 dir=$(mktemp -d) && trap 'rm -rf "$dir"' EXIT && names=$(unzip -Z1 "$file" 2>/dev/null) || fail "not a zip archive"
-[ "$(sort <<<"$names" | uniq -d)" = "" ] || fail "a file is in it twice"
-grep -qvE '^[A-Za-z0-9_.-]+$' <<<"$names" && fail "a path leads out of it"
+[ "$(sort <<<"$names" | uniq -d)" = "" ] && ! grep -qvE '^[A-Za-z0-9_.-]+$' <<<"$names" || fail "a file is in it twice, or a path leads out of it"
 [ "$(unzip -Zt "$file" | cut -d ' ' -f 3)" -le 134217728 ] || fail "too large"
 unzip -qq "$file" -d "$dir" >/dev/null 2>&1 && cd "$dir" || fail "not a whole zip archive"
 for f in *; do [ -f "$f" ] && [ ! -L "$f" ] || fail "$f is not a plain file"; done
+# only REGEX: what a claim has files for, beside those of all claims.
+only() { if grep -qvxE "evidence\.json|README\.txt|log\.pem|$1" <<<"$names"; then fail "a file that the claim has no use for"; fi; }
 sha() { sha256sum | cut -d ' ' -f 1; }
 leaf_hash() { { printf '\000'; cat "$1"; } | sha; }
-node_hash() { { printf '\001'; xxd -r -p <<<"$1$2"; } | sha; }
-b64hex() { base64 -d <<<"$1" | xxd -p -c 64; }
+node_hash() { { printf '\001'; xxd -r -p <<<"$1$2"; } | sha; } && b64hex() { base64 -d <<<"$1" | xxd -p -c 64; }
 # signed NAME FILE KEY TEXT: does a key verify the signature in FILE over TEXT?
 signed() {
 	if openssl pkey -pubin -in "$1" -text -noout | grep -q ED25519; then
@@ -67,8 +67,8 @@ same_origin() { [ "${origin##* - }" = "$(claim '.origin | sub(".* - "; "")')" ] 
 [ "$(claim .format)" = sigwarden-evidence/v1 ] || fail "another format than sigwarden-evidence/v1"
 case $(claim .claim) in
 inclusion)
-	proof entry.tlog-proof carried
-	cmp -s carried checkpoint || fail "two checkpoints"
+	only 'leaf|entry\.tlog-proof|checkpoint|chain-[1-9][0-9]*\.pem|rule\.json|authorities\.json|trusted_root(\.provenance)?\.json|promise(\.sig)?'
+	proof entry.tlog-proof carried && cmp -s carried checkpoint || fail "two checkpoints"
 	checkpoint checkpoint "$key" && same_origin && hash=$(claim .entry.leaf_hash) && [ ! -e leaf ] || [ "$(jq '.entry.redacted // false' evidence.json)" = false ] || fail "a leaf beside what is redacted"
 	[ "$(jq -r '.entry.redacted // false' evidence.json)" = true ] || [ "$(leaf_hash leaf)" = "$hash" ] || fail "evidence.json names another leaf"
 	[ "$index $size $root" = "$(claim '"\(.entry.index) \(.entry.size) \(.entry.root)"')" ] || fail "evidence.json names another place"
@@ -88,7 +88,7 @@ inclusion)
 		else say unchecked "no authority that was given issued the certificate in $c"; fi
 	done ;;
 fork | split-view)
-	checkpoint smaller-checkpoint "$key" && same_origin && k=$size small=$root
+	only '(smaller|larger)-checkpoint|divergence\.json' && checkpoint smaller-checkpoint "$key" && same_origin && k=$size small=$root
 	checkpoint larger-checkpoint "$key" && same_origin
 	cmp -s <(jq -j .smaller divergence.json) smaller-checkpoint && cmp -s <(jq -j .larger divergence.json) larger-checkpoint || fail "other checkpoints in divergence.json"
 	level=$(number .level) at=$(number .index)
@@ -110,11 +110,11 @@ fork | split-view)
 	esac
 	say proven "both checkpoints cannot be true" ;;
 retired-log-changed)
-	checkpoint frozen-checkpoint "$key" && same_origin && before="$size $root"
+	only '(frozen|larger)-checkpoint' && checkpoint frozen-checkpoint "$key" && same_origin && before="$size $root"
 	if grep -q '^Log frozen' text; then say proven "the log had ended with that"; else say statement "that the log had ended with that"; fi
 	checkpoint larger-checkpoint "$key" && ((size >= ${before% *})) && [ "$before" != "$size $root" ] || fail "nothing changed" ;;
 entry-mismatch)
-	checkpoint checkpoint "$key" && same_origin
+	only 'checkpoint|served-entry-[0-9]+|tree-leaf-[0-9]+\.json' && checkpoint checkpoint "$key" && same_origin
 	for f in tree-leaf-*.json; do
 		[ -e "$f" ] || continue
 		i=${f#tree-leaf-} && i=${i%.json} && [[ $i =~ ^(0|[1-9][0-9]{0,17})$ ]] && mapfile -t n < <(jq -er '.hash, .path[]' "$f")
@@ -123,27 +123,27 @@ entry-mismatch)
 	done
 	say statement "that the log served it" ;;
 broken-promise)
-	signed "$key" promise.sig promise || fail "the key did not sign the promise" && say proven "the key signed the promise of an entry at index $(jq .logIndex promise) over all trees"
+	only 'entry\.tlog-proof|checkpoint|broken-promise\.json|promise(\.sig)?' && signed "$key" promise.sig promise || fail "the key did not sign the promise" && say proven "the key signed the promise of an entry at index $(jq .logIndex promise) over all trees"
 	proof entry.tlog-proof carried && cmp -s carried checkpoint && checkpoint checkpoint "$key" && same_origin || fail "two checkpoints"
 	held=$(jq -er .held.hash broken-promise.json) && in_tree "$held" "$index" "${path[@]}"
 	[ "$(jq -c '.promised | [.leaf, .integrated_time, .log_id, .log_index]' broken-promise.json)" = "$(jq -c '[.body, .integratedTime, .logID, .logIndex]' promise)" ] || fail "two promises"
 	jq -r .body promise | base64 -d >promised && [ "$(leaf_hash promised)" != "$held" ] || fail "the promise was kept"
-	sum=$index
-	for ((i = 0; i < $(jq '.before // [] | length' broken-promise.json); i++)); do jq -j ".before[$i]" broken-promise.json >head && checkpoint head "$key" && sum=$((sum + size)); done
+	sum=$index seen="<${origin##* - }>"
+	for ((i = 0; i < $(jq '.before // [] | length' broken-promise.json); i++)); do jq -j ".before[$i]" broken-promise.json >head && checkpoint head "$key" && [[ $seen != *"<${origin##* - }>"* ]] || fail "a tree counts twice" && seen+="<${origin##* - }>" sum=$((sum + size)); done
 	[ "$sum" = "$(jq .logIndex promise)" ] || fail "both are not in one place"
 	say statement "that no other trees come before this one" ;;
 coverage)
-	[ "$ledger" ] && before= || fail "the ledger's key is needed"
+	only 'ledger\.(jsonl|tlog-proof|pem)|checkpoint' && [ "$ledger" ] && before= || fail "the ledger's key is needed"
 	while IFS= read -r line; do
 		[ -z "$before" ] || [ "$(jq -r .before <<<"$line")" = "$before" ] || fail "a row does not follow the row before it"
 		before=$({ printf '\000'; printf %s "$line"; } | sha)
 	done <ledger.jsonl
 	proof ledger.tlog-proof ledger-head && checkpoint ledger-head "$ledger" && in_tree "$before" "$index" "${path[@]}"
-	[ "$origin $index $(head -n 1 ledger.jsonl | jq .n)" = "$(claim '"\(.coverage.ledger) \(.coverage.to_row - 1) \(.coverage.from_row)"')" ] || fail "evidence.json names another ledger"
+	[[ $origin = sigwarden-ledger/* ]] && [ "$origin $index $(head -n 1 ledger.jsonl | jq .n)" = "$(claim '"\(.coverage.ledger) \(.coverage.to_row - 1) \(.coverage.from_row)"')" ] || fail "evidence.json names another ledger"
 	say proven "these rows are in that ledger, none missing in between"
 	if [ -e checkpoint ]; then
 		checkpoint checkpoint "$key" && same_origin
-		[ "$size $root" = "$(jq -r --arg o "$origin" 'select(.kind == "span" and .log == $o) | "\(.body.head.size) \(.body.head.root)"' ledger.jsonl | tail -n 1)" ] || fail "the rows name another checkpoint"
+		[ "$size $root" = "$(jq -r --arg o "${origin##* - }" 'select(.kind == "span" and (.log | sub(".* - "; "")) == $o) | "\(.body.head.size) \(.body.head.root)"' ledger.jsonl | tail -n 1)" ] || fail "the rows name another checkpoint"
 	fi
 	say statement "what the rows say was watched" ;;
 *) fail "unknown claim" ;;

@@ -16,6 +16,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
@@ -160,6 +161,9 @@ func LogKey(origin string) string {
 
 // Origin names a ledger by the id in its first row.
 func Origin(id string) string { return originPrefix + id }
+
+// IsOrigin reports whether an origin is that of a ledger.
+func IsOrigin(origin string) bool { return strings.HasPrefix(origin, originPrefix) }
 
 // HeadText is the text of a head that is to be signed: a checkpoint's.
 func HeadText(origin string, size uint64, root checkpoint.Hash) string {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sigwarden/sigwarden/monitor/config"
 	"github.com/sigwarden/sigwarden/watchlist"
@@ -25,6 +26,7 @@ func watchWarnings(cfg *config.Config) []string {
 	} else if cfg.Notify.Incidents != nil && len(cfg.Notify.Incidents) == 0 {
 		warn("notify.incidents", "nobody hears of integrity incidents")
 	}
+	out = append(out, keptTooShort(cfg, time.Now())...)
 	for _, w := range cfg.Watches {
 		if len(cfg.Notify.Channels) > 0 && w.Notify != nil && len(w.Notify) == 0 {
 			warn(w.Path+".notify", "nobody hears of findings of watch %s", w.Name)
@@ -209,4 +211,21 @@ func allOf(list []string, f func(string) bool) bool {
 		}
 	}
 	return true
+}
+
+// keptTooShort finds what is deleted before the report that should count it is made.
+func keptTooShort(cfg *config.Config, now time.Time) (out []string) {
+	for _, r := range cfg.Reports {
+		first := r.Schedule.Next(now)
+		period := r.Schedule.Next(first).Sub(first)
+		for _, class := range []struct {
+			name string
+			keep time.Duration
+		}{{"expected", cfg.Retention.Expected}, {"findings", cfg.Retention.Findings}, {"incidents", cfg.Retention.Incidents}} {
+			if class.keep != 0 && class.keep < period+settle {
+				out = append(out, cfg.At("retention."+class.name, fmt.Sprintf("report %q covers %s, and what is of this class is deleted after %s: the report does not count it", r.Name, period, class.keep)).String())
+			}
+		}
+	}
+	return out
 }

@@ -65,6 +65,10 @@ our word only, and how to check it without sigwarden.
 				if err != nil {
 					return err
 				}
+				// What could not be checked is found out here, and not years later.
+				if _, err := evidence.Verify(b.Bytes(), evidence.Trust{Embedded: true}); err != nil {
+					return fmt.Errorf("what would be written does not hold, so that nothing is: %w", err)
+				}
 				if err := writeWhole(output, b.Bytes()); err != nil {
 					return err
 				}
@@ -110,12 +114,16 @@ A key is a PEM file, PEM text, or a note verifier key; several may be given.`,
 			if err != nil {
 				return usage(err)
 			}
+			checkSignature, err := signed.given()
+			if err != nil {
+				return err
+			}
 			data, err := a.readInput(c.Context(), args[0])
 			if err != nil {
 				return err
 			}
 			res, err := evidence.Verify(data, t)
-			if err == nil && signed.given() {
+			if err == nil && checkSignature {
 				var lines []evidence.Line
 				if lines, err = signed.verify(args[0], data, attest.EvidenceType); err != nil {
 					return err

@@ -210,7 +210,7 @@ func (x *exporter) coverage(ctx context.Context, name string, p period, w io.Wri
 			return err
 		}
 		if stretch.Note = []byte(note); note != "" {
-			if stretch.LogKey, err = x.logKey(ctx, id, stretch.Origin, stretch.Note); err != nil {
+			if stretch.LogKey, err = x.logKey(ctx, id, originOf(stretch.Note), stretch.Note); err != nil {
 				return err
 			}
 		}

@@ -158,7 +158,7 @@ func (a *app) ledgerShowCommand() *cobra.Command {
 }
 
 func (a *app) ledgerVerifyCommand() *cobra.Command {
-	var kept string
+	var kept, keptKey string
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "verify", Short: "Check that no row of the ledger was changed or removed, and print its signed head", Args: cobra.NoArgs,
@@ -168,16 +168,17 @@ with --kept later: then even somebody who can write to this machine cannot have
 rewritten what came before it.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.withStore(c.Context(), func(s *setup, st *store.Store) error {
-				return a.verifyLedger(c.Context(), s, st, kept, asJSON)
+				return a.verifyLedger(c.Context(), s, st, kept, keptKey, asJSON)
 			})
 		},
 	}
 	c.Flags().StringVar(&kept, "kept", "", "file with a head that was kept")
+	c.Flags().StringVar(&keptKey, "kept-key", "", "public key that signed it, if signing.key was changed since")
 	c.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
 	return c
 }
 
-func (a *app) verifyLedger(ctx context.Context, s *setup, st *store.Store, kept string, asJSON bool) error {
+func (a *app) verifyLedger(ctx context.Context, s *setup, st *store.Store, kept, keptKey string, asJSON bool) error {
 	key, err := s.signingKey(false)
 	if err != nil {
 		return err
@@ -187,7 +188,7 @@ func (a *app) verifyLedger(ctx context.Context, s *setup, st *store.Store, kept 
 		return err
 	}
 	var known []ledger.Head
-	look := func(what string, text []byte) error {
+	look := func(what string, text, public []byte) error {
 		head, err := openHead(text, public)
 		if err != nil {
 			return &status{exitIntegrity, fmt.Errorf("%s: %w", what, err)}
@@ -200,7 +201,7 @@ func (a *app) verifyLedger(ctx context.Context, s *setup, st *store.Store, kept 
 		return err
 	}
 	if signed.Note != "" {
-		err := look("the last signed head", []byte(signed.Note))
+		err := look("the last signed head", []byte(signed.Note), public)
 		if errors.Is(err, checkpoint.ErrSignature) && s.otherKey(signed.Note, public) {
 			// What it says is compared all the same.
 			fmt.Fprintln(a.stderr, "the last head was signed with another key than signing.key is now; its signature is not checked, and it is signed anew")
@@ -218,7 +219,15 @@ func (a *app) verifyLedger(ctx context.Context, s *setup, st *store.Store, kept 
 		if err != nil {
 			return usage(err)
 		}
-		if err := look(kept, text); err != nil {
+		by := public
+		if keptKey != "" {
+			key, err := keyText(keptKey)
+			if err != nil {
+				return usage(fmt.Errorf("--kept-key: %w", err))
+			}
+			by = []byte(key)
+		}
+		if err := look(kept, text, by); err != nil {
 			return err
 		}
 	}

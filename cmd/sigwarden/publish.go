@@ -28,6 +28,9 @@ const publishFor = time.Minute
 // errNotYet says that the log to publish in has not answered yet.
 var errNotYet = errors.New("has not answered yet, or is not followed")
 
+// errUnproven says that a log took an entry, and did not prove it.
+var errUnproven = errors.New("the log answered that it took the entry, and did not prove it; it is asked again when the next head is due")
+
 // errNotECDSA says that heads cannot be published with the signing key.
 var errNotECDSA = errors.New("heads are put into a log with a signing key of ECDSA on P-256, and signing.key is another one")
 
@@ -57,7 +60,9 @@ func (s *setup) publishHeads(ctx context.Context, st *store.Store, engine *monit
 			if due := time.Until(last.Add(wait)); due > 0 {
 				wait = due
 			} else if err = s.publishHead(ctx, st, engine, log); err != nil {
-				wait = min(wait, 10*time.Minute)
+				if !errors.Is(err, errUnproven) {
+					wait = min(wait, 10*time.Minute)
+				}
 				if first := time.Since(began) < time.Minute; first && errors.Is(err, errNotYet) {
 					wait, err = 5*time.Second, nil // it is about to
 				}
@@ -87,6 +92,10 @@ func (s *setup) publishHead(ctx context.Context, st *store.Store, engine *monito
 	ctx, cancel := context.WithTimeout(ctx, publishFor)
 	defer cancel()
 	done, err := s.submitHead(ctx, to, address, head)
+	if errors.Is(err, errUnproven) {
+		// Another one would be refused as the same, or make another entry of it.
+		return errors.Join(err, st.PublishTried(context.WithoutCancel(ctx), head, time.Now()))
+	}
 	if err != nil {
 		return err
 	}
@@ -144,7 +153,11 @@ func (s *setup) submitHead(ctx context.Context, to *checkpoint.Log, address stri
 	if err != nil {
 		return ledger.Published{}, err
 	}
-	return proveSubmitted(to, got, head, digest)
+	done, err := proveSubmitted(to, got, head, digest)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", errUnproven, err)
+	}
+	return done, err
 }
 
 // proveSubmitted checks that what a log has answered is our entry, in its signed tree.

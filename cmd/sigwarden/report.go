@@ -81,7 +81,9 @@ func (a *app) reportVerifyCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "verify FILE {--key KEY | --certificate-identity SUBJECT}", Short: "Check the signature of a report, offline", Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if !f.given() {
+			if given, err := f.given(); err != nil {
+				return err
+			} else if !given {
 				return usage(errors.New("verify wants --key, the public key of whoever made the report, or --certificate-identity"))
 			}
 			data, err := os.ReadFile(args[0])

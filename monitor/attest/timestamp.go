@@ -23,11 +23,11 @@ const maxToken = 256 << 10
 
 // Authorities are timestamp authorities that are trusted.
 type Authorities struct {
-	leaf                 *x509.Certificate // nil: the token brings it
+	leaves               []*x509.Certificate // none: the token brings its own
 	roots, intermediates []*x509.Certificate
 }
 
-// ParseAuthorities reads the chain of an authority, PEM, in any order: certificates that
+// ParseAuthorities reads the chains of authorities, PEM, in any order: certificates that
 // are signed by themselves are trusted.
 func ParseAuthorities(text string) (*Authorities, error) {
 	a := &Authorities{}
@@ -47,7 +47,7 @@ func ParseAuthorities(text string) (*Authorities, error) {
 		case c.IsCA:
 			a.intermediates = append(a.intermediates, c)
 		default:
-			a.leaf = c
+			a.leaves = append(a.leaves, c)
 		}
 	}
 	if len(a.roots) == 0 {
@@ -65,11 +65,19 @@ func (a *Authorities) verify(token, data []byte, nonce *big.Int) (time.Time, err
 	if len(token) > maxToken {
 		return time.Time{}, fmt.Errorf("a token of %d bytes", len(token))
 	}
-	ts, err := verification.VerifyTimestampResponse(token, bytes.NewReader(data), verification.VerifyOpts{TSACertificate: a.leaf, Intermediates: a.intermediates, Roots: a.roots, Nonce: nonce})
-	if err != nil {
-		return time.Time{}, err
+	opts := verification.VerifyOpts{Intermediates: a.intermediates, Roots: a.roots, Nonce: nonce}
+	var failures []error
+	for i := range max(len(a.leaves), 1) {
+		if len(a.leaves) > 0 {
+			opts.TSACertificate = a.leaves[i]
+		}
+		ts, err := verification.VerifyTimestampResponse(token, bytes.NewReader(data), opts)
+		if err == nil {
+			return ts.Time.UTC(), nil
+		}
+		failures = append(failures, err)
 	}
-	return ts.Time.UTC(), nil
+	return time.Time{}, errors.Join(failures...)
 }
 
 // Ask returns a Stamper that asks an authority at an address (RFC 3161, 3.4). What it

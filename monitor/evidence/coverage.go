@@ -84,6 +84,9 @@ func (v *verifier) coverage() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", fileLedgerTree, err)
 	}
+	if !ledger.IsOrigin(c.Ledger) {
+		return fmt.Errorf("%s: %.100q is no ledger of sigwarden", fileClaim, c.Ledger)
+	}
 	log, err := v.trust.log(c.Ledger, v.trust.LedgerKeys, v.embedded(fileLedgerKey))
 	if err != nil {
 		return fmt.Errorf("key of the ledger: %w", err)
@@ -98,18 +101,15 @@ func (v *verifier) coverage() error {
 	if err := head.VerifyInclusion(index, hash, path); err != nil {
 		return fmt.Errorf("%s: the last row of %s is not at its place in that tree: %w", fileLedgerTree, fileLedger, err)
 	}
-	v.proven("the ledger's key signed a ledger of %d rows which holds these rows %d to %d, none of them changed and none missing in between", head.Size(), first.N, last.N)
+	v.signedBy(log, "ledger", raw)
+	v.proven("the ledger's key signed ledger %s of %d rows, which holds these rows %d to %d, none of them changed and none missing in between", c.Ledger, head.Size(), first.N, last.N)
 	return v.watched(rows)
 }
 
 // watched says what the rows say of the log.
 func (v *verifier) watched(rows []ledger.Row) error {
-	c := v.claim.Coverage
-	if first := rows[0]; first.N > 0 && first.At.After(c.Since) {
-		v.notProven("that nothing happened between %s and the first row, of %s: rows before it are not in the archive", stamp(c.Since), stamp(first.At))
-	}
-	if last := rows[len(rows)-1]; last.At.Before(c.Until) {
-		v.notProven("anything of the time behind the last row, of %s, until %s", stamp(last.At), stamp(c.Until))
+	if first := rows[0]; first.N > 0 {
+		v.notProven("whether entries were missing already, or the log was halted, when these rows begin: rows before %d are not in the archive", first.N)
 	}
 	var head *ledger.Head
 	for _, r := range rows {
@@ -124,8 +124,58 @@ func (v *verifier) watched(rows []ledger.Row) error {
 			v.statement("row %d: %s", r.N, text)
 		}
 	}
+	if err := v.untold(rows); err != nil {
+		return err
+	}
 	v.statement("all of these rows, and that entries were read and matched, are the word of whoever has the ledger's key")
 	return v.headOfLog(head)
+}
+
+// untoldAfter is how long a time must be of which no row tells, to be said: polls are some
+// minutes apart.
+const untoldAfter = 15 * time.Minute
+
+// untold says of which times no row tells whether the log was watched.
+func (v *verifier) untold(rows []ledger.Row) error {
+	type told struct {
+		since, until time.Time
+		apart        time.Duration
+	}
+	var list []told
+	for _, r := range rows {
+		if r.Log == "" || ledger.LogKey(r.Log) != ledger.LogKey(v.claim.Origin) {
+			continue
+		}
+		switch r.Kind {
+		case ledger.KindSpan:
+			s, err := ledger.Read[ledger.Span](r)
+			if err != nil {
+				return err
+			}
+			list = append(list, told{s.Since, s.Until, time.Duration(s.PauseAfter * float64(time.Second))})
+		case ledger.KindPause:
+			p, err := ledger.Read[ledger.Pause](r)
+			if err != nil {
+				return err
+			}
+			list = append(list, told{p.Since, p.Until, 0})
+		}
+	}
+	slices.SortFunc(list, func(a, b told) int { return a.since.Compare(b.since) })
+	c := v.claim.Coverage
+	at, apart := c.Since, time.Duration(0)
+	for _, t := range append(list, told{c.Until, c.Until, 0}) {
+		if from, to := at, t.since; to.Sub(from) > max(untoldAfter, apart, t.apart) && from.Before(c.Until) {
+			if to.After(c.Until) {
+				to = c.Until
+			}
+			v.notProven("whether anybody was watching from %s to %s: no row tells of that time", stamp(from), stamp(to))
+		}
+		if t.until.After(at) {
+			at, apart = t.until, t.apart
+		}
+	}
+	return nil
 }
 
 // rowText says what a row says; head becomes the newest head that rows name.
@@ -175,7 +225,13 @@ func (v *verifier) headOfLog(head *ledger.Head) error {
 		v.notProven("that the log signed the heads named: no checkpoint of it is in the archive")
 		return nil
 	}
-	log, err := v.trust.log(v.claim.Origin, slices.Concat(v.trust.LogKeys, v.trust.rootKeys(v.claim.Origin)), v.embedded(fileLogKey))
+	// A tree of Rekor v1 is one log, also where its server called itself something else then.
+	first, _, _ := bytes.Cut(raw, []byte("\n"))
+	origin := string(first)
+	if ledger.LogKey(origin) != ledger.LogKey(v.claim.Origin) {
+		return fmt.Errorf("%s is of %.100q, and %s names %.100q", fileCheckpoint, origin, fileClaim, v.claim.Origin)
+	}
+	log, err := v.logOf(origin)
 	if errors.Is(err, errNoKey) {
 		v.notProven("that the log signed the head of size %d: give its key to check the checkpoint in the archive", head.Size)
 		return nil
@@ -183,10 +239,11 @@ func (v *verifier) headOfLog(head *ledger.Head) error {
 	if err != nil {
 		return err
 	}
-	c, err := v.open(log, fileCheckpoint)
+	c, err := log.Open(raw)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", fileCheckpoint, err)
 	}
+	v.signedBy(log, "log", raw)
 	if c.Size() != head.Size || c.Root() != checkpoint.Hash(head.Root) {
 		return fmt.Errorf("%s is not the one that the last row about the log names", fileCheckpoint)
 	}

@@ -77,7 +77,7 @@ func (v *verifier) inclusion() error {
 }
 
 // leaf reads the leaf, and judges its signers.
-func (v *verifier) leaf(l *checkpoint.Log) error {
+func (v *verifier) leaf(l trusted) error {
 	facts, err := entry.Decode(v.files[fileLeaf])
 	for _, text := range reading(&facts, err) {
 		v.proven("%s", text)
@@ -94,7 +94,7 @@ func (v *verifier) leaf(l *checkpoint.Log) error {
 
 // integrated checks the log's promise, and returns when it took the entry in; zero:
 // the file has none.
-func (v *verifier) integrated(l *checkpoint.Log) (time.Time, error) {
+func (v *verifier) integrated(l trusted) (time.Time, error) {
 	text, set := v.files[filePromise], v.files[fileSET]
 	if text == nil && set == nil {
 		return time.Time{}, nil

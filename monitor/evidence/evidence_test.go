@@ -74,7 +74,7 @@ func broken(t testing.TB) ([]byte, *locallog.V1) {
 func TestBrokenPromise(t *testing.T) {
 	data, v := broken(t)
 	res, err := evidence.Verify(data, byKey(v.PublicKeyPEM()))
-	if err != nil || res.Claim != evidence.ClaimBrokenPromise || len(res.Of(evidence.Proven)) != 2 || len(res.Of(evidence.Statement)) != 2 {
+	if err != nil || res.Claim != evidence.ClaimBrokenPromise || len(res.Of(evidence.Proven)) != 3 || len(res.Of(evidence.Statement)) != 2 {
 		t.Fatalf("%+v, %v", res, err)
 	}
 	other, foreign := broken(t)

@@ -3,6 +3,7 @@ package evidence_test
 import (
 	"bytes"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
@@ -136,7 +137,7 @@ func samples(t testing.TB) (out []sample) {
 		out = append(out, sample{name, claim, b.Bytes(), trust, proven})
 	}
 	add("finding", evidence.ClaimInclusion, byLog, func(b *bytes.Buffer) error { return evidence.WriteInclusion(b, in) },
-		"the log's key signed a checkpoint", "witness witness.example/ed25519 had seen", "witness witness.example/ml-dsa-44 had seen", "that tree contains the leaf", "the leaf is an entry", "the entry is about", "signer 1 is a certificate", "an authority that is trusted issued")
+		"the log's key signed a checkpoint", "witness witness.example/ed25519 had seen", "witness witness.example/ml-dsa-44 had seen", "that tree contains the leaf", "the leaf is an entry", "the entry is about", "the leaf names as signer 1 a certificate", "an authority that is trusted issued")
 	redacted := in
 	redacted.Redacted = true
 	add("redacted finding", evidence.ClaimInclusion, byLog, func(b *bytes.Buffer) error { return evidence.WriteInclusion(b, redacted) },
@@ -165,11 +166,17 @@ func samples(t testing.TB) (out []sample) {
 	add("mismatch", evidence.ClaimMismatch, byLog, func(b *bytes.Buffer) error {
 		return evidence.WriteMismatch(b, l.Origin(), raw, []evidence.Served{{Index: 23, Leaf: []byte("swapped"), Held: held}, {Index: 3, Leaf: nil}}, key, "x")
 	}, "the log's key signed a checkpoint", "witness", "witness", "that tree holds at index 23")
-	stretch, ledgerKey := stretchOf(t, l, raw, key)
+	stretch, ledgerKey := stretchOf(t, c, raw, key)
 	withLedger := byLog
 	withLedger.LedgerKeys = []string{ledgerKey}
 	add("coverage", evidence.ClaimCoverage, withLedger, func(b *bytes.Buffer) error { return evidence.WriteCoverage(b, stretch) },
-		"the ledger's key signed a ledger of 9 rows which holds these rows 2 to 6", "the log's key signed the last of these heads", "witness", "witness")
+		"the ledger's key signed ledger sigwarden-ledger/00 of 9 rows, which holds these rows 2 to 6", "the log's key signed the last of these heads", "witness", "witness")
+	// A tree of Rekor v1 whose server called itself something else before.
+	moved, movedKey, movedLog := movedStretch(t)
+	byBoth := byKey(movedLog)
+	byBoth.LedgerKeys = []string{movedKey}
+	add("coverage of Rekor v1", evidence.ClaimCoverage, byBoth, func(b *bytes.Buffer) error { return evidence.WriteCoverage(b, moved) },
+		"the ledger's key signed ledger sigwarden-ledger/00", "the log's key signed the last of these heads")
 	return out
 }
 
@@ -279,7 +286,7 @@ func divergences(t testing.TB, l *locallog.Log) (out []checkpoint.Divergence) {
 }
 
 // stretchOf makes rows 2 to 6 of a ledger of 9.
-func stretchOf(t testing.TB, l *locallog.Log, raw, logKey []byte) (evidence.Stretch, string) {
+func stretchOf(t testing.TB, c checkpoint.Checkpoint, raw, logKey []byte) (evidence.Stretch, string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -289,7 +296,6 @@ func stretchOf(t testing.TB, l *locallog.Log, raw, logKey []byte) (evidence.Stre
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := opened(t, l, raw)
 	head := ledger.Head{Size: c.Size(), Root: checkpoint.HexHash(c.Root())}
 	at := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 	var chain ledger.Chain
@@ -313,12 +319,12 @@ func stretchOf(t testing.TB, l *locallog.Log, raw, logKey []byte) (evidence.Stre
 	span := ledger.Span{Name: "log", Since: at, Until: at.Add(time.Hour), Polls: 60, Read: []ledger.Range{{From: 0, To: 40}}, Head: head}
 	add(ledger.KindBegin, "", ledger.Begin{ID: "00", Version: "v"})
 	add(ledger.KindStart, "", ledger.Start{Version: "v"})
-	add(ledger.KindSpan, l.Origin(), span)
+	add(ledger.KindSpan, c.Origin(), span)
 	add(ledger.KindSpan, "other.example", span)
-	add(ledger.KindPause, l.Origin(), ledger.Pause{Since: at, Until: at.Add(time.Hour), Reason: ledger.PauseNotRunning})
-	add(ledger.KindGap, l.Origin(), ledger.Gap{Range: ledger.Range{From: 7, To: 8}, Reason: "entry-withheld"})
-	add(ledger.KindSpan, l.Origin(), span)
-	add(ledger.KindSpan, l.Origin(), span)
+	add(ledger.KindPause, c.Origin(), ledger.Pause{Since: at, Until: at.Add(time.Hour), Reason: ledger.PauseNotRunning})
+	add(ledger.KindGap, c.Origin(), ledger.Gap{Range: ledger.Range{From: 7, To: 8}, Reason: "entry-withheld"})
+	add(ledger.KindSpan, c.Origin(), span)
+	add(ledger.KindSpan, c.Origin(), span)
 	add(ledger.KindStop, "", ledger.Stop{Version: "v"})
 	signer, err := checkpoint.NewSigner(ledger.Origin("00"), key)
 	if err != nil {
@@ -332,8 +338,47 @@ func stretchOf(t testing.TB, l *locallog.Log, raw, logKey []byte) (evidence.Stre
 	if err != nil {
 		t.Fatal(err)
 	}
-	return evidence.Stretch{Origin: l.Origin(), Ledger: ledger.Origin("00"), Since: time.Date(2026, 3, 1, 3, 0, 0, 0, time.UTC), Until: time.Date(2026, 3, 1, 7, 0, 0, 0, time.UTC),
+	return evidence.Stretch{Origin: c.Origin(), Ledger: ledger.Origin("00"), Since: time.Date(2026, 3, 1, 3, 0, 0, 0, time.UTC), Until: time.Date(2026, 3, 1, 7, 0, 0, 0, time.UTC),
 		Rows: rows[2:7], Head: string(signed), Path: path, LedgerKey: der, Note: raw, LogKey: logKey, Statement: "x"}, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+}
+
+// movedStretch is one of a tree of Rekor v1 whose server calls itself something else now;
+// also the keys of the ledger and of the log.
+func movedStretch(t testing.TB) (s evidence.Stretch, ledgerKey, logKey string) {
+	t.Helper()
+	v, err := locallog.NewV1("rekor.example", 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 9 {
+		v.Append(fmt.Appendf(nil, "entry %d", i))
+	}
+	ts := httptest.NewServer(v)
+	defer ts.Close()
+	client, err := rekor.NewV1(rekor.Options{URL: ts.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := client.Tree("8").Checkpoint(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := checkpoint.ForOrigin("rekor.example - 8", v.PublicKeyPEM())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := log.Open(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, ledgerKey = stretchOf(t, c, raw, spki(t, v.PublicKeyPEM()))
+	s.Origin = "elsewhere.example - 8"
+	return s, ledgerKey, v.PublicKeyPEM()
+}
+
+// isKey reports whether a line says which key signed.
+func isKey(line string) bool {
+	return strings.Contains(line, "'s key is the one whose DER form has SHA-256 ")
 }
 
 // TestEveryKind: each verifies with the keys that are trusted, proves just what it
@@ -348,6 +393,10 @@ func TestEveryKind(t *testing.T) {
 			continue
 		}
 		proven := res.Of(evidence.Proven)
+		if !slices.ContainsFunc(proven, isKey) {
+			t.Errorf("%s: it does not say which key signed", s.name)
+		}
+		proven = slices.DeleteFunc(proven, isKey)
 		if !slices.EqualFunc(proven, s.proven, strings.HasPrefix) {
 			t.Errorf("%s: proven are\n%s", s.name, strings.Join(proven, "\n"))
 		}
@@ -376,6 +425,98 @@ func TestEveryKind(t *testing.T) {
 		if !kinds[claim] {
 			t.Errorf("no sample of %s", claim)
 		}
+	}
+}
+
+// TestKeysOfOthers: a key is taken for the log that it is given for. One that names another
+// log is not, and where others are trusted too, it is said which have signed.
+func TestKeysOfOthers(t *testing.T) {
+	l, err := locallog.New("log.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger, err := locallog.New("log.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Append([]byte("a"))
+	stranger.Append([]byte("b"))
+	ours, _ := l.Checkpoint()
+	theirs, _ := stranger.Checkpoint()
+	var b bytes.Buffer
+	d := checkpoint.Divergence{Shape: checkpoint.EqualSize, Smaller: string(ours), Larger: string(theirs)}
+	if err := evidence.WriteFork(&b, evidence.ClaimFork, l.Origin(), d, nil, "x"); err != nil {
+		t.Fatal(err)
+	}
+	both := evidence.Trust{LogKeys: []string{l.PublicKeyPEM(), stranger.PublicKeyPEM()}}
+	res, err := evidence.Verify(b.Bytes(), both)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if keys := slices.DeleteFunc(res.Of(evidence.Proven), func(line string) bool { return !isKey(line) }); len(keys) != 2 {
+		t.Errorf("two keys have signed, and it says %q", keys)
+	}
+	pub, err := x509.ParsePKIXPublicKey(spki(t, stranger.PublicKeyPEM()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ed, ok := pub.(ed25519.PublicKey)
+	if !ok {
+		t.Fatalf("the key is a %T", pub)
+	}
+	named, err := note.NewEd25519VerifierKey("other.example", ed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	both.LogKeys[1] = named
+	if _, err := evidence.Verify(b.Bytes(), both); err == nil {
+		t.Error("a key of another log was taken")
+	}
+	both.LogKeys = both.LogKeys[1:]
+	if _, err := evidence.Verify(b.Bytes(), both); err == nil || !strings.Contains(err.Error(), "other.example") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestUntoldTimes: times of which no row tells are said, and what rows before could say.
+func TestUntoldTimes(t *testing.T) {
+	l, err := locallog.New("log.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Append([]byte("a"))
+	raw, _ := l.Checkpoint()
+	s, key := stretchOf(t, opened(t, l, raw), raw, spki(t, l.PublicKeyPEM()))
+	s.Since, s.Until = time.Date(2026, 2, 28, 22, 0, 0, 0, time.UTC), time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	var b bytes.Buffer
+	if err := evidence.WriteCoverage(&b, s); err != nil {
+		t.Fatal(err)
+	}
+	res, err := evidence.Verify(b.Bytes(), evidence.Trust{LogKeys: []string{l.PublicKeyPEM()}, LedgerKeys: []string{key}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := res.Of(evidence.NotProven)
+	for _, want := range []string{
+		"whether entries were missing already, or the log was halted, when these rows begin: rows before 2 are not in the archive",
+		"whether anybody was watching from 2026-02-28T22:00:00Z to 2026-03-01T00:00:00Z: no row tells of that time",
+		"whether anybody was watching from 2026-03-01T01:00:00Z to 2026-03-01T04:00:00Z: no row tells of that time",
+		"whether anybody was watching from 2026-03-01T05:00:00Z to 2026-03-01T12:00:00Z: no row tells of that time",
+	} {
+		if !slices.Contains(got, want) {
+			t.Errorf("not said: %s\nbut\n%s", want, strings.Join(got, "\n"))
+		}
+	}
+	if len(got) != 4 {
+		t.Errorf("%d things are not proven:\n%s", len(got), strings.Join(got, "\n"))
+	}
+	s.Ledger = "log.example"
+	b.Reset()
+	if err := evidence.WriteCoverage(&b, s); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := evidence.Verify(b.Bytes(), evidence.Trust{LedgerKeys: []string{key}}); err == nil || !strings.Contains(err.Error(), "is no ledger") {
+		t.Errorf("%v", err)
 	}
 }
 

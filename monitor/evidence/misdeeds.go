@@ -28,12 +28,13 @@ func (v *verifier) fork() error {
 	if d.Smaller != string(v.files[fileSmaller]) || d.Larger != string(v.files[fileLarger]) {
 		return fmt.Errorf("the checkpoints in %s are not those beside it", fileDivergence)
 	}
-	if err := d.Verify(l); err != nil {
+	if err := d.Verify(l.Log); err != nil {
 		return fmt.Errorf("%s: %w", fileDivergence, err)
 	}
 	if _, err := v.open(l, fileLarger); err != nil {
 		return err
 	}
+	v.signedBy(l, "log", v.files[fileSmaller])
 	v.proven("the log's key signed both checkpoints of log %s", l.Origin())
 	v.proven("both cannot be true (shape of the evidence: %s)", d.Shape)
 	v.cosignatures(v.files[fileSmaller])
@@ -61,6 +62,7 @@ func (v *verifier) retired() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", fileLarger, err)
 	}
+	v.signedBy(l, "log", v.files[fileLarger])
 	if larger.Size() < frozen.Size() || larger.Size() == frozen.Size() && larger.Root() == frozen.Root() {
 		return errors.New("the second checkpoint is the same, or an older one: nothing has changed")
 	}
@@ -181,7 +183,7 @@ func (v *verifier) promise() error {
 			return fmt.Errorf("%s is not the one in %s", m.name, fileBroken)
 		}
 	}
-	if err := b.Verify(l); err != nil {
+	if err := b.Verify(l.Log); err != nil {
 		return fmt.Errorf("%s: %w", fileBroken, err)
 	}
 	if _, err := v.open(l, fileCheckpoint); err != nil {

@@ -26,9 +26,9 @@ func reading(f *entry.Facts, err error) []string {
 	}
 	for i := range f.Identities {
 		r := f.Identities[i].Report(entry.ErrNotJudged)
-		who := fmt.Sprintf("signer %d is a key with fingerprint %s", i+1, r.Fingerprint)
+		who := fmt.Sprintf("the leaf names as signer %d a key with fingerprint %s", i+1, r.Fingerprint)
 		if r.Certificate != nil {
-			who = fmt.Sprintf("signer %d is a certificate with fingerprint %s for %q", i+1, r.Fingerprint, r.Subjects)
+			who = fmt.Sprintf("the leaf names as signer %d a certificate with fingerprint %s for %q", i+1, r.Fingerprint, r.Subjects)
 		}
 		if r.Issuer != "" {
 			who += fmt.Sprintf(", which names issuer %q", r.Issuer)

@@ -39,23 +39,39 @@ const (
     and base64 of 4 bytes of key id and the signature.
       n=$(grep -n '^$' checkpoint | tail -n 1 | cut -d : -f 1)
       head -n $((n - 1)) checkpoint > text
-      tail -n +$((n + 1)) checkpoint | grep ' NAME ' | cut -d ' ' -f 3 |
-        base64 -d | tail -c +5 > sig
+      tail -n +$((n + 1)) checkpoint | grep -F ' NAME ' | sed -n 1p |
+        cut -d ' ' -f 3 | base64 -d | tail -c +5 > sig
     NAME is the first line of the text; for Rekor v1 what stands there before
-    " - ". With an Ed25519 key:
+    " - ". Where several lines have that name, try each: 2p, 3p. With an Ed25519
+    key:
       openssl pkeyutl -verify -pubin -inkey KEY -rawin -in text -sigfile sig
-    With an ECDSA key:
+    With an ECDSA key (on P-384 and P-521 it may be -sha384 and -sha512):
       openssl dgst -sha256 -verify KEY -signature sig text
     Other lines are those of witnesses: for Ed25519, 8 bytes of time (seconds,
     big-endian) stand before the signature, which is over "cosignature/v1", a
     newline, "time SECONDS", a newline, and the text. ML-DSA lines (some 2,400
     bytes long) cannot be checked with these tools.
 `
-	foldHow = `  * An audit path. Fold the hash of the leaf with the hashes of the path to the
-    root, the third line of the checkpoint in base64. The hash of two nodes is
+	foldHow = `  * An audit path (RFC 9162, section 2.1.3.2). The hash of two nodes is
       { printf '\001'; cat left right; } | sha256sum
-    and which of both is left says RFC 9162, section 2.1.3.2, with the leaf's
-    index and the size, the second line of the checkpoint.
+    This folds the hash of a leaf with the hashes of its path, all in hex:
+      fold() { # HASH INDEX SIZE PATH...
+        h=$1 fn=$2 sn=$(($3 - 1)); shift 3
+        for p; do
+          if [ $((fn & 1)) = 1 ] || [ "$fn" = "$sn" ]; then pair=$p$h
+            while [ $((fn & 1)) = 0 ] && [ "$fn" != 0 ]; do fn=$((fn >> 1)) sn=$((sn >> 1)); done
+          else pair=$h$p; fi
+          h=$({ printf '\001'; printf %s "$pair" | xxd -r -p; } | sha256sum | cut -d ' ' -f 1)
+          fn=$((fn >> 1)) sn=$((sn >> 1))
+        done
+        echo "$h" "$sn"
+      }
+    INDEX is that of the leaf, SIZE the second line of the checkpoint. It prints
+    the root, the third line of the checkpoint, and 0:
+      sed -n 3p checkpoint | base64 -d | xxd -p -c 64
+    A path in base64, as in a file .tlog-proof, in hex:
+      sed -n '3,/^$/p' FILE.tlog-proof | while read -r l; do
+        printf %s "$l" | base64 -d | xxd -p -c 64; done
 `
 	leafHow = `  * The hash of a leaf:
       { printf '\000'; cat leaf; } | sha256sum

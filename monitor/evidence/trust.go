@@ -1,8 +1,11 @@
 package evidence
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/mod/sumdb/note"
@@ -42,40 +45,72 @@ func (t *Trust) rootKeys(origin string) []string {
 	return t.Root(origin)
 }
 
-// log returns the log with an origin and all of some keys; embedded is one in the file
-// that is trusted too, or nil. errNoKey if there is none.
-func (t *Trust) log(origin string, keys []string, embedded []byte) (*checkpoint.Log, error) {
+// trusted is a log with the keys that are trusted for it.
+type trusted struct {
+	*checkpoint.Log
+	ders [][]byte
+}
+
+// log returns the log with an origin and those of some keys that may be its own: a verifier
+// key that names another log is not. embedded is one in the file that is trusted too, or
+// nil. errNoKey if there is none.
+func (t *Trust) log(origin string, keys []string, embedded []byte) (trusted, error) {
 	if embedded != nil {
 		if _, err := checkpoint.ParseSPKI(string(embedded)); err != nil {
-			return nil, fmt.Errorf("the key in the file: %w", err)
+			return trusted{}, fmt.Errorf("the key in the file: %w", err)
 		}
 		keys = append(keys[:len(keys):len(keys)], string(embedded))
 	}
-	if len(keys) == 0 {
-		return nil, errNoKey
-	}
 	_, _, tree := checkpoint.SplitOrigin(origin)
-	var ders [][]byte
+	var out trusted
 	var verifiers []note.Verifier
-	seen := map[string]bool{}
+	var others []string
 	for _, key := range keys {
 		der, err := checkpoint.ParseSPKI(key)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrKey, err)
+			return trusted{}, fmt.Errorf("%w: %w", ErrKey, err)
 		}
-		v, err := checkpoint.ParseKey(keyName(origin, tree), key)
+		name := keyName(origin, tree)
+		v, err := checkpoint.ParseKey(name, key)
 		if err != nil {
-			return nil, fmt.Errorf("origin %.100q: %w", origin, err)
+			return trusted{}, fmt.Errorf("origin %.100q: %w", origin, err)
 		}
-		if id := fmt.Sprintf("%s %08x", v.Name(), v.KeyHash()); !seen[id] {
-			seen[id] = true
-			ders, verifiers = append(ders, der), append(verifiers, v)
+		if v.Name() != name {
+			others = append(others, fmt.Sprintf("%.100q", v.Name()))
+			continue
+		}
+		if !slices.ContainsFunc(out.ders, func(o []byte) bool { return bytes.Equal(o, der) }) {
+			out.ders, verifiers = append(out.ders, der), append(verifiers, v)
 		}
 	}
+	if len(out.ders) == 0 && len(others) > 0 {
+		return out, fmt.Errorf("%w: those that were given are of %s", errNoKey, strings.Join(others, ", "))
+	}
+	if len(out.ders) == 0 {
+		return out, errNoKey
+	}
+	var err error
 	if tree {
-		return checkpoint.NewTree(origin, ders...)
+		out.Log, err = checkpoint.NewTree(origin, out.ders...)
+	} else {
+		out.Log, err = checkpoint.NewLog(origin, verifiers...)
 	}
-	return checkpoint.NewLog(origin, verifiers...)
+	return out, err
+}
+
+// signer returns the SHA-256 of the key, as DER, that signed a checkpoint which the log
+// opens.
+func (l trusted) signer(raw []byte) string {
+	for _, der := range l.ders {
+		one, err := checkpoint.ForOrigin(l.Origin(), string(publicPEM(der)))
+		if err != nil {
+			continue
+		}
+		if _, err := one.Open(raw); err == nil {
+			return fmt.Sprintf("%x", sha256.Sum256(der))
+		}
+	}
+	return "unknown"
 }
 
 func keyName(origin string, tree bool) string {

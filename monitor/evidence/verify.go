@@ -120,17 +120,21 @@ func (v *verifier) verify(data []byte) (err error) {
 }
 
 // log returns the log that the claim is about.
-func (v *verifier) log() (*checkpoint.Log, error) {
-	l, err := v.trust.log(v.claim.Origin, slices.Concat(v.trust.LogKeys, v.trust.rootKeys(v.claim.Origin)), v.embedded(fileLogKey))
+func (v *verifier) log() (trusted, error) {
+	l, err := v.logOf(v.claim.Origin)
 	if errors.Is(err, errNoKey) {
-		return nil, fmt.Errorf("log %.100q: what was given to trust has no key of it", v.claim.Origin)
+		return l, fmt.Errorf("log %.100q: what was given to trust has no key of it (%w)", v.claim.Origin, err)
 	}
 	return l, err
 }
 
+func (v *verifier) logOf(origin string) (trusted, error) {
+	return v.trust.log(origin, slices.Concat(v.trust.LogKeys, v.trust.rootKeys(origin)), v.embedded(fileLogKey))
+}
+
 // open opens a checkpoint of the log that the claim names: a tree of Rekor v1 is known by
 // its id, whatever its server calls itself, but what is said of it is to be true.
-func (v *verifier) open(l *checkpoint.Log, name string) (checkpoint.Checkpoint, error) {
+func (v *verifier) open(l trusted, name string) (checkpoint.Checkpoint, error) {
 	c, err := l.Open(v.files[name])
 	if err == nil && c.Origin() != v.claim.Origin {
 		err = fmt.Errorf("it is of %.100q, and %s names %.100q", c.Origin(), fileClaim, v.claim.Origin)
@@ -138,7 +142,17 @@ func (v *verifier) open(l *checkpoint.Log, name string) (checkpoint.Checkpoint, 
 	if err != nil {
 		return c, fmt.Errorf("%s: %w", name, err)
 	}
+	v.signedBy(l, "log", v.files[name])
 	return c, nil
+}
+
+// signedBy says, once, which of the keys that are trusted is the one that signed: a key is
+// trusted for whatever log it is given for.
+func (v *verifier) signedBy(l trusted, what string, raw []byte) {
+	line := Line{Proven, fmt.Sprintf("the %s's key is the one whose DER form has SHA-256 %s", what, l.signer(raw))}
+	if !slices.Contains(v.res.Claims, line) {
+		v.res.Claims = append(v.res.Claims, line)
+	}
 }
 
 // only checks that an archive has what its claim needs, and nothing else.

@@ -24,6 +24,9 @@ func (sp *openSpan) limit() time.Duration {
 	return max(pauseAfter, time.Duration(sp.PauseAfter*float64(time.Second)))
 }
 
+// neverAnswered reports whether no poll has succeeded since the log was asked first.
+func (sp *openSpan) neverAnswered() bool { return sp.Since.IsZero() && sp.Misses > 0 }
+
 // overdue reports whether nobody was watching for too long before a time, or the clock was
 // set back.
 func (sp *openSpan) overdue(at time.Time) bool {
@@ -66,7 +69,7 @@ func (sp *openSpan) pauses(at time.Time) (out []ledger.Pause) {
 		add(d.To, reason, 0)
 	}
 	switch {
-	case !at.After(from):
+	case !at.After(from) && !sp.neverAnswered():
 	case sp.Misses > told:
 		add(at, ledger.PauseUnreachable, sp.Misses-told)
 	case len(out) > 0:
@@ -199,7 +202,7 @@ func (s *Store) OpenSpans(ctx context.Context, at time.Time) ([]OpenSpan, error)
 			return nil, fmt.Errorf("state file %s: span of the ledger: %w", s.path, err)
 		}
 		open := OpenSpan{Origin: sp.Origin, Span: sp.Span}
-		if until := s.toldUntil(sp, at); sp.overdue(until) {
+		if until := s.toldUntil(sp, at); sp.overdue(until) || sp.neverAnswered() {
 			open.Pauses = sp.pauses(until)
 		}
 		open.Failures -= sp.Misses

@@ -312,7 +312,14 @@ func (s *Store) Published(ctx context.Context, head SignedHead, done ledger.Publ
 	})
 }
 
-// LastPublished returns when a head was put into a log last; zero: never.
+// PublishTried notes that a head was sent to a log, which did not prove that it has it.
+func (s *Store) PublishTried(ctx context.Context, head SignedHead, at time.Time) error {
+	return s.write(ctx, "writing", func(tx *sql.Tx) error {
+		return s.writer(ctx, tx, at).exec("UPDATE ledger_signed SET published_at = $1 WHERE size = $2", micros(at), head.Size)
+	})
+}
+
+// LastPublished returns when a head was put into a log last, or that was tried; zero: never.
 func (s *Store) LastPublished(ctx context.Context) (time.Time, error) {
 	var at sql.NullInt64
 	err := s.db.QueryRowContext(ctx, "SELECT MAX(published_at) FROM ledger_signed").Scan(&at)
