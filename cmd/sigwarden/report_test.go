@@ -25,6 +25,7 @@ import (
 	"github.com/sigwarden/sigwarden/checkpoint/ledger"
 	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/monitor/attest"
+	"github.com/sigwarden/sigwarden/monitor/config"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog/testca"
 	"github.com/sigwarden/sigwarden/monitor/report"
@@ -434,4 +435,80 @@ func TestScheduledReports(t *testing.T) {
 		}
 		s.crash()
 	})
+}
+
+// TestReportIsTriedAgain: one that cannot be made is made later, for the period that it was
+// due for, and not more and more often.
+func TestReportIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStory(t)
+		s.config = "reports: [{name: daily, schedule: \"CRON_TZ=UTC 0 6 * * *\", formats: [json], directory: out}]\n"
+		s.begin("https://github.com/acme/*")
+		blocked := filepath.Join(s.dir, "out")
+		if err := os.WriteFile(blocked, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var log bytes.Buffer
+		run := func(d time.Duration) {
+			ctx, cancel := context.WithTimeout(t.Context(), d)
+			defer cancel()
+			s.setup.makeReports(ctx, s.store, s.setup.cfg.Reports[0], slog.New(slog.NewTextHandler(&log, nil)), func() {})
+		}
+		run(16 * time.Hour)
+		if n := strings.Count(log.String(), "tried again"); n < 10 || n > 20 {
+			t.Errorf("tried %d times in ten hours", n)
+		}
+		if err := os.Remove(blocked); err != nil {
+			t.Fatal(err)
+		}
+		run(2 * time.Hour)
+		found, _ := filepath.Glob(filepath.Join(s.dir, "out", "*.json"))
+		if len(found) != 2 || filepath.Base(found[0]) != "daily-20000101T060000Z.json" {
+			t.Fatalf("%v", found)
+		}
+		data, err := os.ReadFile(found[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r report.Report
+		if err := json.Unmarshal(data, &r); err != nil || r.Until.Sub(r.Since) != 24*time.Hour {
+			t.Errorf("from %s to %s, %v", r.Since, r.Until, err)
+		}
+		s.crash()
+	})
+}
+
+// TestLastDue: the first report has the whole period before.
+func TestLastDue(t *testing.T) {
+	now := time.Date(2026, 3, 15, 12, 30, 0, 0, time.UTC)
+	for text, want := range map[string]string{
+		"CRON_TZ=UTC 0 6 * * *":  "2026-03-15T06:00:00Z",
+		"CRON_TZ=UTC 0 0 1 * *":  "2026-03-01T00:00:00Z",
+		"CRON_TZ=UTC 0 0 1 1 *":  "2026-01-01T00:00:00Z",
+		"CRON_TZ=UTC 0 0 29 2 *": "2024-02-29T00:00:00Z",
+		"CRON_TZ=UTC * * * * *":  "2026-03-15T12:30:00Z",
+		"CRON_TZ=UTC 0 0 30 2 *": "2026-03-15T12:30:00Z",
+	} {
+		schedule, err := cron.ParseStandard(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := at(lastDue(config.Schedule{Schedule: schedule, Text: text}, now)); got != want {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
+	}
+}
+
+// TestAttached: what is too large for a mail is named, and its signature goes with what is
+// not.
+func TestAttached(t *testing.T) {
+	files := []notify.File{{Name: "a.html", Data: make([]byte, 3<<20)}, {Name: "a.html.sigstore.json"}, {Name: "a.json", Data: make([]byte, 9<<20)}, {Name: "a.json.sigstore.json"}, {Name: "a.csv", Data: make([]byte, 1<<20)}, {Name: "a.csv.sigstore.json"}}
+	e := attach(notify.Event{}, files)
+	var names []string
+	for _, f := range e.Files {
+		names = append(names, f.Name)
+	}
+	if got := strings.Join(names, " "); got != "a.html a.html.sigstore.json a.csv a.csv.sigstore.json" || len(e.Fields) != 1 || e.Fields[0].Value != "a.json, 9 MB" {
+		t.Errorf("%s, %+v", got, e.Fields)
+	}
 }

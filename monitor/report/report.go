@@ -98,6 +98,7 @@ type Finding struct {
 	Log        string     `json:"log"`
 	Index      uint64     `json:"index"`
 	Watch      string     `json:"watch"`
+	RuleHash   string     `json:"rule_hash"` // of the rule that it was judged by
 	Verdict    string     `json:"verdict"`
 	Severity   string     `json:"severity"`
 	Reason     string     `json:"reason"`
@@ -222,7 +223,7 @@ func (b *Builder) Finding(f *monitor.Finding) {
 	if len(b.listed[v]) >= MaxListed {
 		return
 	}
-	out := Finding{ID: f.ID, Log: f.Log, Index: f.Index, Watch: f.Watch, Verdict: v, Severity: f.Severity, Reason: f.Reason, Signers: []string{}, Digests: f.Digests,
+	out := Finding{ID: f.ID, Log: f.Log, Index: f.Index, Watch: f.Watch, RuleHash: f.RuleHash, Verdict: v, Severity: f.Severity, Reason: f.Reason, Signers: []string{}, Digests: f.Digests,
 		At: f.EventTime, TimeSource: string(f.EventTimeSource), SeenAt: f.SeenAt, State: f.State, Resolution: f.Resolution, By: f.By, ChangedAt: f.ChangedAt, Note: f.Note}
 	if out.Digests == nil {
 		out.Digests = []string{}
