@@ -7,11 +7,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,107 +19,6 @@ import (
 	"github.com/sigwarden/sigwarden/watchlist/entry"
 	"github.com/sigwarden/sigwarden/watchlist/policy"
 )
-
-// Schedule says when a log is polled next (robfig/cron's schedules do).
-type Schedule interface {
-	Next(time.Time) time.Time
-}
-
-// LogConfig is one log to follow.
-type LogConfig struct {
-	// Name is how people call the log, ID how the store does: for Rekor v2 the
-	// origin.
-	Name, ID string
-	// Type is rekor-v1 or rekor-v2.
-	Type string
-	// Log opens its checkpoints. Source serves a log with tiles, Proofs one that
-	// serves proofs: one of both is set.
-	Log    *checkpoint.Log
-	Source TileLog
-	Proofs ProofLog
-	// Authorities are trusted for entries of this log.
-	Authorities *entry.Authorities
-	// Start is "latest" (default), "first" or an index in decimal: where
-	// coverage begins when the log is first seen.
-	Start string
-	// ConsistencyOnly follows the log without reading its entries.
-	ConsistencyOnly bool
-	// Schedule is when to poll. Needed by Run only.
-	Schedule Schedule
-	// StaleAfter is how long a log may show nothing new; 0: for ever.
-	StaleAfter time.Duration
-	// Quorum, if not nil, says what a checkpoint's cosignatures lack; nil: nothing. With
-	// RequireQuorum one that lacks some is not believed.
-	Quorum        func(raw []byte, now time.Time) error
-	RequireQuorum bool
-	// Parallel is how many bundles are worked on at a time; default 4.
-	Parallel int
-	// TrustRoot is the trusted root that Authorities are from, if they are.
-	TrustRoot *TrustRoot
-	// URL and Keys, as DER, are kept with the state of the log.
-	URL  string
-	Keys [][]byte
-	// Family is the name of the family that the log belongs to.
-	Family string
-	// Retired: the family lists the log as one that has ended. New: it began after
-	// others of the family had been seen. Removed: the trusted root that named it
-	// does not any more.
-	Retired, New, Removed bool
-}
-
-// WatchConfig is what the engine needs of a watch beside its rule.
-type WatchConfig struct {
-	Severity string   // of findings that notify; default high
-	Channels []string // that hear of them
-	// Terms are what the items of expect ask for beside their patterns, in the same
-	// order; nil for nothing.
-	Terms []*policy.Terms
-	// Silence is how long no expected event may come before that is told; 0: for
-	// ever.
-	Silence time.Duration
-}
-
-// Options configure an Engine.
-type Options struct {
-	Store Store
-	Logs  []LogConfig
-	// Families are groups of logs that change while the engine runs. Those of
-	// their logs that are known already are in Logs too.
-	Families []Family
-	// Watches is the compiled list, WatchConfigs in the same order.
-	Watches      *watchlist.List
-	WatchConfigs []WatchConfig
-	// Lists tells whether artifacts are on lists that terms ask for, BadLists which
-	// of those cannot be used, ListsRead whether all of them were asked once.
-	Lists     Lists
-	BadLists  func() []BadList
-	ListsRead func() bool
-	// IncidentChannels hear of integrity incidents, HealthChannels of
-	// operational ones.
-	IncidentChannels, HealthChannels []string
-	// Escalation tells critical findings once more.
-	Escalation Escalation
-	// Route says where of those channels, and when, something is told.
-	Route Route
-	// Seen, if not nil, is told every checkpoint that a log has signed and published, and
-	// reports whether it could look at it.
-	Seen func(ctx context.Context, c checkpoint.Checkpoint) bool
-	// TrustSource names the source of trusted roots, for Status.
-	TrustSource string
-	// Wake, if not nil, is called after deliveries were put into the outbox, and
-	// after every pass.
-	Wake func()
-	// Now is the clock; default time.Now.
-	Now func() time.Time
-	// Logger; default: none.
-	Logger *slog.Logger
-	// CommitEvery bounds the entries of one transaction; default 65,536.
-	CommitEvery int
-	// LeapAfter is how many entries a scan with a deadline may be behind before it
-	// goes on at the head, and reads them behind it; default 1,000,000, of logs
-	// without tiles 20,000.
-	LeapAfter uint64
-}
 
 // Engine follows logs.
 type Engine struct {
@@ -471,69 +368,4 @@ func (e *Engine) Ready() bool {
 		}
 	}
 	return true
-}
-
-// source wraps what a log answers, to see that it does.
-func (r *runner) checkpoint(ctx context.Context) ([]byte, error) {
-	var raw []byte
-	var err error
-	if r.way().Proofs != nil {
-		raw, err = r.way().Proofs.Checkpoint(ctx)
-	} else {
-		raw, err = r.way().Source.Checkpoint(ctx)
-	}
-	r.moved(err)
-	return raw, err
-}
-
-func (r *runner) leaves(ctx context.Context, from, to uint64) ([][]byte, error) {
-	leaves, err := r.way().Source.Leaves(ctx, from, to)
-	r.moved(err)
-	return leaves, err
-}
-
-// served reads tiles for the pure code in checkpoint.
-func (r *runner) served(ctx context.Context) checkpoint.TileReader {
-	return func(level uint, index uint64, width int) ([]byte, error) {
-		raw, err := r.way().Source.Tile(ctx, level, index, width)
-		r.moved(err)
-		if isMalformed(err) {
-			// An answer that is no tile proves nothing, like a tile that does not fit.
-			return nil, fmt.Errorf("%w: %w", checkpoint.ErrTile, err)
-		}
-		return raw, err
-	}
-}
-
-func (r *runner) own(ctx context.Context) checkpoint.OwnTiles {
-	return func(level uint, index uint64) ([]checkpoint.Hash, error) {
-		return r.opts.Store.OwnTile(ctx, r.cfg.ID, level, index)
-	}
-}
-
-func (r *runner) moved(err error) {
-	if err == nil {
-		r.progress.Add(1)
-	}
-}
-
-// isMalformed recognises an answer that is not what was asked for.
-func isMalformed(err error) bool {
-	var m interface{ Malformed() bool }
-	return errors.As(err, &m) && m.Malformed()
-}
-
-// withheld recognises that a log answered, and does not serve what its tree
-// commits to.
-func withheld(err error) bool {
-	var refused interface{ Refused() bool }
-	return errors.Is(err, fs.ErrNotExist) || isMalformed(err) || errors.Is(err, checkpoint.ErrTile) || errors.As(err, &refused) && refused.Refused()
-}
-
-// shorten keeps remote text in messages readable.
-func shorten(s string) string {
-	if len(s) > 300 {
-		s = s[:300] + "..."
-	}
-	return strings.ToValidUTF8(s, "?")
 }
