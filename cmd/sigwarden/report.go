@@ -146,7 +146,11 @@ func (s *setup) report(ctx context.Context, st *store.Store, since, until time.T
 	if err != nil {
 		return nil, err
 	}
-	b := report.New(since, until, now, version(), hide)
+	var hider report.Hider
+	if hide != nil {
+		hider = hide
+	}
+	b := report.New(since, until, now, version(), hider)
 	for i, w := range s.list.Watches() {
 		b.Watch(w.Name, monitor.RuleHash(w, s.watches[i]), s.watches[i].Severity)
 	}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/sigwarden/sigwarden/checkpoint/ledger"
 	"github.com/sigwarden/sigwarden/monitor"
-	"github.com/sigwarden/sigwarden/monitor/redact"
 	"github.com/sigwarden/sigwarden/watchlist/policy"
 )
 
@@ -174,10 +173,15 @@ type Verify struct {
 // MaxListed is how many findings a report lists at most.
 const MaxListed = 10000
 
+// Hider takes the addresses of people out of every text of a JSON document.
+type Hider interface {
+	JSON(doc []byte) ([]byte, error)
+}
+
 // Builder makes a report.
 type Builder struct {
 	r       Report
-	hide    *redact.Redactor
+	hide    Hider
 	listed  map[string][]Finding // by verdict
 	watches map[string]int
 	points  []point
@@ -185,7 +189,7 @@ type Builder struct {
 
 // New begins a report of a period. hide, if not nil, takes the addresses of people out of
 // it.
-func New(since, until, made time.Time, version string, hide *redact.Redactor) *Builder {
+func New(since, until, made time.Time, version string, hide Hider) *Builder {
 	b := &Builder{hide: hide, listed: map[string][]Finding{}, watches: map[string]int{}}
 	b.r = Report{
 		Format: Format, Made: made.UTC().Truncate(time.Second), Version: version, Since: since.UTC(), Until: until.UTC(), Scope: Scope{Watches: []Watch{}, Redacted: hide != nil}, Gaps: []NotCovered{},
@@ -316,7 +320,7 @@ func (b *Builder) Finish(cov Coverage, v Verify) (*Report, error) {
 
 // redacted is a report without the addresses of people, wherever they were: every text in
 // it is gone through.
-func (r *Report) redacted(hide *redact.Redactor) (*Report, error) {
+func (r *Report) redacted(hide Hider) (*Report, error) {
 	doc, err := json.Marshal(r)
 	if err == nil {
 		doc, err = hide.JSON(doc)
