@@ -114,12 +114,8 @@ func (w *writer) authorities(document []byte) (string, error) {
 	return hash, w.exec("INSERT INTO authorities (hash, document) VALUES ($1, $2) ON CONFLICT DO NOTHING", hash, string(document))
 }
 
-// Filter selects findings and incidents; zero fields select all.
-type Filter struct {
-	Watch, Log, Verdict, State, Kind, Severity string
-	Since, Until                               time.Time
-	Limit                                      int // of the newest; 0: all
-}
+// Filter selects findings and incidents.
+type Filter = monitor.Filter
 
 // where builds a condition of numbered parameters.
 type where struct {
@@ -177,14 +173,14 @@ func (s *Store) Findings(ctx context.Context, f Filter) ([]monitor.Finding, erro
 // EachFinding calls a function for each finding, oldest first, without holding
 // all of them: anybody can log as many as they like.
 func (s *Store) EachFinding(ctx context.Context, f Filter, do func(monitor.Finding) error) error {
-	var w where
-	w.addText("watch", f.Watch)
-	w.addText("log_name", f.Log)
-	w.addText("verdict", f.Verdict)
-	w.addText("state", f.State)
-	w.addText("severity", f.Severity)
-	w.addTimes("seen_at", f.Since, f.Until)
-	rows, err := s.db.QueryContext(ctx, newest("document, state, note, resolution, changed_by, changed_at, seen_at, log_id, idx, id", "findings", &w, f.Limit, "seen_at", "log_id", "idx", "id"), w.args...)
+	w := findingsWhere(f)
+	query := newest("document, state, note, resolution, changed_by, changed_at, seen_at, log_id, idx, id", "findings", &w, f.Limit, "seen_at", "log_id", "idx", "id")
+	return s.scanFindings(ctx, query, w.args, func(x monitor.Finding, _ string) error { return do(x) })
+}
+
+// scanFindings calls a function with each finding of a query, and with its place.
+func (s *Store) scanFindings(ctx context.Context, query string, args []any, do func(f monitor.Finding, at string) error) error {
+	rows, err := s.db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return s.explain("reading", err)
 	}
@@ -200,7 +196,7 @@ func (s *Store) EachFinding(ctx context.Context, f Filter, do func(monitor.Findi
 		if err != nil {
 			return fmt.Errorf("state file %s: finding %s: %w", s.path, id, err)
 		}
-		if err := do(finding); err != nil {
+		if err := do(finding, place(seen, logID, index, id)); err != nil {
 			return err
 		}
 	}

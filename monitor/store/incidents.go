@@ -124,12 +124,7 @@ func (s *Store) OpenIncidents(ctx context.Context, logID string) ([]monitor.Inci
 
 // Incidents returns incidents, oldest first.
 func (s *Store) Incidents(ctx context.Context, f Filter) ([]monitor.Incident, error) {
-	var w where
-	w.addText("log_name", f.Log)
-	w.addText("kind", f.Kind)
-	w.addText("severity", f.Severity)
-	w.addText("state", f.State)
-	w.addTimes("opened_at", f.Since, f.Until)
+	w := incidentsWhere(f)
 	return s.queryIncidents(ctx, newest(incidentColumns, "incidents", &w, f.Limit, "opened_at", "id"), w.args...)
 }
 

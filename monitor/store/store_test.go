@@ -18,7 +18,7 @@ import (
 
 var ctx = context.Background()
 
-func open(t *testing.T, path string, opts Options) *Store {
+func open(t testing.TB, path string, opts Options) *Store {
 	t.Helper()
 	s, err := Open(ctx, path, opts)
 	if err != nil {
