@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +18,8 @@ import (
 	"testing"
 
 	"github.com/sigwarden/sigwarden/monitor/evidence"
+	"github.com/sigwarden/sigwarden/monitor/rekor"
+	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
 )
 
 // independently runs the verifier that is a shell script.
@@ -105,7 +109,7 @@ func agree(t *testing.T, file, base string) {
 				t.Errorf("%s, byte %d altered: sigwarden takes it", name, at)
 			}
 			// A served entry may be anything but what the tree holds.
-			if holds && !strings.HasPrefix(name, "served-entry") && !strings.HasPrefix(name, "promise") {
+			if holds && !strings.HasPrefix(name, "served-entry") {
 				t.Errorf("%s, byte %d altered: the script takes it:\n%s", name, at, out)
 			}
 		}
@@ -121,9 +125,13 @@ func TestScriptIsNotFooled(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	files, _ := filepath.Glob(filepath.Join(dir, "*.zip"))
+	fooled := map[string]bool{"finding": false, "broken promise": false, "redacted finding": false, "fork node": false, "mismatch": false, "fork prefix": false, "coverage": false}
 	for _, file := range files {
 		base := strings.TrimSuffix(file, ".zip")
 		claim, _ := os.ReadFile(base + ".claim")
+		if _, ok := fooled[string(claim)]; ok {
+			fooled[string(claim)] = true
+		}
 		names, contents := unzipped(t, file)
 		bad := filepath.Join(dir, "bad.zip")
 		keys := []string{base + ".log.pem", base + ".ledger.pem"}
@@ -136,12 +144,14 @@ func TestScriptIsNotFooled(t *testing.T) {
 		}
 		switch string(claim) {
 		case "finding":
+			whole := contents["chain-1.pem"]
 			contents["chain-1.pem"] = []byte("garbage")
 			refuse("a chain that is none")
+			contents["chain-1.pem"] = whole
 			victim := filepath.Join(dir, "victim")
 			var b bytes.Buffer
 			z := zip.NewWriter(&b)
-			h := &zip.FileHeader{Name: "text", Method: zip.Store}
+			h := &zip.FileHeader{Name: "trusted_root.json", Method: zip.Store}
 			h.SetMode(os.ModeSymlink | 0o777)
 			w, err := z.CreateHeader(h)
 			if err != nil {
@@ -149,6 +159,9 @@ func TestScriptIsNotFooled(t *testing.T) {
 			}
 			w.Write([]byte(victim))
 			for _, name := range names {
+				if name == "trusted_root.json" {
+					continue
+				}
 				if w, err = z.CreateHeader(&zip.FileHeader{Name: name, Method: zip.Store}); err != nil {
 					t.Fatal(err)
 				}
@@ -158,13 +171,19 @@ func TestScriptIsNotFooled(t *testing.T) {
 			if err := os.WriteFile(bad, b.Bytes(), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if out, holds := independently(t, bad, keys...); holds {
+			if out, holds := independently(t, bad, keys...); holds || !strings.Contains(out, "is not a plain file") {
 				t.Errorf("a link in the archive: taken:\n%s", out)
 			}
 			if _, err := os.Lstat(victim); err == nil {
 				t.Error("a link in the archive was written through")
 			}
 		case "fork node", "mismatch":
+			if string(claim) == "mismatch" {
+				kept := contents["served-entry-23"]
+				names, contents["served-entry-23"] = slices.DeleteFunc(names, func(n string) bool { return n == "served-entry-23" }), nil
+				refuse("nothing that was served")
+				names, contents["served-entry-23"] = append(names, "served-entry-23"), kept
+			}
 			for _, name := range names {
 				if strings.HasSuffix(name, ".json") && name != "evidence.json" {
 					contents[name] = regexp.MustCompile("[0-9a-f]{64}").ReplaceAllFunc(contents[name], bytes.ToUpper)
@@ -213,6 +232,54 @@ func TestScriptIsNotFooled(t *testing.T) {
 			refuse("another first row")
 		}
 	}
+	for claim, tried := range fooled {
+		if !tried {
+			t.Errorf("no sample is a %s any more", claim)
+		}
+	}
+}
+
+// TestTwoTreesOfOneKey: the heads of two trees, which one key has signed, are no change of a
+// log that had ended.
+func TestTwoTreesOfOneKey(t *testing.T) {
+	v, err := locallog.NewV1("rekor.example", 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ts := httptest.NewServer(v)
+	defer ts.Close()
+	client, err := rekor.NewV1(rekor.Options{URL: ts.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	head := func(tree string, entries int) []byte {
+		for i := range entries {
+			v.Append(fmt.Appendf(nil, "entry %d", i))
+		}
+		raw, err := client.Tree(tree).Checkpoint(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw
+	}
+	first := head("7", 5)
+	v.Rotate(8)
+	second := head("8", 20)
+	dir := t.TempDir()
+	file, key := filepath.Join(dir, "f.zip"), filepath.Join(dir, "key.pem")
+	var b bytes.Buffer
+	if err := evidence.WriteRetiredChanged(&b, "rekor.example - 7", first, second, nil, "x"); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(file, b.Bytes(), 0o600), os.WriteFile(key, []byte(v.PublicKeyPEM()), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if out, holds := independently(t, file, key); holds || !strings.Contains(out, "of another log") {
+		t.Errorf("the script: %v\n%s", holds, out)
+	}
+	if _, err := evidence.Verify(b.Bytes(), evidence.Trust{LogKeys: []string{v.PublicKeyPEM()}}); err == nil {
+		t.Error("sigwarden takes it")
+	}
 }
 
 // TestReadmeCommands: what the text in a file tells to type gives what it says.
@@ -223,14 +290,36 @@ func TestReadmeCommands(t *testing.T) {
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	_, contents := unzipped(t, filepath.Join(dir, "00.zip"))
+	tried := 0
+	files, _ := filepath.Glob(filepath.Join(dir, "*.claim"))
+	for _, file := range files {
+		base := strings.TrimSuffix(file, ".claim")
+		switch claim, _ := os.ReadFile(file); string(claim) {
+		case "finding", "only entry":
+			tried++
+			typedOfEntry(t, base)
+		case "fork prefix":
+			tried++
+			typedOfFork(t, base)
+		}
+	}
+	if tried != 3 {
+		t.Errorf("%d samples were tried", tried)
+	}
+}
+
+// unpacked writes the files of a sample into a folder, and returns what cuts commands out of
+// its README.
+func unpacked(t *testing.T, base string) (dir string, typed func(from, to string) string) {
+	dir = t.TempDir()
+	_, contents := unzipped(t, base+".zip")
 	for name, data := range contents {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	readme := string(contents["README.txt"])
-	typed := func(from, to string) string {
+	return dir, func(from, to string) string {
 		t.Helper()
 		_, text, ok1 := strings.Cut(readme, "\n      "+from)
 		text, _, ok2 := strings.Cut(text, to+"\n")
@@ -239,18 +328,41 @@ func TestReadmeCommands(t *testing.T) {
 		}
 		return from + text + to + "\n"
 	}
-	script := "set -eu\ncd " + dir + "\nNAME=log.example KEY=00.log.pem\n" +
-		strings.ReplaceAll(typed("n=$(grep", "> sig"), "' NAME '", "\" $NAME \"") +
-		strings.ReplaceAll(typed("openssl pkeyutl", "-sigfile sig"), "KEY", "$KEY") +
-		typed("fold() {", "\n      }") +
-		"hash=$(" + strings.TrimSpace(typed("{ printf '\\000'; cat leaf", "sha256sum")) + " | cut -d ' ' -f 1)\n" +
-		"path=$(" + strings.ReplaceAll(strings.TrimSpace(typed("sed -n '3,/^$/p'", "done")), "FILE", "entry") + ")\n" +
-		"fold $hash $(sed -n 's/^index //p' entry.tlog-proof | head -n 1) $(sed -n 2p checkpoint) $path\n" +
-		typed("sed -n 3p checkpoint", "64")
+}
+
+func shell(t *testing.T, script string) []string {
+	t.Helper()
 	out, err := exec.Command("sh", "-c", script).CombinedOutput()
-	lines := strings.Fields(string(out))
-	if err != nil || len(lines) < 3 || lines[len(lines)-3] != lines[len(lines)-1] || lines[len(lines)-2] != "0" || !strings.Contains(string(out), "Signature Verified Successfully") {
-		t.Errorf("%v\n%s\nof\n%s", err, out, script)
+	if err != nil {
+		t.Fatalf("%v\n%s\nof\n%s", err, out, script)
+	}
+	return strings.Split(strings.TrimSpace(string(out)), "\n")
+}
+
+func typedOfEntry(t *testing.T, base string) {
+	dir, typed := unpacked(t, base)
+	lines := shell(t, "set -eu\ncd "+dir+"\nNAME=log.example KEY="+base+".log.pem\n"+
+		strings.ReplaceAll(typed("n=$(grep", "> sig"), "' NAME '", "\" $NAME \"")+
+		strings.ReplaceAll(typed("openssl pkeyutl", "-sigfile sig"), "KEY", "$KEY")+
+		typed("node() {", "; }")+typed("fold() {", "\n      }")+
+		"hash=$("+strings.TrimSpace(typed("{ printf '\\000'; cat leaf", "sha256sum"))+" | cut -d ' ' -f 1)\n"+
+		"path=$("+strings.ReplaceAll(strings.TrimSpace(typed("sed '1,2d;/^$/,$d'", "done")), "FILE", "entry")+")\n"+
+		"fold $hash $(sed -n 's/^index //p' entry.tlog-proof | head -n 1) $(sed -n 2p checkpoint) $path\n"+
+		"fold $hash $(sed -n 2p checkpoint) $(sed -n 2p checkpoint) $path || :\n"+
+		typed("sed -n 3p checkpoint", "64"))
+	if len(lines) != 4 || lines[0] != "Signature Verified Successfully" || !strings.HasPrefix(lines[1], lines[3]+" 0") || lines[2] != "no such leaf" {
+		t.Errorf("%s", strings.Join(lines, "\n"))
+	}
+}
+
+func typedOfFork(t *testing.T, base string) {
+	dir, typed := unpacked(t, base)
+	lines := shell(t, "set -eu\ncd "+dir+"\n"+typed("node() {", "; }")+typed("fold() {", "\n      }")+
+		typed("N=$(sed -n 2p", "'.in_larger.path[]?' divergence.json)")+
+		"for c in larger smaller; do sed -n 3p $c-checkpoint | base64 -d | xxd -p -c 64; done")
+	parts := strings.Fields(lines[0])
+	if len(lines) != 3 || len(parts) != 3 || parts[0] != lines[1] || parts[1] != "0" || parts[2] == lines[2] {
+		t.Errorf("%s", strings.Join(lines, "\n"))
 	}
 }
 

@@ -13,14 +13,13 @@ unzip -qq "$file" -d "$dir" >/dev/null 2>&1 && cd "$dir" || fail "not a whole zi
 for f in *; do [ -f "$f" ] && [ ! -L "$f" ] || fail "$f is not a plain file"; done
 # only REGEX: what a claim has files for, beside those of all claims.
 only() { if grep -qvxE "evidence\.json|README\.txt|log\.pem|$1" <<<"$names"; then fail "a file that the claim has no use for"; fi; }
-sha() { sha256sum | cut -d ' ' -f 1; }
-leaf_hash() { { printf '\000'; cat "$1"; } | sha; }
+sha() { sha256sum | cut -d ' ' -f 1; } && leaf_hash() { { printf '\000'; cat "$1"; } | sha; }
 node_hash() { { printf '\001'; xxd -r -p <<<"$1$2"; } | sha; } && b64hex() { base64 -d <<<"$1" | xxd -p -c 64; }
 # signed NAME FILE KEY TEXT: does a key verify the signature in FILE over TEXT?
 signed() {
 	if openssl pkey -pubin -in "$1" -text -noout | grep -q ED25519; then
 		openssl pkeyutl -verify -pubin -inkey "$1" -rawin -in "$3" -sigfile "$2" >/dev/null 2>&1
-	else openssl dgst -sha256 -verify "$1" -signature "$2" "$3" >/dev/null 2>&1; fi; }
+	else for h in sha256 sha384 sha512; do openssl dgst -$h -verify "$1" -signature "$2" "$3" >/dev/null 2>&1 && return 0; done && return 1; fi; }
 # checkpoint FILE KEY: verifies it; sets origin, size, root (hex).
 checkpoint() {
 	local n line name sig good= && n=$(grep -n '^$' "$1" | tail -n 1 | cut -d : -f 1)
@@ -55,16 +54,16 @@ fold() {
 # proof FILE OUT: splits a tlog-proof; sets index and path, writes its checkpoint.
 proof() {
 	local n line && [ "$(sed -n 1p "$1")" = c2sp.org/tlog-proof@v1 ] || fail "$1 is no tlog-proof"
-	index=$(sed -n 's/^index \(0\|[1-9][0-9]\{0,17\}\)$/\1/p' "$1" | head -n 1) path=() && [ "$index" ] || fail "$1 has no index"
+	index=$(sed -n '2s/^index \(0\|[1-9][0-9]\{0,17\}\)$/\1/p' "$1") path=() && [ "$index" ] || fail "$1 has no index"
 	n=$(grep -n '^$' "$1" | head -n 1 | cut -d : -f 1)
 	tail -n +$((n + 1)) "$1" >"$2"
-	while IFS= read -r line; do path+=("$(b64hex "$line")"); done < <(sed -n "3,$((n - 1))p" "$1")
+	while IFS= read -r line; do path+=("$(b64hex "$line")"); done < <(sed "1,2d;$n,\$d" "$1")
 }
 in_tree() { fold "$1" "$2" "$size" 0 "${@:3}"; [ "$folded" = "$root" ] || fail "leaf $2 is not in that tree"; }
 claim() { jq -er "$1" evidence.json; }
 number() { jq -e "$1 // 0 | if type == \"number\" and . >= 0 and . < 9e15 and . == floor then . else error end" divergence.json || fail "no number"; }
-same_origin() { [ "${origin##* - }" = "$(claim '.origin | sub(".* - "; "")')" ] || fail "the checkpoint is of another log"; }
-[ "$(claim .format)" = sigwarden-evidence/v1 ] || fail "another format than sigwarden-evidence/v1"
+same_origin() { [ "$origin" = "$(claim .origin)" ] || fail "the checkpoint is of another log"; }
+[ "$(claim .format)" = sigwarden-evidence/v1 ] && say unchecked "README.txt: anybody may have written it" || fail "another format than sigwarden-evidence/v1"
 case $(claim .claim) in
 inclusion)
 	only 'leaf|entry\.tlog-proof|checkpoint|chain-[1-9][0-9]*\.pem|rule\.json|authorities\.json|trusted_root(\.provenance)?\.json|promise(\.sig)?'
@@ -73,7 +72,7 @@ inclusion)
 	[ "$(jq -r '.entry.redacted // false' evidence.json)" = true ] || [ "$(leaf_hash leaf)" = "$hash" ] || fail "evidence.json names another leaf"
 	[ "$index $size $root" = "$(claim '"\(.entry.index) \(.entry.size) \(.entry.root)"')" ] || fail "evidence.json names another place"
 	in_tree "$hash" "$index" "${path[@]}" && say proven "that tree holds the leaf with hash $hash at index $index"
-	if [ -e promise ]; then
+	if [ -e promise ] || [ -e promise.sig ]; then
 		signed "$key" promise.sig promise && jq -r .body promise | base64 -d | cmp -s - leaf || fail "the promise is not one of the key's for this leaf"
 		say proven "the log took it in at $(date -u -d "@$(jq .integratedTime promise)" +%FT%TZ), as entry $(jq .logIndex promise) over all trees"
 	fi
@@ -111,13 +110,13 @@ fork | split-view)
 	say proven "both checkpoints cannot be true" ;;
 retired-log-changed)
 	only '(frozen|larger)-checkpoint' && checkpoint frozen-checkpoint "$key" && same_origin && before="$size $root"
-	if grep -q '^Log frozen' text; then say proven "the log had ended with that"; else say statement "that the log had ended with that"; fi
-	checkpoint larger-checkpoint "$key" && ((size >= ${before% *})) && [ "$before" != "$size $root" ] || fail "nothing changed" ;;
+	if tail -n +4 text | grep -q '^Log frozen — '; then say proven "the log had ended with that"; else say statement "that the log had ended with that"; fi
+	checkpoint larger-checkpoint "$key" && same_origin && ((size >= ${before% *})) && [ "$before" != "$size $root" ] || fail "nothing changed" ;;
 entry-mismatch)
 	only 'checkpoint|served-entry-[0-9]+|tree-leaf-[0-9]+\.json' && checkpoint checkpoint "$key" && same_origin
 	for f in tree-leaf-*.json; do
 		[ -e "$f" ] || continue
-		i=${f#tree-leaf-} && i=${i%.json} && [[ $i =~ ^(0|[1-9][0-9]{0,17})$ ]] && mapfile -t n < <(jq -er '.hash, .path[]' "$f")
+		i=${f#tree-leaf-} && i=${i%.json} && [[ $i =~ ^(0|[1-9][0-9]{0,17})$ && -f served-entry-$i ]] && mapfile -t n < <(jq -er '.hash, .path[]' "$f") || fail "$f belongs to nothing"
 		in_tree "${n[0]}" "$i" "${n[@]:1}" && [ "$(leaf_hash "served-entry-$i")" != "${n[0]}" ] || fail "the tree holds what was served"
 		say proven "served-entry-$i is not entry $i of that tree"
 	done
@@ -125,6 +124,7 @@ entry-mismatch)
 broken-promise)
 	only 'entry\.tlog-proof|checkpoint|broken-promise\.json|promise(\.sig)?' && signed "$key" promise.sig promise || fail "the key did not sign the promise" && say proven "the key signed the promise of an entry at index $(jq .logIndex promise) over all trees"
 	proof entry.tlog-proof carried && cmp -s carried checkpoint && checkpoint checkpoint "$key" && same_origin || fail "two checkpoints"
+	cmp -s <(jq -j .checkpoint broken-promise.json) checkpoint && [ "$(jq -r '"\(.index) \([.held.path[]?] | join(" "))"' broken-promise.json)" = "$index ${path[*]}" ] || fail "broken-promise.json says other things"
 	held=$(jq -er .held.hash broken-promise.json) && in_tree "$held" "$index" "${path[@]}"
 	[ "$(jq -c '.promised | [.leaf, .integrated_time, .log_id, .log_index]' broken-promise.json)" = "$(jq -c '[.body, .integratedTime, .logID, .logIndex]' promise)" ] || fail "two promises"
 	jq -r .body promise | base64 -d >promised && [ "$(leaf_hash promised)" != "$held" ] || fail "the promise was kept"
@@ -137,12 +137,12 @@ coverage)
 	while IFS= read -r line; do
 		[ -z "$before" ] || [ "$(jq -r .before <<<"$line")" = "$before" ] || fail "a row does not follow the row before it"
 		before=$({ printf '\000'; printf %s "$line"; } | sha)
-	done <ledger.jsonl
+	done <ledger.jsonl && [ "$(jq -s 'map(.n) | . == [range(.[0]; .[0] + length)]' ledger.jsonl)" = true ] || fail "rows do not follow each other"
 	proof ledger.tlog-proof ledger-head && checkpoint ledger-head "$ledger" && in_tree "$before" "$index" "${path[@]}"
 	[[ $origin = sigwarden-ledger/* ]] && [ "$origin $index $(head -n 1 ledger.jsonl | jq .n)" = "$(claim '"\(.coverage.ledger) \(.coverage.to_row - 1) \(.coverage.from_row)"')" ] || fail "evidence.json names another ledger"
-	say proven "these rows are in that ledger, none missing in between"
+	say proven "the last of these rows is in that ledger, and by their hashes those before it, none missing in between"
 	if [ -e checkpoint ]; then
-		checkpoint checkpoint "$key" && same_origin
+		checkpoint checkpoint "$key" && [ "${origin##* - }" = "$(claim '.origin | sub(".* - "; "")')" ] || fail "the checkpoint is of another log"
 		[ "$size $root" = "$(jq -r --arg o "${origin##* - }" 'select(.kind == "span" and (.log | sub(".* - "; "")) == $o) | "\(.body.head.size) \(.body.head.root)"' ledger.jsonl | tail -n 1)" ] || fail "the rows name another checkpoint"
 	fi
 	say statement "what the rows say was watched" ;;

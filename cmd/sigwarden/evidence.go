@@ -66,8 +66,8 @@ our word only, and how to check it without sigwarden.
 					return err
 				}
 				// What could not be checked is found out here, and not years later.
-				if _, err := evidence.Verify(b.Bytes(), evidence.Trust{Embedded: true}); err != nil {
-					return fmt.Errorf("what would be written does not hold, so that nothing is: %w", err)
+				if err := x.check(c.Context(), b.Bytes()); err != nil {
+					return err
 				}
 				if err := writeWhole(output, b.Bytes()); err != nil {
 					return err
@@ -114,7 +114,7 @@ A key is a PEM file, PEM text, or a note verifier key; several may be given.`,
 			if err != nil {
 				return usage(err)
 			}
-			checkSignature, err := signed.given()
+			checkSignature, err := signed.given(c)
 			if err != nil {
 				return err
 			}
@@ -124,11 +124,13 @@ A key is a PEM file, PEM text, or a note verifier key; several may be given.`,
 			}
 			res, err := evidence.Verify(data, t)
 			if err == nil && checkSignature {
-				var lines []evidence.Line
-				if lines, err = signed.verify(args[0], data, attest.EvidenceType); err != nil {
-					return err
+				lines, wrong := signed.verify(args[0], data, attest.EvidenceType)
+				if st := (*status)(nil); wrong != nil && (!errors.As(wrong, &st) || st.code != exitIntegrity) {
+					return wrong
 				}
-				res.Claims = append(res.Claims, lines...)
+				if res.Claims = append(res.Claims, lines...); wrong != nil {
+					err, res.Holds, res.Error, res.Claims = wrong, false, wrong.Error(), []evidence.Line{}
+				}
 			}
 			if errors.Is(err, evidence.ErrKey) {
 				return usage(err)

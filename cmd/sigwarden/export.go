@@ -30,6 +30,29 @@ type exporter struct {
 	redactor *redact.Redactor // nil: nothing is left out
 }
 
+// check verifies what was made, with all keys that are known of the logs: what could not be
+// checked is found out here, and not years later.
+func (x *exporter) check(ctx context.Context, data []byte) error {
+	states, err := x.store.States(ctx)
+	if err != nil {
+		return err
+	}
+	known := evidence.Trust{Embedded: true, Root: func(origin string) (keys []string) {
+		for _, st := range states {
+			if ledger.LogKey(st.Origin) == ledger.LogKey(origin) {
+				for _, der := range st.Keys {
+					keys = append(keys, string(pemOf(der)))
+				}
+			}
+		}
+		return keys
+	}}
+	if _, err := evidence.Verify(data, known); err != nil {
+		return fmt.Errorf("what would be written does not hold, so that nothing is: %w", err)
+	}
+	return nil
+}
+
 // exportable are the kinds of incidents that evidence is made of.
 var exportable = []string{monitor.KindFork, monitor.KindSplitView, monitor.KindRetiredChanged, monitor.KindEntryMismatch}
 
@@ -59,6 +82,9 @@ func (x *exporter) export(ctx context.Context, id string, w io.Writer) error {
 		}
 		return evidence.WriteRetiredChanged(w, originOf(frozen), frozen, larger, key, statement)
 	case monitor.KindEntryMismatch:
+		if x.redactor != nil {
+			return usage(fmt.Errorf("--redact: evidence of incident %s is the bytes of entries, which may name people; it cannot be made without them", inc.ID))
+		}
 		if doc := inc.BrokenPromise(); doc != nil {
 			return x.brokenPromise(ctx, inc, doc, statement, w)
 		}

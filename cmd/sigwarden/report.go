@@ -80,8 +80,8 @@ func (a *app) reportVerifyCommand() *cobra.Command {
 	var f signatureFlags
 	c := &cobra.Command{
 		Use: "verify FILE {--key KEY | --certificate-identity SUBJECT}", Short: "Check the signature of a report, offline", Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			if given, err := f.given(); err != nil {
+		RunE: func(c *cobra.Command, args []string) error {
+			if given, err := f.given(c); err != nil {
 				return err
 			} else if !given {
 				return usage(errors.New("verify wants --key, the public key of whoever made the report, or --certificate-identity"))

@@ -22,7 +22,12 @@ type signatureFlags struct{ bundle, key, ca, root, subject, issuer string }
 
 // given reports whether a signature is to be checked. What says how, and not whose, is a
 // mistake.
-func (f *signatureFlags) given() (bool, error) {
+func (f *signatureFlags) given(c *cobra.Command) (bool, error) {
+	for _, name := range []string{"bundle", "key", "certificate-identity", "certificate-oidc-issuer", "signer-root", "timestamp-ca"} {
+		if flag := c.Flags().Lookup(name); flag.Changed && flag.Value.String() == "" {
+			return false, usage(fmt.Errorf("--%s is empty: nothing would be checked with it", name))
+		}
+	}
 	who := f.key != "" || f.subject != ""
 	for _, flag := range []struct{ name, value string }{{"--bundle", f.bundle}, {"--timestamp-ca", f.ca}, {"--signer-root", f.root}, {"--certificate-oidc-issuer", f.issuer}} {
 		if !who && flag.value != "" {
@@ -95,7 +100,9 @@ func (f *signatureFlags) verify(path string, data []byte, predicateType string) 
 	if f.ca != "" && len(signed.At) == 0 {
 		out = append(out, evidence.Line{Status: evidence.NotProven, Text: "when it was signed: the bundle has no timestamp"})
 	}
-	if signed.Unchecked > 0 {
+	if signed.Unchecked > 0 && f.ca != "" {
+		out = append(out, evidence.Line{Status: evidence.NotProven, Text: "what another timestamp in the bundle says: it is of no authority in --timestamp-ca, or does not hold"})
+	} else if signed.Unchecked > 0 {
 		out = append(out, evidence.Line{Status: evidence.NotProven, Text: "when it was signed: give the certificates of the timestamp authority as --timestamp-ca"})
 	}
 	return out, nil

@@ -239,6 +239,7 @@ func Verify(doc, data []byte, publicKey string, authorities *Authorities) (Signe
 	if b.Material.Timestamps == nil {
 		return out, nil
 	}
+	var failures []error
 	for _, t := range b.Material.Timestamps.RFC3161 {
 		if authorities == nil {
 			out.Unchecked++
@@ -246,9 +247,14 @@ func Verify(doc, data []byte, publicKey string, authorities *Authorities) (Signe
 		}
 		at, err := authorities.Verify(t.Token, sig)
 		if err != nil {
-			return bad("timestamp: %w", err)
+			// Perhaps of another authority.
+			out.Unchecked, failures = out.Unchecked+1, append(failures, err)
+			continue
 		}
 		out.At = append(out.At, at)
+	}
+	if len(failures) > 0 && len(out.At) == 0 {
+		return bad("timestamp: %w", errors.Join(failures...))
 	}
 	return out, nil
 }

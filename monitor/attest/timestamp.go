@@ -12,6 +12,7 @@ import (
 	"io"
 	"math/big"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/digitorus/timestamp"
@@ -67,10 +68,8 @@ func (a *Authorities) verify(token, data []byte, nonce *big.Int) (time.Time, err
 	}
 	opts := verification.VerifyOpts{Intermediates: a.intermediates, Roots: a.roots, Nonce: nonce}
 	var failures []error
-	for i := range max(len(a.leaves), 1) {
-		if len(a.leaves) > 0 {
-			opts.TSACertificate = a.leaves[i]
-		}
+	for _, leaf := range append(slices.Clone(a.leaves), nil) { // nil: the one that the token brings
+		opts.TSACertificate = leaf
 		ts, err := verification.VerifyTimestampResponse(token, bytes.NewReader(data), opts)
 		if err == nil {
 			return ts.Time.UTC(), nil

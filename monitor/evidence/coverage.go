@@ -87,13 +87,9 @@ func (v *verifier) coverage() error {
 	if !ledger.IsOrigin(c.Ledger) {
 		return fmt.Errorf("%s: %.100q is no ledger of sigwarden", fileClaim, c.Ledger)
 	}
-	log, err := v.trust.log(c.Ledger, v.trust.LedgerKeys, v.embedded(fileLedgerKey))
+	log, head, err := v.ledgerHead(c.Ledger, raw)
 	if err != nil {
-		return fmt.Errorf("key of the ledger: %w", err)
-	}
-	head, err := log.Open(raw)
-	if err != nil {
-		return fmt.Errorf("%s: %w", fileLedgerTree, err)
+		return err
 	}
 	if index != last.N {
 		return fmt.Errorf("%s is about row %d, and the last one in %s is row %d", fileLedgerTree, index, fileLedger, last.N)
@@ -101,9 +97,28 @@ func (v *verifier) coverage() error {
 	if err := head.VerifyInclusion(index, hash, path); err != nil {
 		return fmt.Errorf("%s: the last row of %s is not at its place in that tree: %w", fileLedgerTree, fileLedger, err)
 	}
-	v.signedBy(log, "ledger", raw)
-	v.proven("the ledger's key signed ledger %s of %d rows, which holds these rows %d to %d, none of them changed and none missing in between", c.Ledger, head.Size(), first.N, last.N)
+	v.signedBy(log, "ledger", fileLedgerTree, raw)
+	v.proven("the ledger's key signed ledger %s of %d rows with row %d in it, and by the hash that each row has of the one before it rows %d to %d, none of them changed and none missing in between; a ledger that holds others there contradicts itself", c.Ledger, head.Size(), last.N, first.N, last.N)
 	return v.watched(rows)
+}
+
+// ledgerHead opens the head of a ledger with one of the keys that are trusted for it.
+func (v *verifier) ledgerHead(origin string, raw []byte) (log trusted, head checkpoint.Checkpoint, err error) {
+	none := v.trust
+	none.Root = nil // it names no ledgers
+	sets, err := none.sets(origin, v.trust.LedgerKeys, v.embedded(fileLedgerKey))
+	if err != nil {
+		return log, head, fmt.Errorf("key of the ledger: %w", err)
+	}
+	for _, set := range sets {
+		if log, err = logOf(origin, set); err != nil {
+			return log, head, err
+		}
+		if head, err = log.Open(raw); err == nil {
+			return log, head, nil
+		}
+	}
+	return log, head, fmt.Errorf("%s: %w", fileLedgerTree, err)
 }
 
 // watched says what the rows say of the log.
@@ -135,6 +150,10 @@ func (v *verifier) watched(rows []ledger.Row) error {
 // minutes apart.
 const untoldAfter = 15 * time.Minute
 
+// maxApart bounds what rows themselves say of how far apart polls may be: a log that has
+// ended is asked once a day.
+const maxApart = 28 * time.Hour
+
 // untold says of which times no row tells whether the log was watched.
 func (v *verifier) untold(rows []ledger.Row) error {
 	type told struct {
@@ -163,13 +182,24 @@ func (v *verifier) untold(rows []ledger.Row) error {
 	}
 	slices.SortFunc(list, func(a, b told) int { return a.since.Compare(b.since) })
 	c := v.claim.Coverage
-	at, apart := c.Since, time.Duration(0)
-	for _, t := range append(list, told{c.Until, c.Until, 0}) {
-		if from, to := at, t.since; to.Sub(from) > max(untoldAfter, apart, t.apart) && from.Before(c.Until) {
+	// The holes between rows count as they are, and are said as far as they are in the time.
+	// What is before the first row and behind the last has no end: there the polls next to it
+	// are what counts.
+	at, apart := time.Time{}, time.Duration(0)
+	for i, t := range append(list, told{c.Until.AddDate(1000, 0, 0), c.Until, 0}) {
+		longest := max(untoldAfter, min(max(apart, t.apart), maxApart))
+		near := i == 0 && t.since.Before(c.Until) && t.since.Sub(c.Since) <= longest || i == len(list) && at.After(c.Since) && c.Until.Sub(at) <= longest
+		if t.since.Sub(at) > longest && !near {
+			from, to := at, t.since
+			if from.Before(c.Since) {
+				from = c.Since
+			}
 			if to.After(c.Until) {
 				to = c.Until
 			}
-			v.notProven("whether anybody was watching from %s to %s: no row tells of that time", stamp(from), stamp(to))
+			if from.Before(to) {
+				v.notProven("whether anybody was watching from %s to %s: no row tells of that time", stamp(from), stamp(to))
+			}
 		}
 		if t.until.After(at) {
 			at, apart = t.until, t.apart
@@ -221,6 +251,9 @@ func ranges(list []ledger.Range) string {
 // headOfLog holds the checkpoint in the archive against the head that the rows name.
 func (v *verifier) headOfLog(head *ledger.Head) error {
 	raw := v.files[fileCheckpoint]
+	if raw != nil && head == nil {
+		return fmt.Errorf("%s is there, and no row names a head of the log", fileCheckpoint)
+	}
 	if raw == nil || head == nil {
 		v.notProven("that the log signed the heads named: no checkpoint of it is in the archive")
 		return nil
@@ -231,11 +264,11 @@ func (v *verifier) headOfLog(head *ledger.Head) error {
 	if ledger.LogKey(origin) != ledger.LogKey(v.claim.Origin) {
 		return fmt.Errorf("%s is of %.100q, and %s names %.100q", fileCheckpoint, origin, fileClaim, v.claim.Origin)
 	}
-	log, err := v.logOf(origin)
-	if errors.Is(err, errNoKey) {
-		v.notProven("that the log signed the head of size %d: give its key to check the checkpoint in the archive", head.Size)
+	if v.noKey != nil {
+		v.notProven("that the log signed the head of size %d: give its key to check the checkpoint in the archive (%v)", head.Size, v.noKey)
 		return nil
 	}
+	log, err := logOf(origin, v.keys)
 	if err != nil {
 		return err
 	}
@@ -243,7 +276,7 @@ func (v *verifier) headOfLog(head *ledger.Head) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", fileCheckpoint, err)
 	}
-	v.signedBy(log, "log", raw)
+	v.signedBy(log, "log", fileCheckpoint, raw)
 	if c.Size() != head.Size || c.Root() != checkpoint.Hash(head.Root) {
 		return fmt.Errorf("%s is not the one that the last row about the log names", fileCheckpoint)
 	}

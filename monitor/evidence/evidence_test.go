@@ -3,6 +3,7 @@ package evidence_test
 import (
 	"archive/zip"
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"net/http/httptest"
@@ -251,4 +252,38 @@ func FuzzVerify(f *testing.F) {
 			t.Fatal("verified what no log signed")
 		}
 	})
+}
+
+// TestReadmesAreFrozen: the texts are a part of the format. Whoever has a file of a version
+// must be able to check it with every later program: a change here is another version.
+func TestReadmesAreFrozen(t *testing.T) {
+	want := map[string]string{}
+	for _, s := range samples(t) {
+		text := contents(t, s.data)["README.txt"]
+		if got := fmt.Sprintf("%x", sha256.Sum256(text))[:16]; frozen[s.name] != got {
+			want[s.name] = got
+		}
+	}
+	if len(want) > 0 {
+		t.Errorf("texts of version %s were changed: %#v", evidence.Format, want)
+	}
+}
+
+// frozen are the first digits of the SHA-256 of the texts, by sample.
+var frozen = map[string]string{
+	"broken promise":        "f9e91a36c4ab4f2c",
+	"coverage":              "884a99850c12f882",
+	"coverage of Rekor v1":  "884a99850c12f882",
+	"finding":               "b0e7003c93de4b54",
+	"finding of Rekor v1":   "b0e7003c93de4b54",
+	"fork equal-size":       "bbcab5224d84b04d",
+	"fork node":             "bbcab5224d84b04d",
+	"fork prefix":           "bbcab5224d84b04d",
+	"mismatch":              "8b96903a29385bf4",
+	"only entry":            "b0e7003c93de4b54",
+	"redacted finding":      "7ddcf17b288ae7c5",
+	"retired log":           "180062edc74662bf",
+	"split-view equal-size": "ae9da38a48e454ee",
+	"split-view node":       "ae9da38a48e454ee",
+	"split-view prefix":     "ae9da38a48e454ee",
 }

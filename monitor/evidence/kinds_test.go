@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -13,6 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -142,7 +144,7 @@ func samples(t testing.TB) (out []sample) {
 	redacted.Redacted = true
 	add("redacted finding", evidence.ClaimInclusion, byLog, func(b *bytes.Buffer) error { return evidence.WriteInclusion(b, redacted) },
 		"the log's key signed a checkpoint", "witness", "witness", "that tree contains a leaf with hash")
-	out = append(out, finding1(t))
+	out = append(out, finding1(t), alone(t))
 	for _, d := range divergences(t, l) {
 		for _, claim := range []string{evidence.ClaimFork, evidence.ClaimSplitView} {
 			add(claim+" "+string(d.Shape), claim, byLog, func(b *bytes.Buffer) error {
@@ -170,7 +172,7 @@ func samples(t testing.TB) (out []sample) {
 	withLedger := byLog
 	withLedger.LedgerKeys = []string{ledgerKey}
 	add("coverage", evidence.ClaimCoverage, withLedger, func(b *bytes.Buffer) error { return evidence.WriteCoverage(b, stretch) },
-		"the ledger's key signed ledger sigwarden-ledger/00 of 9 rows, which holds these rows 2 to 6", "the log's key signed the last of these heads", "witness", "witness")
+		"the ledger's key signed ledger sigwarden-ledger/00 of 9 rows with row 6 in it, and by the hash that each row has of the one before it rows 2 to 6", "the log's key signed the last of these heads", "witness", "witness")
 	// A tree of Rekor v1 whose server called itself something else before.
 	moved, movedKey, movedLog := movedStretch(t)
 	byBoth := byKey(movedLog)
@@ -190,6 +192,18 @@ func hexes(list []checkpoint.Hash) []checkpoint.HexHash {
 
 // finding1 is evidence of an entry of Rekor v1, with its promise.
 func finding1(t testing.TB) sample {
+	t.Helper()
+	in, key := inclusion1(t)
+	var b bytes.Buffer
+	if err := evidence.WriteInclusion(&b, in); err != nil {
+		t.Fatal(err)
+	}
+	return sample{"finding of Rekor v1", evidence.ClaimInclusion, b.Bytes(), byKey(key),
+		[]string{"the log's key signed a checkpoint", "that tree contains the leaf", "the leaf is no entry", "the log's key signed that it took the leaf in at"}}
+}
+
+// inclusion1 is what such evidence is made of, and the log's key.
+func inclusion1(t testing.TB) (evidence.Inclusion, string) {
 	t.Helper()
 	v, err := locallog.NewV1("rekor.example", 7)
 	if err != nil {
@@ -226,13 +240,25 @@ func finding1(t testing.TB) sample {
 	for _, h := range e.Path {
 		path = append(path, checkpoint.Hash(h))
 	}
-	var b bytes.Buffer
-	if err := evidence.WriteInclusion(&b, evidence.Inclusion{Origin: "rekor.example - 7", Index: 4, Leaf: e.Leaf, Proof: path, Note: string(e.Note), Size: c.Size(), Root: c.Root(), LogKey: spki(t, v.PublicKeyPEM()),
-		Promise: &checkpoint.Promise{Leaf: e.Leaf, Integrated: e.Integrated, LogID: id, LogIndex: e.LogIndex, SET: e.SET}, Integrated: time.Unix(e.Integrated, 0), Statement: "x"}); err != nil {
+	return evidence.Inclusion{Origin: "rekor.example - 7", Index: 4, Leaf: e.Leaf, Proof: path, Note: string(e.Note), Size: c.Size(), Root: c.Root(), LogKey: spki(t, v.PublicKeyPEM()),
+		Promise: &checkpoint.Promise{Leaf: e.Leaf, Integrated: e.Integrated, LogID: id, LogIndex: e.LogIndex, SET: e.SET}, Integrated: time.Unix(e.Integrated, 0), Statement: "x"}, v.PublicKeyPEM()
+}
+
+// alone is evidence of the only entry of a log, whose audit path is empty.
+func alone(t testing.TB) sample {
+	t.Helper()
+	l, err := locallog.New("log.example")
+	if err != nil {
 		t.Fatal(err)
 	}
-	return sample{"finding of Rekor v1", evidence.ClaimInclusion, b.Bytes(), byKey(v.PublicKeyPEM()),
-		[]string{"the log's key signed a checkpoint", "that tree contains the leaf", "the leaf is no entry", "the log's key signed that it took the leaf in at"}}
+	l.Append([]byte("alone"))
+	raw, _ := l.Checkpoint()
+	c := opened(t, l, raw)
+	var b bytes.Buffer
+	if err := evidence.WriteInclusion(&b, evidence.Inclusion{Origin: l.Origin(), Leaf: []byte("alone"), Note: string(raw), Size: 1, Root: c.Root(), LogKey: spki(t, l.PublicKeyPEM()), Statement: "x"}); err != nil {
+		t.Fatal(err)
+	}
+	return sample{"only entry", evidence.ClaimInclusion, b.Bytes(), byKey(l.PublicKeyPEM()), []string{"the log's key signed a checkpoint", "that tree contains the leaf", "the leaf is no entry"}}
 }
 
 // divergences are one of each shape.
@@ -377,9 +403,9 @@ func movedStretch(t testing.TB) (s evidence.Stretch, ledgerKey, logKey string) {
 }
 
 // isKey reports whether a line says which key signed.
-func isKey(line string) bool {
-	return strings.Contains(line, "'s key is the one whose DER form has SHA-256 ")
-}
+func isKey(line string) bool { return keyLine.MatchString(line) }
+
+var keyLine = regexp.MustCompile(`^[a-z.-]+ was signed with the (log|ledger)'s key whose DER form has SHA-256 [0-9a-f]{64}$`)
 
 // TestEveryKind: each verifies with the keys that are trusted, proves just what it
 // should, and not with the keys of somebody else.
@@ -393,7 +419,8 @@ func TestEveryKind(t *testing.T) {
 			continue
 		}
 		proven := res.Of(evidence.Proven)
-		if !slices.ContainsFunc(proven, isKey) {
+		want := fmt.Sprintf("%x", sha256.Sum256(spki(t, s.trust.LogKeys[0])))
+		if !slices.ContainsFunc(proven, func(line string) bool { return isKey(line) && strings.HasSuffix(line, want) }) {
 			t.Errorf("%s: it does not say which key signed", s.name)
 		}
 		proven = slices.DeleteFunc(proven, isKey)
@@ -428,8 +455,8 @@ func TestEveryKind(t *testing.T) {
 	}
 }
 
-// TestKeysOfOthers: a key is taken for the log that it is given for. One that names another
-// log is not, and where others are trusted too, it is said which have signed.
+// TestKeysOfOthers: a key is taken for the log that it is given for. What two keys have
+// signed says nothing of one log, unless both are given as its own, by its name.
 func TestKeysOfOthers(t *testing.T) {
 	l, err := locallog.New("log.example")
 	if err != nil {
@@ -448,33 +475,79 @@ func TestKeysOfOthers(t *testing.T) {
 	if err := evidence.WriteFork(&b, evidence.ClaimFork, l.Origin(), d, nil, "x"); err != nil {
 		t.Fatal(err)
 	}
-	both := evidence.Trust{LogKeys: []string{l.PublicKeyPEM(), stranger.PublicKeyPEM()}}
-	res, err := evidence.Verify(b.Bytes(), both)
-	if err != nil {
-		t.Fatal(err)
+	named := func(name string, l *locallog.Log) string {
+		pub, err := x509.ParsePKIXPublicKey(spki(t, l.PublicKeyPEM()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := note.NewEd25519VerifierKey(name, pub.(ed25519.PublicKey))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key
 	}
-	if keys := slices.DeleteFunc(res.Of(evidence.Proven), func(line string) bool { return !isKey(line) }); len(keys) != 2 {
-		t.Errorf("two keys have signed, and it says %q", keys)
+	for name, tc := range map[string]struct {
+		keys  []string
+		holds bool
+	}{
+		"two keys of no name":          {[]string{l.PublicKeyPEM(), stranger.PublicKeyPEM()}, false},
+		"both are the log's":           {[]string{named("log.example", l), named("log.example", stranger)}, true},
+		"one is the log's":             {[]string{named("log.example", l), stranger.PublicKeyPEM()}, false},
+		"one is another log's":         {[]string{named("log.example", l), named("other.example", stranger)}, false},
+		"both are those of other logs": {[]string{named("other.example", l), named("other.example", stranger)}, false},
+	} {
+		res, err := evidence.Verify(b.Bytes(), evidence.Trust{LogKeys: tc.keys})
+		if (err == nil) != tc.holds || res.Holds != tc.holds || !tc.holds && len(res.Claims) > 0 {
+			t.Errorf("%s: %+v, %v", name, res, err)
+		}
+		if tc.holds {
+			keys := slices.DeleteFunc(res.Of(evidence.Proven), func(line string) bool { return !isKey(line) })
+			if len(keys) != 2 || keys[0][len(keys[0])-64:] == keys[1][len(keys[1])-64:] {
+				t.Errorf("two keys have signed, and it says %q", keys)
+			}
+		}
 	}
-	pub, err := x509.ParsePKIXPublicKey(spki(t, stranger.PublicKeyPEM()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ed, ok := pub.(ed25519.PublicKey)
-	if !ok {
-		t.Fatalf("the key is a %T", pub)
-	}
-	named, err := note.NewEd25519VerifierKey("other.example", ed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	both.LogKeys[1] = named
-	if _, err := evidence.Verify(b.Bytes(), both); err == nil {
-		t.Error("a key of another log was taken")
-	}
-	both.LogKeys = both.LogKeys[1:]
-	if _, err := evidence.Verify(b.Bytes(), both); err == nil || !strings.Contains(err.Error(), "other.example") {
+	if _, err := evidence.Verify(b.Bytes(), evidence.Trust{LogKeys: []string{named("other.example", l)}}); err == nil || !strings.Contains(err.Error(), `those that were given are of "other.example"`) {
 		t.Errorf("%v", err)
+	}
+	root := evidence.Trust{Root: func(string) []string { return []string{l.PublicKeyPEM(), stranger.PublicKeyPEM()} }}
+	if _, err := evidence.Verify(b.Bytes(), root); err != nil {
+		t.Errorf("both are the log's by the trusted root: %v", err)
+	}
+}
+
+// TestPromiseOfAnother: who signs promises for another log's tree proves nothing of it, though
+// he is trusted for his own.
+func TestPromiseOfAnother(t *testing.T) {
+	in, key := inclusion1(t)
+	other, otherKey := inclusion1(t)
+	in.Promise = other.Promise
+	var b bytes.Buffer
+	if err := evidence.WriteInclusion(&b, in); err != nil {
+		t.Fatal(err)
+	}
+	both := evidence.Trust{LogKeys: []string{key, otherKey}}
+	if _, err := evidence.Verify(b.Bytes(), both); err == nil {
+		t.Error("the time of an entry is what another key says")
+	}
+	data, v := broken(t)
+	theirs, w := broken(t)
+	parsed := func(data []byte) checkpoint.BrokenPromise {
+		p, err := checkpoint.ParseBrokenPromise(contents(t, data)["broken-promise.json"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	mixed := parsed(data)
+	mixed.Promised = parsed(theirs).Promised
+	b.Reset()
+	if err := evidence.WriteBrokenPromise(&b, "rekor.example - 8", mixed, nil, "x"); err != nil {
+		t.Fatal(err)
+	}
+	both.LogKeys = []string{v.PublicKeyPEM(), w.PublicKeyPEM()}
+	if _, err := evidence.Verify(b.Bytes(), both); err == nil {
+		t.Error("a log broke what another one had promised")
 	}
 }
 

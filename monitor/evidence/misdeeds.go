@@ -34,7 +34,7 @@ func (v *verifier) fork() error {
 	if _, err := v.open(l, fileLarger); err != nil {
 		return err
 	}
-	v.signedBy(l, "log", v.files[fileSmaller])
+	v.signedBy(l, "log", fileSmaller, v.files[fileSmaller])
 	v.proven("the log's key signed both checkpoints of log %s", l.Origin())
 	v.proven("both cannot be true (shape of the evidence: %s)", d.Shape)
 	v.cosignatures(v.files[fileSmaller])
@@ -62,7 +62,7 @@ func (v *verifier) retired() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", fileLarger, err)
 	}
-	v.signedBy(l, "log", v.files[fileLarger])
+	v.signedBy(l, "log", fileLarger, v.files[fileLarger])
 	if larger.Size() < frozen.Size() || larger.Size() == frozen.Size() && larger.Root() == frozen.Root() {
 		return errors.New("the second checkpoint is the same, or an older one: nothing has changed")
 	}

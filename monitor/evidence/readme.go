@@ -55,22 +55,25 @@ const (
 	foldHow = `  * An audit path (RFC 9162, section 2.1.3.2). The hash of two nodes is
       { printf '\001'; cat left right; } | sha256sum
     This folds the hash of a leaf with the hashes of its path, all in hex:
+      node() { { printf '\001'; printf %s "$1$2" | xxd -r -p; } | sha256sum | cut -d ' ' -f 1; }
       fold() { # HASH INDEX SIZE PATH...
-        h=$1 fn=$2 sn=$(($3 - 1)); shift 3
+        h=$1 fn=$2 sn=$(($3 - 1)) left=; shift 3
+        [ "$fn" -le "$sn" ] || { echo "no such leaf"; return 1; }
         for p; do
-          if [ $((fn & 1)) = 1 ] || [ "$fn" = "$sn" ]; then pair=$p$h
+          if [ $((fn & 1)) = 1 ] || [ "$fn" = "$sn" ]; then
+            h=$(node "$p" "$h"); if [ "$left" ]; then left=$(node "$p" "$left"); else left=$p; fi
             while [ $((fn & 1)) = 0 ] && [ "$fn" != 0 ]; do fn=$((fn >> 1)) sn=$((sn >> 1)); done
-          else pair=$h$p; fi
-          h=$({ printf '\001'; printf %s "$pair" | xxd -r -p; } | sha256sum | cut -d ' ' -f 1)
+          else h=$(node "$h" "$p"); fi
           fn=$((fn >> 1)) sn=$((sn >> 1))
         done
-        echo "$h" "$sn"
+        echo "$h $sn $left"
       }
     INDEX is that of the leaf, SIZE the second line of the checkpoint. It prints
-    the root, the third line of the checkpoint, and 0:
+    the root, which is the third line of the checkpoint, then 0, then what the
+    hashes on the left alone give: the root of the tree that ends before the leaf.
       sed -n 3p checkpoint | base64 -d | xxd -p -c 64
     A path in base64, as in a file .tlog-proof, in hex:
-      sed -n '3,/^$/p' FILE.tlog-proof | while read -r l; do
+      sed '1,2d;/^$/,$d' FILE.tlog-proof | while read -r l; do
         printf %s "$l" | base64 -d | xxd -p -c 64; done
 `
 	leafHow = `  * The hash of a leaf:
@@ -202,7 +205,7 @@ var readmes = map[string]readme{
       openssl pkey -pubin -in KEY -outform der | sha256sum
     What was promised has the hash
       { printf '\000'; jq -r .body promise | base64 -d; } | sha256sum
-` + signatureHow + "    The heads in \"before\" are checked in the same way.\n" + foldHow + `    Here the hash of the leaf is "hash" of "held" in broken-promise.json, and the
+` + signatureHow + "    The heads in \"before\" are checked in the same way; the first of them:\n      jq -j '.before[0]' broken-promise.json > before-checkpoint\n" + foldHow + `    Here the hash of the leaf is "hash" of "held" in broken-promise.json, and the
     path is in entry.tlog-proof. It is not the hash of what was promised.
   * The sum of "index" and of the sizes (second lines) in "before" is the
     "logIndex" of the promise.
@@ -218,8 +221,9 @@ var readmes = map[string]readme{
   checkpoint         the checkpoint that the last row about the log names
 ` + logKeyFile,
 		keys: "the public keys of the ledger, and of the log",
-		proven: `  Whoever has the ledger's key signed a ledger that holds these rows, one behind
-  the other, with none missing in between. The log signed the checkpoint.
+		proven: `  Whoever has the ledger's key signed a ledger with the last of these rows in it;
+  each row holds the hash of the one before it, so that none was changed, and none
+  is missing in between. The log signed the checkpoint.
 `,
 		statement: `  What the rows say: that the log was polled, and its entries proven, decoded and
   matched. It is the word of whoever has the ledger's key. It cannot be taken
@@ -251,15 +255,18 @@ const forkHow = signatureHow + `    Here for smaller-checkpoint and larger-check
                 line). Nothing more is needed.
     prefix      "in_larger" holds the hash and the audit path, under the larger
                 checkpoint, of the node ("level", "index"), which starts at the
-                smaller size: index * 2^level. Fold it to the larger root, with
-                the node's level taken as that of the leaves. The hashes that
-                were taken as left ones, folded among themselves from the
-                smallest (met first) to the largest, give the root that the
-                larger tree has at the smaller size. It is not the root that
-                the smaller checkpoint signs.
+                smaller size: index * 2^level. Fold it as below: it gives the
+                larger root. What the hashes on the left give, the third that
+                is printed, is the root that the larger tree has at the smaller
+                size. It is not the root that the smaller checkpoint signs.
     node        The node ("level", "index") lies in both trees. "in_smaller"
-                and "in_larger" prove it in each, with different hashes.
-` + foldHow
+                and "in_larger" prove it in each, with different hashes: fold
+                each as below, with the size of its tree.
+` + foldHow + `    For a node, SIZE is that of its level: ((size - 1) >> level) + 1.
+      N=$(sed -n 2p larger-checkpoint) L=$(jq '.level // 0' divergence.json)
+      fold $(jq -r .in_larger.hash divergence.json) $(jq '.index // 0' divergence.json) \
+        $((((N - 1) >> L) + 1)) $(jq -r '.in_larger.path[]?' divergence.json)
+`
 
 var redactedReadme = readme{
 	title: "A LOG CONTAINS AN ENTRY (WHAT IT SAYS IS LEFT OUT)",

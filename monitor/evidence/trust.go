@@ -51,43 +51,65 @@ type trusted struct {
 	ders [][]byte
 }
 
-// log returns the log with an origin and those of some keys that may be its own: a verifier
-// key that names another log is not. embedded is one in the file that is trusted too, or
-// nil. errNoKey if there is none.
-func (t *Trust) log(origin string, keys []string, embedded []byte) (trusted, error) {
+// keySet are keys of one log. Several are, if each was given for that log by its name; a key
+// that was given without one may be that of any log, and is a set by itself: what two of
+// them have signed says nothing of one log.
+type keySet []string
+
+// sets returns the sets of keys that may be those of a log; errNoKey if there is none.
+func (t *Trust) sets(origin string, keys []string, embedded []byte) ([]keySet, error) {
+	_, _, tree := checkpoint.SplitOrigin(origin)
+	bound := keySet(t.rootKeys(origin))
+	var out []keySet
+	var others []string
+	for _, key := range keys {
+		v, err := checkpoint.ParseKey(keyName(origin, tree), key)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("origin %.100q: %w", origin, err)
+		case v.Name() != keyName(origin, tree):
+			others = append(others, fmt.Sprintf("%.100q", v.Name()))
+		case strings.Contains(key, "-----BEGIN"):
+			out = append(out, keySet{key})
+		default:
+			bound = append(bound, key)
+		}
+	}
+	if len(bound) > 0 {
+		out = append([]keySet{bound}, out...)
+	}
 	if embedded != nil {
 		if _, err := checkpoint.ParseSPKI(string(embedded)); err != nil {
-			return trusted{}, fmt.Errorf("the key in the file: %w", err)
+			return nil, fmt.Errorf("the key in the file: %w", err)
 		}
-		keys = append(keys[:len(keys):len(keys)], string(embedded))
+		out = append(out, keySet{string(embedded)})
 	}
+	switch {
+	case len(out) == 0 && len(others) > 0:
+		return nil, fmt.Errorf("%w: those that were given are of %s", errNoKey, strings.Join(others, ", "))
+	case len(out) == 0:
+		return nil, errNoKey
+	}
+	return out, nil
+}
+
+// logOf returns the log with an origin and the keys of a set.
+func logOf(origin string, keys keySet) (trusted, error) {
 	_, _, tree := checkpoint.SplitOrigin(origin)
 	var out trusted
 	var verifiers []note.Verifier
-	var others []string
 	for _, key := range keys {
 		der, err := checkpoint.ParseSPKI(key)
 		if err != nil {
 			return trusted{}, fmt.Errorf("%w: %w", ErrKey, err)
 		}
-		name := keyName(origin, tree)
-		v, err := checkpoint.ParseKey(name, key)
+		v, err := checkpoint.NewVerifier(keyName(origin, tree), der)
 		if err != nil {
 			return trusted{}, fmt.Errorf("origin %.100q: %w", origin, err)
-		}
-		if v.Name() != name {
-			others = append(others, fmt.Sprintf("%.100q", v.Name()))
-			continue
 		}
 		if !slices.ContainsFunc(out.ders, func(o []byte) bool { return bytes.Equal(o, der) }) {
 			out.ders, verifiers = append(out.ders, der), append(verifiers, v)
 		}
-	}
-	if len(out.ders) == 0 && len(others) > 0 {
-		return out, fmt.Errorf("%w: those that were given are of %s", errNoKey, strings.Join(others, ", "))
-	}
-	if len(out.ders) == 0 {
-		return out, errNoKey
 	}
 	var err error
 	if tree {

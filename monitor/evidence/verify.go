@@ -58,6 +58,8 @@ type verifier struct {
 	trust Trust
 	claim Claim
 	files map[string][]byte
+	keys  keySet // of the log that the claim is about, tried now
+	noKey error  // why there is none
 	res   Result
 }
 
@@ -87,7 +89,8 @@ func Verify(data []byte, trust Trust) (Result, error) {
 	}
 	err := v.verify(data)
 	if v.res.Holds = err == nil; err != nil {
-		v.res.Error = err.Error()
+		// What was found before the first thing that does not hold would mislead.
+		v.res.Error, v.res.Claims = err.Error(), []Line{}
 	}
 	return v.res, err
 }
@@ -116,20 +119,37 @@ func (v *verifier) verify(data []byte) (err error) {
 	if v.claim.Entry != nil && v.claim.Claim != ClaimInclusion || v.claim.Coverage != nil && v.claim.Claim != ClaimCoverage || v.claim.RuleHash != "" && v.claim.Claim != ClaimInclusion {
 		return fmt.Errorf("%s names what its claim has no use for", fileClaim)
 	}
-	return check()
+	sets, err := v.trust.sets(v.claim.Origin, v.trust.LogKeys, v.embedded(fileLogKey))
+	if errors.Is(err, errNoKey) {
+		v.noKey = err
+		return check()
+	}
+	if err != nil {
+		return err
+	}
+	// All of it has to hold with one set of keys.
+	var failures []error
+	for _, set := range sets {
+		v.keys, v.res.Claims = set, []Line{}
+		if err = check(); err == nil {
+			return nil
+		}
+		failures = append(failures, err)
+	}
+	for _, err := range failures {
+		if !errors.Is(err, checkpoint.ErrSignature) {
+			return err // a key of the log, and something is wrong with what it signed
+		}
+	}
+	return failures[0]
 }
 
 // log returns the log that the claim is about.
 func (v *verifier) log() (trusted, error) {
-	l, err := v.logOf(v.claim.Origin)
-	if errors.Is(err, errNoKey) {
-		return l, fmt.Errorf("log %.100q: what was given to trust has no key of it (%w)", v.claim.Origin, err)
+	if v.noKey != nil {
+		return trusted{}, fmt.Errorf("log %.100q: what was given to trust has no key of it (%w)", v.claim.Origin, v.noKey)
 	}
-	return l, err
-}
-
-func (v *verifier) logOf(origin string) (trusted, error) {
-	return v.trust.log(origin, slices.Concat(v.trust.LogKeys, v.trust.rootKeys(origin)), v.embedded(fileLogKey))
+	return logOf(v.claim.Origin, v.keys)
 }
 
 // open opens a checkpoint of the log that the claim names: a tree of Rekor v1 is known by
@@ -142,17 +162,14 @@ func (v *verifier) open(l trusted, name string) (checkpoint.Checkpoint, error) {
 	if err != nil {
 		return c, fmt.Errorf("%s: %w", name, err)
 	}
-	v.signedBy(l, "log", v.files[name])
+	v.signedBy(l, "log", name, v.files[name])
 	return c, nil
 }
 
-// signedBy says, once, which of the keys that are trusted is the one that signed: a key is
-// trusted for whatever log it is given for.
-func (v *verifier) signedBy(l trusted, what string, raw []byte) {
-	line := Line{Proven, fmt.Sprintf("the %s's key is the one whose DER form has SHA-256 %s", what, l.signer(raw))}
-	if !slices.Contains(v.res.Claims, line) {
-		v.res.Claims = append(v.res.Claims, line)
-	}
+// signedBy says which key signed a checkpoint: one that is given without a name is trusted
+// for whatever log it is given for.
+func (v *verifier) signedBy(l trusted, whose, name string, raw []byte) {
+	v.proven("%s was signed with the %s's key whose DER form has SHA-256 %s", name, whose, l.signer(raw))
 }
 
 // only checks that an archive has what its claim needs, and nothing else.

@@ -273,7 +273,7 @@ func (s *Store) LogNote(ctx context.Context, origin string, head ledger.Head) (n
 		return "", "", err
 	}
 	for id, st := range states {
-		if st.Origin != origin {
+		if ledger.LogKey(st.Origin) != ledger.LogKey(origin) {
 			continue
 		}
 		err := s.db.QueryRowContext(ctx, "SELECT note FROM notes WHERE log_id = $1 AND size = $2 AND root = $3", id, head.Size, hexOf(head.Root)).Scan(&note)
