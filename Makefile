@@ -2,7 +2,7 @@
 GO ?= go
 STATICCHECK = $(GO) tool -modfile=e2e/tools/staticcheck/go.mod staticcheck
 
-.PHONY: build test vet lint race e2e bench fuzz
+.PHONY: build test vet lint race axe e2e bench fuzz
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/sigwarden ./cmd/sigwarden
@@ -23,9 +23,13 @@ lint: vet
 race:
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 20m ./...
 
+# What looks for barriers in pages.
+axe:
+	if command -v npm >/dev/null; then cd e2e/tools/axe && npm ci --ignore-scripts --no-audit --no-fund --silent; fi
+
 # Against the real servers, which are built first: many minutes on a cold cache.
 # Rekor v1 needs initdb, postgres, psql and redis-server, syslog needs rsyslogd with its TLS driver.
-e2e:
+e2e: axe
 	cd e2e && CGO_ENABLED=0 $(GO) test -count=1 -timeout 45m ./...
 
 # Ratios of one run; SIGWARDEN_BENCH_ENTRIES sets the size of the corpus.

@@ -155,6 +155,13 @@ func (t *Token) Allows(scope, watch string) bool {
 	return slices.Contains(t.Scopes, scope) && (watch == "" || t.Watches == nil || slices.Contains(t.Watches, watch))
 }
 
+// Session is a login of a person to the page.
+type Session struct {
+	Name      string
+	Scopes    []string
+	ExpiresAt time.Time
+}
+
 // TriageEvent tells what a person decided about a finding.
 func TriageEvent(f Finding, now time.Time) notify.Event {
 	e := FindingEvent(f)

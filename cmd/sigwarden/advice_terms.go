@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/sigwarden/sigwarden/monitor"
@@ -43,11 +41,11 @@ func (s *setup) termWarnings(now time.Time) []string {
 	if channels := s.integrity(); len(channels) > 0 && len(s.routes.Route(channels, fork, now)) == 0 {
 		warn("notify", "nobody hears of a log that forks: the `hears` of the channels leaves integrity incidents out")
 	}
-	if listen := s.cfg.HTTP.Listen; listen != "" && !loopback(listen) {
+	if listen := s.cfg.HTTP.Listen; listen != "" && !config.Loopback(listen) {
 		warn("http.listen", "%s can be reached from elsewhere: metrics and the names of logs are open to everybody there, and tokens travel in clear. Listen on 127.0.0.1, behind a proxy with TLS", listen)
 	}
 	if s.cfg.HTTP.PublicURL != "" && s.linkBase() == "" {
-		warn("http.public_url", "messages have no links: findings and incidents are shown to people on 127.0.0.1 only, behind a proxy that lets in whom you want")
+		warn("http.public_url", "messages have no links: nothing is served at their ends (http.listen, http.page)")
 	}
 	return out
 }
@@ -63,14 +61,4 @@ func (s *setup) termWarning(path string, t config.Terms, now time.Time, warn fun
 	if _, err := os.Stat(d.File); errors.Is(err, fs.ErrNotExist) {
 		warn(path+".digests", "the list %s does not exist yet: until it does, what fits this item waits for %s, and is unexpected then", d.File, d.Grace)
 	}
-}
-
-// loopback reports whether an address can be reached from this machine alone.
-func loopback(listen string) bool {
-	host, _, err := net.SplitHostPort(listen)
-	if err != nil {
-		return false
-	}
-	ip := net.ParseIP(host)
-	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }

@@ -110,7 +110,7 @@ func makeChannel(ch config.Channel, stdout io.Writer) (notify.Notifier, error) {
 // linkBase is what links in messages begin with; empty where nothing is served at
 // their ends.
 func (s *setup) linkBase() string {
-	if !loopback(s.cfg.HTTP.Listen) {
+	if s.cfg.HTTP.Listen == "" || !s.cfg.HTTP.Page {
 		return ""
 	}
 	return s.cfg.HTTP.PublicURL

@@ -123,7 +123,7 @@ func TestTriageTold(t *testing.T) {
 
 func TestLoopback(t *testing.T) {
 	for listen, want := range map[string]bool{"127.0.0.1:80": true, "localhost:80": true, "[::1]:80": true, ":80": false, "0.0.0.0:80": false, "192.0.2.1:80": false, "": false, "acme.example:80": false} {
-		if loopback(listen) != want {
+		if config.Loopback(listen) != want {
 			t.Errorf("%q", listen)
 		}
 	}

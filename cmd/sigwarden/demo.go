@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/monitor/config"
 	"github.com/sigwarden/sigwarden/monitor/evidence"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog/testca"
@@ -313,14 +314,18 @@ func (d *demo) serve(ctx context.Context, listen string) error {
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}
-	d.say("\nServing: http://%[1]s/healthz, http://%[1]s/readyz, http://%[1]s/metrics. The log grows; alerts\nare in %[2]s. Stop with Ctrl-C.", listener.Addr(), filepath.Join(d.dir, "alerts.jsonl"))
+	d.say("\nServing: http://%[1]s/ (the page), http://%[1]s/healthz, http://%[1]s/metrics. The log grows; alerts\nare in %[2]s. Stop with Ctrl-C.", listener.Addr(), filepath.Join(d.dir, "alerts.jsonl"))
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	wg.Go(func() { dispatcher.Run(ctx) })
 	wg.Go(func() { d.engine.Run(ctx) })
 	wg.Go(func() { cancel(d.grow(ctx)) })
-	err = web.New(d.webOptions(d.setup, d.store, d.engine, dispatcher, log)).Serve(ctx, listener)
+	served, err := d.webOptions(ctx, d.setup, d.store, d.engine, dispatcher, log)
+	if err == nil {
+		served.Access.Open = config.Loopback(listen)
+		err = web.New(served).Serve(ctx, listener)
+	}
 	cancel(err)
 	wg.Wait()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {

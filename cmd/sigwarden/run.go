@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"strings"
 	"sync"
 	"time"
 
@@ -15,7 +14,6 @@ import (
 	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/monitor/store"
 	"github.com/sigwarden/sigwarden/monitor/web"
-	"github.com/sigwarden/sigwarden/notify"
 )
 
 func (a *app) runCommand() *cobra.Command {
@@ -114,7 +112,11 @@ func (a *app) daemon(ctx context.Context, s *setup, st *store.Store, log *slog.L
 		})
 	}
 	if listener != nil {
-		server := web.New(a.webOptions(s, st, engine, dispatcher, log))
+		served, err := a.webOptions(ctx, s, st, engine, dispatcher, log)
+		if err != nil {
+			return err
+		}
+		server := web.New(served)
 		log.Info("serving health and metrics", "address", listener.Addr().String())
 		wg.Go(func() {
 			if err := server.Serve(ctx, listener); err != nil {
@@ -140,52 +142,6 @@ func (a *app) daemon(ctx context.Context, s *setup, st *store.Store, log *slog.L
 		return cause
 	}
 	return nil
-}
-
-func (a *app) webOptions(s *setup, st *store.Store, engine *monitor.Engine, dispatcher *notify.Dispatcher, log *slog.Logger) web.Options {
-	out := web.Options{
-		Engine:        engine,
-		Status:        func(ctx context.Context) (monitor.Status, error) { return engine.Status(ctx, st, s.names) },
-		OpenIncidents: st.OpenByKind,
-		Bytes:         s.clients.bytes,
-		Deliveries:    dispatcher.Counts,
-		Hear: func(ctx context.Context, raw []byte) (monitor.Comparison, error) {
-			return engine.Hear(ctx, raw, "whoever has asked")
-		},
-		API: web.API{
-			Token: func(ctx context.Context, secret string) (monitor.Token, error) {
-				t, err := st.Token(ctx, secret, time.Now())
-				if errors.Is(err, store.ErrNotFound) {
-					err = web.ErrNoToken
-				}
-				return t, err
-			},
-			Expect: func(ctx context.Context, t monitor.Token, watch, digest string, ttl time.Duration, note string) (monitor.Announcement, error) {
-				announced, err := s.announce(ctx, st, watch, digest, ttl, actorOf(t), note)
-				var wrong *status
-				switch {
-				case errors.As(err, &wrong):
-					err = fmt.Errorf("%w: %w", web.ErrInvalid, err)
-				case errors.Is(err, store.ErrTooMany):
-					err = fmt.Errorf("%w: %w", web.ErrFull, err)
-				}
-				return announced, err
-			},
-		},
-		Log: log,
-	}
-	if loopback(s.cfg.HTTP.Listen) {
-		// Whoever lets others in, by a proxy, says whom.
-		out.Show = func(ctx context.Context, id string) (string, error) {
-			var text strings.Builder
-			err := a.writeOne(ctx, &text, st, id)
-			if errors.Is(err, store.ErrNotFound) {
-				err = web.ErrNoPage
-			}
-			return text.String(), err
-		}
-	}
-	return out
 }
 
 // sayUncovered names what the watches of today have not seen, and the command

@@ -287,13 +287,6 @@ type File struct {
 	Path string
 }
 
-// HTTP is where health and metrics are served; Listen empty: nowhere.
-type HTTP struct {
-	Listen string
-	// PublicURL is how people reach it, for links in messages.
-	PublicURL string
-}
-
 // Schedule is when something is done.
 type Schedule struct {
 	cron.Schedule

@@ -54,7 +54,7 @@ func Parse(name string, data []byte, getenv func(string) string) (*Config, error
 		return nil, err
 	}
 	f.getenv = getenv
-	c := &Config{State: "sigwarden.db", file: f}
+	c := &Config{State: "sigwarden.db", file: f, HTTP: HTTP{Page: true}}
 	c.Schedule, _ = ParseSchedule("@every 1m")
 	f.mapping(top, "", "the configuration", map[string]field{
 		"state":     f.into(&c.State),
@@ -70,9 +70,7 @@ func Parse(name string, data []byte, getenv func(string) string) (*Config, error
 		"retention": c.readRetention,
 		"ledger":    c.readLedger,
 		"reports":   func(n ast.Node, p string) { f.list(n, p, "reports", c.readReport) },
-		"http": func(n ast.Node, p string) {
-			f.mapping(n, p, "http", map[string]field{"listen": f.listenAddress(&c.HTTP.Listen), "public_url": f.webAddress(&c.HTTP.PublicURL)})
-		},
+		"http":      c.readHTTP,
 	})
 	c.State = f.relative(c.State)
 	c.checkAll()
@@ -137,6 +135,7 @@ func (c *Config) checkAll() {
 	c.checkLogs(bad)
 	c.checkWitness(bad)
 	c.checkReports(bad)
+	c.checkHTTP(bad)
 	channels := map[string]bool{}
 	var known []string
 	for _, ch := range c.Notify.Channels {

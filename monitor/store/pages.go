@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/sigwarden/sigwarden/monitor"
 )
@@ -151,4 +152,83 @@ func (s *Store) CountFindings(ctx context.Context, f Filter, most int) (n int, e
 	w := findingsWhere(f)
 	err = s.db.QueryRowContext(ctx, "SELECT COUNT(*) FROM (SELECT 1 FROM findings"+w.String()+fmt.Sprintf(" LIMIT %d) AS some", most), w.args...).Scan(&n)
 	return n, s.explain("reading", err)
+}
+
+// EachRecent calls a function with each of the newest findings, which have their leaves.
+func (s *Store) EachRecent(ctx context.Context, limit int, do func(monitor.Finding) error) error {
+	query, args, err := findingsPage(Filter{Limit: limit})
+	if err != nil {
+		return err
+	}
+	rows, err := s.db.QueryContext(ctx, "SELECT f.document, f.state, f.note, f.resolution, f.changed_by, f.changed_at, f.leaf FROM ("+query+") AS newest JOIN findings f ON f.id = newest.id ORDER BY f.seen_at DESC, f.log_id DESC, f.idx DESC, f.id DESC", args...)
+	if err != nil {
+		return s.explain("reading", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var doc string
+		var t triaged
+		var leaf []byte
+		if err := rows.Scan(&doc, &t.state, &t.note, &t.resolution, &t.by, &t.at, &leaf); err != nil {
+			return s.explain("reading", err)
+		}
+		f, err := parseFinding(doc, t)
+		if err != nil {
+			return fmt.Errorf("state file %s: a finding: %w", s.path, err)
+		}
+		f.Leaf = leaf
+		if err := do(f); err != nil {
+			return err
+		}
+	}
+	return s.explain("reading", rows.Err())
+}
+
+// Mark changes whenever something does that is shown to people. It reads the ends of
+// indexes and some small tables alone.
+func (s *Store) Mark(ctx context.Context) (mark string, err error) {
+	var versions, polls, findings, trail, opened, resolved, pending int64
+	err = s.db.QueryRowContext(ctx, "SELECT (SELECT COALESCE(SUM(version), 0) FROM logs), (SELECT COALESCE(MAX(at), 0) FROM polls), (SELECT COALESCE(MAX(seen_at), 0) FROM findings), (SELECT COALESCE(MAX(n), 0) FROM audit), "+
+		"(SELECT COALESCE(MAX(opened_at), 0) FROM incidents), (SELECT COUNT(*) FROM incidents WHERE state = 'resolved'), (SELECT COALESCE(SUM(last_success + last_failure), 0) FROM channels)").
+		Scan(&versions, &polls, &findings, &trail, &opened, &resolved, &pending)
+	return fmt.Sprint(versions, polls, findings, trail, opened, resolved, pending), s.explain("reading", err)
+}
+
+// EachWatched calls a function with the bytes of each row of the ledger since a time that
+// says whether a log was watched.
+func (s *Store) EachWatched(ctx context.Context, since time.Time, do func(line []byte) error) error {
+	rows, err := s.db.QueryContext(ctx, "SELECT line FROM ledger WHERE at >= $1 AND kind IN ('span', 'pause') ORDER BY at, n", micros(since))
+	if err != nil {
+		return s.explain("reading", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var line string
+		if err := rows.Scan(&line); err != nil {
+			return s.explain("reading", err)
+		}
+		if err := do([]byte(line)); err != nil {
+			return err
+		}
+	}
+	return s.explain("reading", rows.Err())
+}
+
+// Hits counts the findings of every watch, all and those that are open.
+func (s *Store) Hits(ctx context.Context) (all, open map[string]int, err error) {
+	all, open = map[string]int{}, map[string]int{}
+	rows, err := s.db.QueryContext(ctx, "SELECT watch, COUNT(*), SUM(CASE WHEN state = 'open' THEN 1 ELSE 0 END) FROM findings GROUP BY watch")
+	if err != nil {
+		return nil, nil, s.explain("reading", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var watch string
+		var n, o int
+		if err := rows.Scan(&watch, &n, &o); err != nil {
+			return nil, nil, s.explain("reading", err)
+		}
+		all[watch], open[watch] = n, o
+	}
+	return all, open, s.explain("reading", rows.Err())
 }

@@ -19,6 +19,9 @@ type Told struct {
 	Incident func(monitor.Incident) []notify.Delivery
 }
 
+// ErrTriage says that something cannot be decided so.
+var ErrTriage = errors.New("that cannot be decided")
+
 // Triage changes the state of a finding or an incident, as a person decided, and tells
 // it. It adds a row to the audit trail in the same transaction.
 func (s *Store) Triage(ctx context.Context, id string, c monitor.Change, told *Told) error {
@@ -41,13 +44,13 @@ func (s *Store) Triage(ctx context.Context, id string, c monitor.Change, told *T
 			// They are open just as long as their log is halted.
 			switch {
 			case c.To == monitor.StateResolved && state != monitor.StateResolved:
-				return fmt.Errorf("%s halts its log: `sigwarden logs resume` lets the log go on, and resolves it", id)
+				return fmt.Errorf("%w: %s halts its log: `sigwarden logs resume` lets the log go on, and resolves it", ErrTriage, id)
 			case c.To == monitor.StateOpen && state == monitor.StateResolved:
-				return fmt.Errorf("%s halted its log until somebody let it go on; that cannot be taken back. What the log contradicts from now on opens an incident of its own", id)
+				return fmt.Errorf("%w: %s halted its log until somebody let it go on; that cannot be taken back. What the log contradicts from now on opens an incident of its own", ErrTriage, id)
 			}
 		}
 		if err := c.Allowed(state); err != nil {
-			return fmt.Errorf("%s is %s: %w", id, state, err)
+			return fmt.Errorf("%w: %s is %s: %w", ErrTriage, id, state, err)
 		}
 		note := c.Note
 		if before != "" && note != "" {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"mime"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -47,13 +46,6 @@ const (
 	defaultTTL = 2 * time.Hour
 )
 
-func (s *Server) routes(mux *http.ServeMux) {
-	if s.opts.API.Token == nil {
-		return
-	}
-	mux.HandleFunc("POST /api/v1/expectations", s.expect)
-}
-
 // callers bounds the calls of each of many.
 type callers struct {
 	perSecond rate.Limit // 0: callsPerSecond ...
@@ -78,10 +70,7 @@ func (c *callers) allow(name string) bool {
 	return l.Allow()
 }
 
-func tooMany(w http.ResponseWriter) {
-	w.Header().Set("Retry-After", "1")
-	problem(w, http.StatusTooManyRequests, "more calls than are answered in a second; try again")
-}
+func tooMany(w http.ResponseWriter) { refuse(w, tooOften()) }
 
 // problem answers with an error in the form of RFC 9457.
 func problem(w http.ResponseWriter, status int, detail string) {
@@ -92,45 +81,32 @@ func problem(w http.ResponseWriter, status int, detail string) {
 }
 
 // allowed returns the token that a request comes with, if it is good for a scope;
-// otherwise it has answered. A stranger who guesses does not slow down those who have a
-// token.
+// otherwise it has answered.
 func (s *Server) allowed(w http.ResponseWriter, r *http.Request, scope string) (t monitor.Token, ok bool) {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		host = r.RemoteAddr
-	}
-	defer func() {
-		if ok && !s.good.allow(t.ID) {
-			ok = false
-			tooMany(w)
-		}
-	}()
-	scheme, secret, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !strings.EqualFold(scheme, "Bearer") || strings.TrimSpace(secret) == "" {
-		if !s.bad.allow(host) {
-			tooMany(w)
-			return t, false
-		}
-		w.Header().Set("WWW-Authenticate", `Bearer realm="sigwarden"`)
-		problem(w, http.StatusUnauthorized, "a token is needed: Authorization: Bearer TOKEN. `sigwarden token create` makes one")
-		return t, false
-	}
-	t, err = s.opts.API.Token(r.Context(), strings.TrimSpace(secret))
+	t, err := s.bearer(r)
 	switch {
-	case errors.Is(err, ErrNoToken) && !s.bad.allow(host):
-		tooMany(w)
-	case errors.Is(err, ErrNoToken):
-		w.Header().Set("WWW-Authenticate", `Bearer realm="sigwarden", error="invalid_token"`)
-		problem(w, http.StatusUnauthorized, "the token is not known, has expired, or was revoked")
 	case err != nil:
-		s.opts.Log.Error("the store cannot be read", "error", err)
-		problem(w, http.StatusServiceUnavailable, "the store cannot be read; the log of the server says why")
+	case !s.good.allow(t.ID):
+		err = tooOften()
 	case !t.Allows(scope, ""):
-		problem(w, http.StatusForbidden, fmt.Sprintf("the token is not for scope %s", scope))
-	default:
-		return t, true
+		err = &refusal{status: http.StatusForbidden, detail: fmt.Sprintf("the token is not for scope %s", scope)}
 	}
-	return t, false
+	if err != nil {
+		refuse(w, err)
+	}
+	return t, err == nil
+}
+
+// refuse answers a program that is not let in.
+func refuse(w http.ResponseWriter, err error) {
+	var no *refusal
+	if !errors.As(err, &no) {
+		no = &refusal{status: http.StatusInternalServerError, detail: "something went wrong; the log of the server says what"}
+	}
+	for k, v := range no.header {
+		w.Header().Set(k, v)
+	}
+	problem(w, no.status, no.detail)
 }
 
 // body reads a JSON document strictly; otherwise it has answered.
@@ -190,18 +166,21 @@ func strictly(data []byte, into any) error {
 	return nil
 }
 
+// expectation is an artifact that is about to be signed.
+type expectation struct {
+	Watch  string `json:"watch" doc:"name of the watch that it belongs to"`
+	Digest string `json:"digest" doc:"sha256:HEX, or HEX"`
+	TTL    string `json:"ttl,omitempty" doc:"for how long it is announced, like 90m; default 2h"`
+	Note   string `json:"note,omitempty"`
+}
+
 // expect announces an artifact that is about to be signed.
 func (s *Server) expect(w http.ResponseWriter, r *http.Request) {
 	token, ok := s.allowed(w, r, monitor.ScopeExpect)
 	if !ok {
 		return
 	}
-	var in struct {
-		Watch  string `json:"watch"`
-		Digest string `json:"digest"`
-		TTL    string `json:"ttl"` // like 2h, the default
-		Note   string `json:"note"`
-	}
+	var in expectation
 	if !body(w, r, &in) {
 		return
 	}

@@ -147,32 +147,3 @@ func TestExpectations(t *testing.T) {
 		t.Errorf("%d", w.Code)
 	}
 }
-
-// TestShow: the links of messages lead somewhere, if that is wanted.
-func TestShow(t *testing.T) {
-	o := options(&engine{}, new(error))
-	get := func(h http.Handler, path string) *httptest.ResponseRecorder {
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
-		return w
-	}
-	if w := get(New(o).Handler(), "/findings/f-1"); w.Code != 404 {
-		t.Errorf("%d", w.Code)
-	}
-	o.Show = func(_ context.Context, id string) (string, error) {
-		switch id {
-		case "f-1", "i-1":
-			return "<b>" + id + "</b>", nil
-		case "f-2":
-			return "", ErrNoPage
-		}
-		return "", fmt.Errorf("/secret/path: disk full")
-	}
-	h := New(o).Handler()
-	for path, want := range map[string]int{"/findings/f-1": 200, "/incidents/i-1": 200, "/findings/f-2": 404, "/findings/f-3": 503, "/findings/": 404, "/findings/f-1/x": 404} {
-		w := get(h, path)
-		if w.Code != want || strings.Contains(w.Body.String(), "secret") || w.Code == 200 && (w.Header().Get("Content-Type") != "text/plain; charset=utf-8" || w.Header().Get("X-Content-Type-Options") != "nosniff") {
-			t.Errorf("%s: %d %v %s", path, w.Code, w.Header(), w.Body)
-		}
-	}
-}

@@ -1,9 +1,8 @@
-// Package web serves health, metrics and the API over HTTP.
+// Package web serves health, metrics, the API and the page over HTTP.
 package web
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -39,10 +38,14 @@ type Options struct {
 	// Hear compares a signed checkpoint that somebody has seen; nil: that cannot be
 	// asked. ErrNotCheckpoint where no log that is followed has signed it.
 	Hear func(ctx context.Context, raw []byte) (monitor.Comparison, error)
-	// Show, if not nil, returns a finding or an incident as text for people, by its
-	// id; ErrNoPage for one that there is not.
-	Show func(ctx context.Context, id string) (string, error)
-	Log  *slog.Logger
+	// Data is what the page and the API show, if its Findings is set, to those whom Access
+	// lets in.
+	Data   Data
+	Access Access
+	// PublicURL is how people reach the server, without a slash at its end; may be empty.
+	PublicURL string
+	Version   string
+	Log       *slog.Logger
 }
 
 // Server serves one process.
@@ -54,11 +57,13 @@ type Server struct {
 	asking  callers       // about checkpoints, by network
 	all     *rate.Limiter // of those together
 	hearing chan struct{} // one for each that is compared now
+	news    news
+	ending  chan struct{} // closed when the server is to end
 }
 
 // New returns a server for the options.
 func New(opts Options) *Server {
-	s := &Server{opts: opts, all: rate.NewLimiter(asksPerSecond, asksAtOnce), hearing: make(chan struct{}, asksTogether)}
+	s := &Server{opts: opts, all: rate.NewLimiter(asksPerSecond, asksAtOnce), hearing: make(chan struct{}, asksTogether), news: news{mark: opts.Data.Mark}, ending: make(chan struct{})}
 	s.asking.perSecond, s.asking.atOnce = asksPerSecond/5, asksAtOnce/5
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(newCollector(opts))
@@ -66,16 +71,33 @@ func New(opts Options) *Server {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", s.ready)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError}))
-	s.routes(mux)
+	if opts.API.Token != nil {
+		mux.HandleFunc("POST /api/v1/expectations", s.expect)
+	}
 	if opts.Hear != nil {
 		mux.HandleFunc("POST /api/v1/checkpoints", s.hear)
 	}
-	if opts.Show != nil {
-		mux.HandleFunc("GET /findings/{id}", s.show)
-		mux.HandleFunc("GET /incidents/{id}", s.show)
+	if opts.Data.Findings != nil {
+		s.rest(mux)
+		s.site(mux)
 	}
-	s.handler = http.MaxBytesHandler(http.NewCrossOriginProtection().Handler(mux), maxRequest)
+	s.handler = http.MaxBytesHandler(headed(http.NewCrossOriginProtection().Handler(tagged(mux))), maxRequest)
 	return s
+}
+
+// headed adds what browsers are to hold every answer to.
+func headed(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Referrer-Policy", "same-origin")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Cache-Control", "no-store")
+		next.ServeHTTP(w, r)
+	})
 }
 
 // maxRequest bounds every request: a signed note is the largest.
@@ -107,31 +129,6 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// ErrNoPage is returned by Options.Show.
-var ErrNoPage = errors.New("no such finding or incident")
-
-// show is where the links of messages lead.
-func (s *Server) show(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
-	defer cancel()
-	text, err := s.opts.Show(ctx, r.PathValue("id"))
-	h := w.Header()
-	h.Set("Content-Type", "text/plain; charset=utf-8")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Cache-Control", "no-store")
-	switch {
-	case errors.Is(err, ErrNoPage):
-		w.WriteHeader(http.StatusNotFound)
-		fmt.Fprintln(w, ErrNoPage)
-	case err != nil:
-		s.opts.Log.Error("the store cannot be read", "error", err)
-		w.WriteHeader(http.StatusServiceUnavailable)
-		fmt.Fprintln(w, "the store cannot be read; the log of this process says why")
-	default:
-		fmt.Fprint(w, text)
-	}
-}
-
 // Serve listens until ctx ends, and then shuts down within five seconds.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	server := &http.Server{
@@ -143,6 +140,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	closed := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(closed)
+		close(s.ending)
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
 		if err := server.Shutdown(last); err != nil {

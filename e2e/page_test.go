@@ -1,0 +1,256 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+)
+
+// served runs `sigwarden demo --serve`, and returns its address and its folder.
+func served(t *testing.T) (address, dir string) {
+	t.Helper()
+	c := exec.Command(program(t, "sigwarden", "sigwarden"), "demo", "--serve", "--listen", "127.0.0.1:0")
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.Process.Signal(os.Interrupt)
+		c.Wait()
+	})
+	found := make(chan []string, 1)
+	go func() {
+		var text strings.Builder
+		lines := bufio.NewScanner(out)
+		for lines.Scan() {
+			text.WriteString(lines.Text() + "\n")
+			if m := regexp.MustCompile(`(?s)Serving: (http://[0-9.:]+)/.*are in (\S+)/alerts\.jsonl`).FindStringSubmatch(text.String()); m != nil {
+				found <- m
+				io.Copy(io.Discard, out)
+				return
+			}
+		}
+	}()
+	select {
+	case m := <-found:
+		return m[1], m[2]
+	case <-time.After(time.Minute):
+		t.Fatal("the demonstration does not serve")
+	}
+	return "", ""
+}
+
+// complaints gathers what the browser has to say of a page.
+func complaints(t *testing.T, ctx context.Context) func() []string {
+	t.Helper()
+	var mu sync.Mutex
+	var list []string
+	if err := chromedp.Do(ctx, chromedp.Navigate("about:blank")); err != nil {
+		t.Fatal(err)
+	}
+	if err := chromedp.Listen(ctx, func(e any) {
+		mu.Lock()
+		defer mu.Unlock()
+		switch e := e.(type) {
+		case *log.EventEntryAdded:
+			list = append(list, e.Entry.Text+" "+e.Entry.URL)
+		case *runtime.EventExceptionThrown:
+			list = append(list, e.ExceptionDetails.Text)
+		case *runtime.EventConsoleAPICalled:
+			list = append(list, fmt.Sprint(e.Type))
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return append([]string(nil), list...)
+	}
+}
+
+// TestPageInBrowser does what a person does: sees a finding appear, reads its proof,
+// acknowledges it, downloads the evidence, and checks it with the command line.
+func TestPageInBrowser(t *testing.T) {
+	address, dir := served(t)
+	ctx := browser(t)
+	said := complaints(t, ctx)
+	do := func(actions ...chromedp.Action[chromedp.Void]) {
+		t.Helper()
+		if err := chromedp.Do(ctx, actions...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do(chromedp.EmulateViewport(1280, 900), chromedp.Navigate(address+"/findings"), chromedp.WaitVisible("h1"))
+	// A new one appears by itself, and stands out.
+	waitFor(t, ctx, `!!document.querySelector("tr.fresh a")`)
+	if said := evaluate[string](t, ctx, `document.getElementById("live").textContent`); !strings.Contains(said, "new") {
+		t.Errorf("those who do not see the page are told %q", said)
+	}
+	evaluate[any](t, ctx, `document.querySelector("td.v-unexpected").parentNode.querySelector("a").click()`)
+	waitFor(t, ctx, `location.pathname.startsWith("/findings/f-") && !!document.getElementById("proof")`)
+	id := evaluate[string](t, ctx, `location.pathname.split("/")[2]`)
+	text := evaluate[string](t, ctx, `document.getElementById("main").innerText`)
+	for _, want := range []string{"unexpected", "Subject", "https://github.com/acme/", "issued by an authority that is trusted", "The log signed a tree of", "leaf hash", "runner-environment"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page of a finding does not say %q:\n%s", want, text)
+		}
+	}
+	evaluate[any](t, ctx, `for (const d of document.querySelectorAll("details")) d.open = true`)
+	if raw := evaluate[string](t, ctx, `[...document.querySelectorAll("pre")].map(e => e.innerText).join("\n")`); !strings.Contains(raw, "hashedrekord") || !strings.Contains(raw, "rekor.acme.example") || !regexp.MustCompile(`(?m)^[0-9a-f]{64}$`).MatchString(raw) {
+		t.Errorf("no raw entry, checkpoint or proof:\n%s", raw)
+	}
+	// Without a word of why, nothing is decided.
+	do(chromedp.Click(`button[value=ack]`))
+	if state := evaluate[string](t, ctx, `document.querySelector("dl dd").innerText`); state != "open" {
+		t.Errorf("acknowledged without a note: %s", state)
+	}
+	do(chromedp.SendKeys("#note", "looked at <b>it</b>"), chromedp.Click(`button[value=ack]`))
+	waitFor(t, ctx, `document.querySelector("dl dd")?.innerText.startsWith("acknowledged, by")`)
+	if note := evaluate[string](t, ctx, `document.getElementById("main").innerText`); !strings.Contains(note, "looked at <b>it</b>") {
+		t.Errorf("the note is not there as it was written:\n%s", note)
+	}
+	// The evidence, as the link serves it.
+	link := evaluate[string](t, ctx, `document.querySelector("a[href$='/evidence']").href`)
+	resp, err := http.Get(link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	file := filepath.Join(t.TempDir(), id+".zip")
+	if err != nil || resp.StatusCode != http.StatusOK || !strings.Contains(resp.Header.Get("Content-Disposition"), id+".zip") {
+		t.Fatalf("%s: %d %v, %v", link, resp.StatusCode, resp.Header, err)
+	}
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := sigwarden(t, "", "evidence", "verify", file, "--log-key", filepath.Join(dir, "log.pem")); code != 0 || !strings.Contains(out, "that tree contains the leaf") {
+		t.Errorf("%d\n%s", code, out)
+	}
+	if out, holds := independently(t, file, filepath.Join(dir, "log.pem")); !holds {
+		t.Errorf("the script says\n%s", out)
+	}
+	if list := said(); len(list) > 0 {
+		t.Errorf("the browser says: %s", strings.Join(list, "; "))
+	}
+}
+
+func waitFor(t *testing.T, ctx context.Context, condition string) {
+	t.Helper()
+	for end := time.Now().Add(40 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if evaluate[bool](t, ctx, condition) {
+			return
+		}
+	}
+	t.Fatalf("in vain for %s on %s:\n%s", condition, evaluate[string](t, ctx, "location.href"), evaluate[string](t, ctx, "document.body.innerText"))
+}
+
+// media makes pages take a colour scheme.
+func media(colour string) chromedp.Action[chromedp.Void] {
+	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: colour}}})
+		return err
+	})
+}
+
+// barrier is what axe-core finds.
+type barrier struct {
+	ID, Impact, Help string
+	Nodes            []struct{ HTML, FailureSummary string }
+}
+
+// TestPagesForEverybody: no page has a serious barrier by axe-core (WCAG 2.2 AA), in both
+// colours, at 320 and at 1440 pixels, and none is wider than its window.
+func TestPagesForEverybody(t *testing.T) {
+	axe, err := os.ReadFile("tools/axe/node_modules/axe-core/axe.min.js")
+	if err != nil {
+		if message := "axe-core is not installed (make axe): BARRIERS ARE NOT LOOKED FOR"; os.Getenv("SIGWARDEN_E2E_REQUIRED") != "" {
+			t.Fatal(message)
+		} else {
+			t.Skip(message)
+		}
+	}
+	address, _ := served(t)
+	ctx := browserFor(t, 5*time.Minute)
+	said := complaints(t, ctx)
+	first := func(what string) string {
+		resp, err := http.Get(address + "/api/v1/" + what)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		var list []struct{ ID string }
+		if err := json.NewDecoder(resp.Body).Decode(&list); err != nil || len(list) == 0 {
+			t.Fatalf("%s: %v", what, err)
+		}
+		return list[0].ID
+	}
+	pages := map[string]string{"overview": "/", "findings": "/findings", "finding": "/findings/" + first("findings"), "incidents": "/incidents", "incident": "/incidents/" + first("incidents"), "coverage": "/coverage", "watchlist": "/watchlist", "channels": "/channels", "missing": "/nosuch"}
+	shots := os.Getenv("SIGWARDEN_SHOTS_DIR")
+	for name, path := range pages {
+		for _, colour := range []string{"light", "dark"} {
+			for _, width := range []int64{320, 1440} {
+				if width == 320 && colour == "dark" && shots == "" {
+					continue // what is in one of the two is in the other
+				}
+				if err := chromedp.Do(ctx, chromedp.EmulateViewport(width, 900), media(colour), chromedp.Navigate(address+path), chromedp.WaitVisible("h1")); err != nil {
+					t.Fatal(err)
+				}
+				at := fmt.Sprintf("%s, %s, %d px", name, colour, width)
+				if wide := evaluate[int64](t, ctx, `document.documentElement.scrollWidth`); wide > width {
+					t.Errorf("%s: it is %d px wide", at, wide)
+				}
+				if shots != "" {
+					png, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
+					if err != nil {
+						t.Fatal(err)
+					}
+					if err := os.WriteFile(filepath.Join(shots, fmt.Sprintf("%s-%s-%d.png", name, colour, width)), png, 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if (width == 320) != (colour == "light") {
+					continue // it takes seconds: each colour and each width once
+				}
+				evaluate[any](t, ctx, string(axe)+"; null")
+				found, err := chromedp.Run(ctx, chromedp.Evaluate[string](`axe.run(document, {runOnly: {type: "tag", values: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}}).then(r => JSON.stringify(r.violations))`, chromedp.EvalAwaitPromise))
+				if err != nil {
+					t.Fatal(err)
+				}
+				var list []barrier
+				if err := json.Unmarshal([]byte(found), &list); err != nil {
+					t.Fatal(err)
+				}
+				for _, b := range list {
+					t.Errorf("%s: %s, %s: %s, at %s: %s", at, b.Impact, b.ID, b.Help, b.Nodes[0].HTML, b.Nodes[0].FailureSummary)
+				}
+			}
+		}
+	}
+	for _, c := range said() {
+		if !strings.Contains(c, "404") { // the page that is missing
+			t.Errorf("the browser says: %s", c)
+		}
+	}
+}
