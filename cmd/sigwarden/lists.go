@@ -138,22 +138,6 @@ func (a *app) findingsCommand() *cobra.Command {
 	return group
 }
 
-// writeOne writes a finding or an incident, by its id.
-func (a *app) writeOne(ctx context.Context, w io.Writer, st *store.Store, id string) error {
-	if strings.HasPrefix(id, "i-") {
-		x, err := st.Incident(ctx, id)
-		if err == nil {
-			a.writeIncident(w, x)
-		}
-		return err
-	}
-	x, err := st.Finding(ctx, id)
-	if err == nil {
-		a.writeFinding(w, x)
-	}
-	return err
-}
-
 func (a *app) writeFinding(w io.Writer, x monitor.Finding) {
 	event := monitor.FindingEvent(x)
 	event.Next = "" // it is this
