@@ -101,7 +101,7 @@ func TestPageInBrowser(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	do(chromedp.EmulateViewport(1280, 900), chromedp.Navigate(address+"/findings"), chromedp.WaitVisible("h1"))
+	do(chromedp.EmulateViewport(1280, 900), chromedp.Navigate(address+"/findings"), chromedp.WaitVisible("#main > h1"))
 	// A new one appears by itself, and stands out.
 	waitFor(t, ctx, `!!document.querySelector("tr.fresh a")`)
 	if said := evaluate[string](t, ctx, `document.getElementById("live").textContent`); !strings.Contains(said, "new") {
@@ -214,7 +214,7 @@ func TestPagesForEverybody(t *testing.T) {
 				if width == 320 && colour == "dark" && shots == "" {
 					continue // what is in one of the two is in the other
 				}
-				if err := chromedp.Do(ctx, chromedp.EmulateViewport(width, 900), media(colour), chromedp.Navigate(address+path), chromedp.WaitVisible("h1")); err != nil {
+				if err := chromedp.Do(ctx, chromedp.EmulateViewport(width, 900), media(colour), chromedp.Navigate(address+path), chromedp.WaitVisible("#main > h1")); err != nil {
 					t.Fatal(err)
 				}
 				at := fmt.Sprintf("%s, %s, %d px", name, colour, width)
@@ -247,6 +247,12 @@ func TestPagesForEverybody(t *testing.T) {
 				}
 			}
 		}
+	}
+	// It would find one.
+	evaluate[any](t, ctx, string(axe)+"; null")
+	evaluate[any](t, ctx, `{ const x = document.createElement("input"); document.getElementById("main").append(x); x.after(document.createElement("img")) }; null`)
+	if found, err := chromedp.Run(ctx, chromedp.Evaluate[int](`axe.run(document).then(r => r.violations.length)`, chromedp.EvalAwaitPromise)); err != nil || found < 2 {
+		t.Errorf("an input and a picture that nobody can tell what they are: %d barriers, %v", found, err)
 	}
 	for _, c := range said() {
 		if !strings.Contains(c, "404") { // the page that is missing

@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"errors"
+	"runtime"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,6 +43,13 @@ func newCollector(opts Options) *collector {
 		deliveries:        d("deliveries_total", "Outcomes of tries to deliver since the process began.", "channel", "result"),
 		deliveriesPending: d("deliveries_pending", "Deliveries that wait in the outbox.", "channel"),
 	}
+}
+
+// buildInfo is always 1: which program this is.
+func buildInfo(version string) prometheus.Collector {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "sigwarden_build_info", Help: "Always 1; the version of the program and of Go.", ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()}})
+	g.Set(1)
+	return g
 }
 
 // Describe sends nothing: which series there are depends on the configuration.

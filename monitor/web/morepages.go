@@ -59,7 +59,12 @@ func (s *Server) incidentPage(w http.ResponseWriter, r *http.Request) error {
 	if json.Indent(&details, i.Details, "", "  ") != nil {
 		details.Reset()
 	}
-	s.page(w, r, http.StatusOK, "incident", triageOf(r, i.State, map[string]any{"Title": i.Kind + ": " + clean(i.Log), "Incident": i, "Kept": list, "Exportable": s.opts.Data.Exportable(i), "Resume": resume, "Details": readable(details.Bytes())}))
+	data := triageOf(r, i.State, map[string]any{"Title": i.Kind + ": " + clean(i.Log), "Incident": i, "Kept": list, "Exportable": s.opts.Data.Exportable(i), "Resume": resume, "Details": readable(details.Bytes())})
+	if monitor.Halts(i.Kind) {
+		// They are open just as long as their log is halted.
+		data["CanResolve"], data["CanReopen"], data["May"] = false, false, data["May"] == true && data["CanAck"] == true
+	}
+	s.page(w, r, http.StatusOK, "incident", data)
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/time/rate"
 
@@ -66,7 +67,7 @@ func New(opts Options) *Server {
 	s := &Server{opts: opts, all: rate.NewLimiter(asksPerSecond, asksAtOnce), hearing: make(chan struct{}, asksTogether), news: news{mark: opts.Data.Mark}, ending: make(chan struct{})}
 	s.asking.perSecond, s.asking.atOnce = asksPerSecond/5, asksAtOnce/5
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(newCollector(opts))
+	registry.MustRegister(newCollector(opts), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(opts.Version))
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", s.ready)
