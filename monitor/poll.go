@@ -312,7 +312,7 @@ func hexes(list []checkpoint.Hash) []checkpoint.HexHash {
 // close ends a pass: it books how it went, and judges what only a run of
 // passes can show.
 func (r *runner) close(ctx context.Context, out *Outcome) error {
-	failures, err := r.opts.Store.RecordPoll(ctx, r.cfg.ID, Poll{At: r.opts.Now(), Err: out.Err, Every: r.every(), WatchSet: r.watchSet, Trust: r.trust.Load().hash, Origin: r.way().Log.Origin(), Name: r.cfg.Name})
+	failures, err := r.opts.Store.RecordPoll(ctx, r.cfg.ID, Poll{At: r.opts.Now(), Err: out.Err, Every: r.every(), WatchSet: r.watchSet, Trust: r.trust.Load().hash, Origin: r.way().Log.Origin(), Name: r.cfg.Name, ConsistencyOnly: r.cfg.ConsistencyOnly})
 	if err != nil {
 		return err
 	}

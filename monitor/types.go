@@ -213,6 +213,8 @@ type Poll struct {
 	// WatchSet are the hashes of the rules of today, Trust is that of Batch.
 	WatchSet []string
 	Trust    string
+	// ConsistencyOnly: no entries are read.
+	ConsistencyOnly bool
 	// Origin and Name are those of the log; empty: it is no log that is polled.
 	Origin, Name string
 }

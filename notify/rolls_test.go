@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -380,9 +381,10 @@ func TestOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := open(t)
 		defer o.Close()
-		down := true
+		var down atomic.Bool
+		down.Store(true)
 		chat := newTarget(func(notify.Event, int) error {
-			if down {
+			if down.Load() {
 				return errors.New("503")
 			}
 			return nil
@@ -409,10 +411,12 @@ func TestOrder(t *testing.T) {
 		}
 		tell("z-opened-and-that-takes-long", "i-1")
 		time.Sleep(time.Hour) // by now it is tried every five minutes
-		down = false
+		down.Store(false)
 		tell("a-resolved", "i-1")
 		tell("another", "i-2")
 		time.Sleep(time.Hour)
+		mu.Lock()
+		defer mu.Unlock()
 		if want := "[another z-opened-and-that-takes-long a-resolved]"; fmt.Sprint(got) != want {
 			t.Errorf("%v, want %s", got, want)
 		}

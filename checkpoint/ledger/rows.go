@@ -60,6 +60,10 @@ type Span struct {
 	Head   Head `json:"head"`
 	// LagMax is the largest number of entries that were signed and not read yet.
 	LagMax uint64 `json:"lag_max"`
+	// Unread is how many there were at its end.
+	Unread uint64 `json:"unread"`
+	// ConsistencyOnly: no entries are read of the log, by its configuration.
+	ConsistencyOnly bool `json:"consistency_only,omitempty"`
 	// KeyOnly and Undecodable count those entries that name no identity, and those
 	// that no decoder understood.
 	KeyOnly     uint64 `json:"key_only"`
@@ -81,11 +85,12 @@ func (s *Span) Entries() (n uint64) {
 
 // Reasons of a Pause.
 const (
-	PauseNotRunning  = "not-running" // the program did not run
-	PauseUnreachable = "unreachable" // the log did not answer, or not as it should
-	PauseRestored    = "restored"    // the state was an older copy: what it knew of this time is lost
-	PauseSlow        = "late"        // polls came later than they should
-	PauseHalted      = "halted"      // an incident halted the log: nothing that it signed was believed
+	PauseNotRunning  = "not-running"  // the program did not run
+	PauseUnreachable = "unreachable"  // the log did not answer, or not as it should
+	PauseRestored    = "restored"     // the state was an older copy: what it knew of this time is lost
+	PauseSlow        = "late"         // polls came later than they should
+	PauseUnfollowed  = "not-followed" // the log was taken out of the configuration
+	PauseHalted      = "halted"       // an incident halted the log: nothing that it signed was believed
 )
 
 // Pause says that a log was not watched: no poll succeeded between Since and
@@ -102,6 +107,10 @@ type Pause struct {
 // GapLeft is the reason of a Gap in a tree that was left for another one: its entries were
 // not read before, and never will be.
 const GapLeft = "tree-left"
+
+// GapSkipped is the reason of a Gap that was to be read later, and is not any more, since the
+// log's entries are not read by its configuration of today.
+const GapSkipped = "skipped"
 
 // Gap is a range of a proven tree whose entries could not be read. Rows of the kind
 // KindFilled name exactly what was read after all, which may be a part of one. Another row

@@ -76,20 +76,27 @@ func (a *app) coverageCommand() *cobra.Command {
 // readCoverage reads the ledger, and what is still going on.
 func (s *setup) readCoverage(ctx context.Context, st *store.Store, since, until time.Time, log string) (report.Coverage, error) {
 	r := report.NewReader(since, until)
-	// What is going on is read first: what ends meanwhile is then in both, and not in
-	// neither.
-	open, err := st.OpenSpans(ctx, time.Now())
+	open, err := st.ReadLedger(ctx, time.Now(), r.Add)
 	if err != nil {
-		return report.Coverage{}, err
-	}
-	if err := st.EachLedgerRow(ctx, 0, 1<<62, r.Add); err != nil {
 		return report.Coverage{}, err
 	}
 	for _, sp := range open {
 		r.Open(sp.Origin, sp.Span, sp.Pauses)
 	}
 	for _, l := range s.cfg.Logs {
-		r.Expect(l.Name, l.Origin) // also one that was never asked
+		if l.Sigstore == "" {
+			r.Expect(l.Name, l.Origin) // also one that was never asked
+		}
+	}
+	// Those of a trusted root are known once it was read; that it was not is an incident.
+	states, err := st.States(ctx)
+	if err != nil {
+		return report.Coverage{}, err
+	}
+	for _, state := range states {
+		if state.Family != "" {
+			r.Expect(state.Name, state.Origin)
+		}
 	}
 	cov := r.Coverage()
 	if log == "" {

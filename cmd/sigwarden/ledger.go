@@ -22,7 +22,7 @@ import (
 const signEvery = time.Hour
 
 // beginLedger writes down that logs are followed from now on, and with which rules.
-func (s *setup) beginLedger(ctx context.Context, st *store.Store, log *slog.Logger) error {
+func (s *setup) beginLedger(ctx context.Context, st *store.Store, engine *monitor.Engine, log *slog.Logger) error {
 	var watches []ledger.Rule
 	documents := map[string][]byte{}
 	for i, w := range s.list.Watches() {
@@ -34,7 +34,11 @@ func (s *setup) beginLedger(ctx context.Context, st *store.Store, log *slog.Logg
 		return err
 	}
 	now := time.Now()
-	lost, err := st.Begin(ctx, watches, now)
+	followed := map[string]bool{}
+	for _, t := range engine.Trusted() {
+		followed[ledger.LogKey(t.Log.Origin())] = true
+	}
+	lost, err := st.Begin(ctx, watches, func(origin string) bool { return followed[ledger.LogKey(origin)] }, now)
 	if err != nil {
 		return err
 	}

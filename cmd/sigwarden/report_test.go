@@ -134,7 +134,7 @@ func (s *story) begin(pattern string) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if err := s.setup.beginLedger(s.t.Context(), s.store, slog.New(slog.DiscardHandler)); err != nil {
+	if err := s.setup.beginLedger(s.t.Context(), s.store, s.engine, slog.New(slog.DiscardHandler)); err != nil {
 		s.t.Fatal(err)
 	}
 }

@@ -35,8 +35,12 @@ const (
 func (s *setup) makeReports(ctx context.Context, st *store.Store, r config.Report, log *slog.Logger, wake func()) {
 	log = log.With("report", r.Name)
 	wait := retryFirst
+	var since, until time.Time // of one that could not be made yet
 	for {
-		since, until, err := s.nextReport(ctx, st, r)
+		var err error
+		if until.IsZero() {
+			since, until, err = s.nextReport(ctx, st, r)
+		}
 		if err == nil && ctx.Err() == nil {
 			err = s.makeReport(ctx, st, r, since, until)
 		}
@@ -46,7 +50,7 @@ func (s *setup) makeReports(ctx context.Context, st *store.Store, r config.Repor
 		if err == nil {
 			log.Info("made a report", "since", at(since), "until", at(until))
 			wake()
-			wait = retryFirst
+			wait, until = retryFirst, time.Time{}
 			continue
 		}
 		log.Error("a report could not be made; that is tried again", "in", wait, "error", err)

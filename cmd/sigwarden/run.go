@@ -19,6 +19,7 @@ import (
 func (a *app) runCommand() *cobra.Command {
 	var once, requireState, initState bool
 	var timeout time.Duration
+	var left outputs
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Follow every log until stopped, or with --once make one full pass",
@@ -27,6 +28,9 @@ func (a *app) runCommand() *cobra.Command {
 			s, err := a.load()
 			if err != nil {
 				return err
+			}
+			if !once && left != (outputs{}) {
+				return usage(errors.New("--summary and --sarif go with --once: they tell of one pass"))
 			}
 			log := a.logger()
 			for _, w := range s.warnings {
@@ -44,13 +48,15 @@ func (a *app) runCommand() *cobra.Command {
 				log.Warn("the state file did not exist and was created: coverage begins anew, at the place that each log's `start` names", "state", s.cfg.State)
 			}
 			if once {
-				return a.once(c.Context(), s, st, log, timeout)
+				return a.once(c.Context(), s, st, log, timeout, left)
 			}
 			return a.daemon(c.Context(), s, st, log)
 		},
 	}
 	c.Flags().BoolVar(&once, "once", false, "make one full pass over every log and exit")
 	c.Flags().DurationVar(&timeout, "timeout", 20*time.Second, "with --once: give up on a log after this time without progress")
+	c.Flags().StringVar(&left.summary, "summary", "", "with --once: add what is open to this file, as Markdown")
+	c.Flags().StringVar(&left.sarif, "sarif", "", "with --once: write what is open to this file, as SARIF 2.1.0")
 	c.Flags().BoolVar(&requireState, "require-state", false, "fail if the state file does not exist")
 	c.Flags().BoolVar(&initState, "init", false, "with --require-state: permit a new state file")
 	return c
@@ -73,7 +79,7 @@ func (a *app) daemon(ctx context.Context, s *setup, st *store.Store, log *slog.L
 	if cosigning != nil {
 		cosigning.engine = engine
 	}
-	if err := s.beginLedger(ctx, st, log); err != nil {
+	if err := s.beginLedger(ctx, st, engine, log); err != nil {
 		return err
 	}
 	defer s.endLedger(ctx, st, log, false)
@@ -158,14 +164,14 @@ func (a *app) sayUncovered(ctx context.Context, engine *monitor.Engine, st *stor
 }
 
 // once makes one full pass.
-func (a *app) once(ctx context.Context, s *setup, st *store.Store, log *slog.Logger, timeout time.Duration) error {
+func (a *app) once(ctx context.Context, s *setup, st *store.Store, log *slog.Logger, timeout time.Duration, left outputs) error {
 	dispatcher := s.dispatcher(st, log)
 	s.roots.eager = true
 	engine, err := s.engine(ctx, st, log, dispatcher.Wake)
 	if err != nil {
 		return err
 	}
-	if err := s.beginLedger(ctx, st, log); err != nil {
+	if err := s.beginLedger(ctx, st, engine, log); err != nil {
 		return err
 	}
 	defer s.endLedger(ctx, st, log, true)
@@ -198,6 +204,10 @@ func (a *app) once(ctx context.Context, s *setup, st *store.Store, log *slog.Log
 	// What happened is told even to somebody who stopped the program.
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
+	if err := left.write(last, s, st, engine); err != nil {
+		log.Error("what is open could not be written down", "error", err)
+		code = max(code, exitFailed)
+	}
 	pending, err := s.leftover(last, st)
 	if err != nil {
 		return err

@@ -64,31 +64,37 @@ func (r *Redactor) value(v any) any {
 // Text replaces the addresses in a text; one that is a JSON document itself is taken as
 // one, since escapes would hide where an address begins.
 //
-// What is like an address and none stays: the ref behind a workflow (x.yml@refs/heads/main),
-// a version (@v4, @1.2.3), a commit, a digest of an image (@sha256:…). In doubt it is
-// replaced.
+// What is like an address and none stays: the ref behind a workflow (x.yml@refs/heads/main), a
+// version or a commit behind a path (actions/checkout@v4), a digest of an image (@sha256:…). In
+// doubt it is replaced.
 func (r *Redactor) Text(s string) string {
-	if trimmed := strings.TrimSpace(s); strings.HasPrefix(trimmed, "{") || strings.HasPrefix(trimmed, "[") {
-		if doc, err := r.JSON([]byte(s)); err == nil && json.Valid([]byte(s)) {
+	if trimmed := strings.TrimLeft(s, " \t\r\n\ufeff"); strings.HasPrefix(trimmed, "{") || strings.HasPrefix(trimmed, "[") {
+		if doc, err := r.JSON([]byte(trimmed)); err == nil && json.Valid([]byte(trimmed)) {
 			return string(doc)
 		}
 	}
+	encoded := strings.Contains(s, "=?") // RFC 2047
 	var out strings.Builder
 	done := 0 // what is behind it was not written yet
 	for at := 0; at < len(s); {
-		width := atSign(s[at:])
+		width := atSign(s[at:], encoded)
 		if width == 0 {
 			at++
 			continue
 		}
-		from, to := localBefore(s, done, at), domainBehind(s, at+width)
+		end := at
+		if end > done && s[end-1] == '\\' && s[at] == '@' {
+			end-- // escaped, as in a pattern
+		}
+		from, path := localBefore(s, done, end)
+		to := domainBehind(s, at+width)
 		domain := s[at+width : to]
-		if from == at || domain == "" || noAddress(domain, s[to:]) {
+		if from == end || domain == "" || noAddress(domain, s[to:], path) {
 			at += width
 			continue
 		}
 		out.WriteString(s[done:from])
-		out.WriteString(r.hash(s[from:at] + "@" + domain))
+		out.WriteString(r.hash(s[from:end] + "@" + domain))
 		done, at = to, to
 	}
 	return out.String() + s[done:]
@@ -104,11 +110,17 @@ func (r *Redactor) hash(address string) string {
 }
 
 // atSign is the width of the sign that a text begins with, in any of its forms; 0 for none.
-func atSign(s string) int {
-	for _, sign := range []string{"@", "%40", "\uff20", "\ufe6b"} {
+func atSign(s string, encoded bool) int {
+	if s[0] != '@' && s[0] != '%' && s[0] != '\\' && s[0] != '&' && s[0] != '=' && s[0] < 0x80 {
+		return 0
+	}
+	for _, sign := range []string{"@", "%40", "%2540", "\uff20", "\ufe6b", `\u0040`, `\x40`, "&#64;", "&#x40;", "&commat;"} {
 		if strings.HasPrefix(s, sign) {
 			return len(sign)
 		}
+	}
+	if encoded && strings.HasPrefix(s, "=40") {
+		return len("=40")
 	}
 	return 0
 }
@@ -117,16 +129,22 @@ func atSign(s string) int {
 const maxQuoted = 320
 
 // localBefore returns where the local part of an address begins that ends at a place
-// (RFC 5322, 3.4.1: a dot-atom, or a quoted string).
-func localBefore(s string, least, end int) int {
+// (RFC 5322, 3.4.1: a dot-atom, or a quoted string), and whether it looks like a path. Where
+// something ends there that no address has, as a comment does, all of it up to white space
+// is taken.
+func localBefore(s string, least, end int) (from int, path bool) {
 	if end > least && s[end-1] == '"' {
 		for i := end - 2; i >= least && end-i < maxQuoted; i-- {
 			if s[i] == '"' && (i == 0 || s[i-1] != '\\') {
-				return i
+				return i, false
 			}
 		}
 	}
-	from := end
+	if end > least && strings.IndexByte(`")>]}'@`, s[end-1]) >= 0 {
+		from = least + strings.LastIndexAny(s[least:end], " \t\r\n") + 1
+		return from, false
+	}
+	from = end
 	for from > least {
 		c, size := utf8.DecodeLastRuneInString(s[least:from])
 		if !(unicode.IsLetter(c) || unicode.IsDigit(c) || c >= 0x80 && !unicode.IsSpace(c) || strings.ContainsRune("!#$%&'*+-/=?^_`{|}~.", c)) {
@@ -134,31 +152,43 @@ func localBefore(s string, least, end int) int {
 		}
 		from -= size
 	}
+	path = strings.Contains(s[from:end], "/")
 	if strings.HasPrefix(s[from:end], "//") {
 		// In a URI it is the last part of the path, or of the query.
 		from += strings.LastIndexAny(s[from:end], "/?&=") + 1
 	}
-	return from
+	return from, path
 }
 
 // domainBehind returns where the domain ends that begins at a place: a name, of one label
-// too, or an address in brackets.
+// too, or an address in brackets; of a pattern, all up to white space.
 func domainBehind(s string, from int) int {
-	if strings.HasPrefix(s[from:], "[") {
-		if n := strings.IndexByte(s[from:], ']'); n > 1 && n < 64 {
+	rest := s[from:]
+	if strings.HasPrefix(rest, "[") {
+		if n := strings.IndexByte(rest, ']'); n > 1 && n < 64 {
 			return from + n + 1
 		}
-		return from
+	}
+	if rest != "" && strings.IndexByte(`([*<{\`, rest[0]) >= 0 {
+		if n := strings.IndexAny(rest, " \t\r\n"); n >= 0 {
+			return from + n
+		}
+		return len(s)
 	}
 	to := from
 	for to < len(s) {
 		c, size := utf8.DecodeRuneInString(s[to:])
-		if !(unicode.IsLetter(c) || unicode.IsDigit(c) || unicode.IsMark(c) || c == '-' || c == '.' || c == '_') {
+		// An escaped dot is that of a pattern; format characters are not seen.
+		if c == '\\' && strings.HasPrefix(s[to+size:], ".") {
+			to += size
+			continue
+		}
+		if !(unicode.IsLetter(c) || unicode.IsDigit(c) || unicode.IsMark(c) || unicode.Is(unicode.Cf, c) || strings.ContainsRune("-._\u3002\uff0e\uff61", c)) {
 			break
 		}
 		to += size
 	}
-	return from + len(strings.TrimRight(s[from:to], ".-_"))
+	return from + len(strings.TrimRight(s[from:to], ".-_\\"))
 }
 
 var (
@@ -168,8 +198,9 @@ var (
 	digest  = regexp.MustCompile(`^sha(1|256|384|512)$`)
 )
 
-// noAddress reports whether what is behind the sign is no domain.
-func noAddress(domain, rest string) bool {
-	return domain == "refs" && strings.HasPrefix(rest, "/") || version.MatchString(domain) && !ipv4.MatchString(domain) || commit.MatchString(domain) ||
-		digest.MatchString(domain) && strings.HasPrefix(rest, ":")
+// noAddress reports whether what is behind the sign is no domain; path says that a path is
+// before it.
+func noAddress(domain, rest string, path bool) bool {
+	return digest.MatchString(domain) && strings.HasPrefix(rest, ":") ||
+		path && (domain == "refs" && strings.HasPrefix(rest, "/") || version.MatchString(domain) && !ipv4.MatchString(domain) || commit.MatchString(domain))
 }

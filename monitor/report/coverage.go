@@ -49,11 +49,15 @@ type LogCoverage struct {
 	First ledger.Head `json:"first_head"`
 	Last  ledger.Head `json:"last_head"`
 	// LagMax is the largest number of entries that were signed and not yet read.
-	LagMax      uint64 `json:"lag_max"`
-	KeyOnly     uint64 `json:"key_only_entries"`
-	Undecodable uint64 `json:"undecodable_entries"`
-	Polls       int    `json:"polls"`
-	Failures    int    `json:"failed_polls"`
+	LagMax uint64 `json:"lag_max"`
+	// Unread is how many there were at the end. ConsistencyOnly: entries are not read at all,
+	// by the configuration.
+	Unread          uint64 `json:"unread_at_end"`
+	ConsistencyOnly bool   `json:"consistency_only"`
+	KeyOnly         uint64 `json:"key_only_entries"`
+	Undecodable     uint64 `json:"undecodable_entries"`
+	Polls           int    `json:"polls"`
+	Failures        int    `json:"failed_polls"`
 	// Segments are the spans that the period is made of, as the ledger has them, those
 	// cut that reach out of it. Open: not a row yet.
 	Segments []Segment `json:"segments"`

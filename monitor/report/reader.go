@@ -17,11 +17,13 @@ type Reader struct {
 // following is what is gathered of one log.
 type following struct {
 	LogCoverage
-	began  time.Time     // of the first span ever
-	last   time.Time     // until when it was watched, as far as is known
-	apart  time.Duration // how far apart its polls may be
-	gaps   []Gap
-	pauses []Pause
+	began    time.Time     // of the first span ever
+	expected bool          // it is to be followed
+	last     time.Time     // until when it was watched, as far as is known
+	apart    time.Duration // how far apart its polls may be
+	ended    time.Time     // when it was taken out of the configuration; zero: it was not, or is back
+	gaps     []Gap
+	pauses   []Pause
 }
 
 // NewReader begins to read; until is not after now.
@@ -137,10 +139,12 @@ func (r *Reader) Open(origin string, s ledger.Span, pauses []ledger.Pause) {
 func (r *Reader) Expect(name, origin string) {
 	for _, f := range r.logs {
 		if f.Log == name {
+			f.expected = true
 			return
 		}
 	}
-	if f := r.log(cmp.Or(origin, name)); f.began.IsZero() {
+	f := r.log(cmp.Or(origin, name))
+	if f.expected = true; f.began.IsZero() {
 		f.Log = name
 	}
 }
@@ -149,7 +153,9 @@ func (r *Reader) Expect(name, origin string) {
 func (r *Reader) pause(origin string, b ledger.Pause) {
 	f := r.log(origin)
 	f.start(b.Since)
-	f.last = later(f.last, b.Until)
+	if f.last = later(f.last, b.Until); b.Reason == ledger.PauseUnfollowed {
+		f.ended = b.Since
+	}
 	if !r.overlaps(b.Since, b.Until) {
 		return
 	}
@@ -189,7 +195,13 @@ func (r *Reader) rebase(origin string, before ledger.Head, at time.Time) {
 func (r *Reader) span(origin string, s ledger.Span, row *uint64) {
 	f := r.log(origin)
 	f.Log = s.Name
-	f.start(s.Since)
+	if f.start(s.Since); !f.ended.IsZero() {
+		// It is followed again.
+		if p := (Pause{Since: f.last, Until: s.Since, Reason: ledger.PauseUnfollowed}); s.Since.After(f.last) && r.overlaps(p.Since, p.Until) {
+			f.pauses = append(f.pauses, p)
+		}
+		f.ended = time.Time{}
+	}
 	f.last = later(f.last, s.Until)
 	f.apart = max(edge, time.Duration(s.PauseAfter*float64(time.Second)))
 	if !r.overlaps(s.Since, s.Until) {
@@ -201,7 +213,7 @@ func (r *Reader) span(origin string, s ledger.Span, row *uint64) {
 	f.Last = s.Head
 	f.Polls, f.Failures = f.Polls+s.Polls, f.Failures+s.Failures
 	f.KeyOnly, f.Undecodable = f.KeyOnly+s.KeyOnly, f.Undecodable+s.Undecodable
-	f.LagMax = max(f.LagMax, s.LagMax)
+	f.LagMax, f.Unread, f.ConsistencyOnly = max(f.LagMax, s.LagMax), s.Unread, s.ConsistencyOnly
 	f.Read = append(f.Read, s.Read...)
 	f.Segments = append(f.Segments, Segment{Span: s, Row: row, Open: row == nil})
 }
@@ -260,6 +272,9 @@ func (f *following) divide(r ledger.Range, do func(*Gap)) {
 func (r *Reader) Coverage() Coverage {
 	out := r.out
 	for _, f := range r.logs {
+		if !f.ended.IsZero() && !f.ended.After(r.out.Since) && !f.expected {
+			continue // it was nobody's task in this period
+		}
 		f.finish(&r.out)
 		out.Logs = append(out.Logs, f.LogCoverage)
 	}
@@ -286,7 +301,7 @@ func (f *following) finish(period *Coverage) {
 		p.Since, p.Until = later(p.Since, since), earlier(p.Until, until)
 		f.Pauses, f.Failures = append(f.Pauses, p), f.Failures+p.Failures
 	}
-	if last := later(f.last, since); !f.began.IsZero() && until.Sub(last) > max(edge, f.apart) {
+	if last := later(f.last, since); !f.began.IsZero() && f.ended.IsZero() && until.Sub(last) > max(edge, f.apart) {
 		f.Pauses = append(f.Pauses, Pause{Since: last, Until: until, Reason: ReasonNothingSince})
 	}
 	slices.SortFunc(f.Pauses, func(a, b Pause) int { return a.Since.Compare(b.Since) })

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -78,6 +79,8 @@ const (
 	KindEntries  = "entries"  // entries could not be read
 	KindHalted   = "halted"   // the log stood still
 	KindRestored = "restored" // the state was an older copy of itself
+	KindBehind   = "behind"   // entries of the verified tree were not read yet
+	KindUnread   = "unread"   // entries are not read at all, by the configuration
 )
 
 // Findings are the signing events of the period.
@@ -333,12 +336,19 @@ func (r *Report) redacted(hide Hider) (*Report, error) {
 	return out, err
 }
 
-// Gone says what was deleted since, and is not counted.
+// Gone says what was deleted since, and is not counted: a line a class.
 func (r *Report) Gone() (out []string) {
+	sums := map[string]Tombstone{}
 	for _, d := range r.Coverage.Deleted {
 		if d.Before.After(r.Since) {
-			out = append(out, fmt.Sprintf("%d of class %s from before %s were deleted at %s, when their time was over: those of this period are not counted here.", d.Count, d.Class, stamp(d.Before), stamp(d.At)))
+			sum := sums[d.Class]
+			sum.Class, sum.Count, sum.Before, sum.At = d.Class, sum.Count+d.Count, later(sum.Before, d.Before), later(sum.At, d.At)
+			sums[d.Class] = sum
 		}
+	}
+	for _, class := range slices.Sorted(maps.Keys(sums)) {
+		d := sums[class]
+		out = append(out, fmt.Sprintf("%d of class %s from before %s were deleted, the last at %s, when their time was over: those of this period are not counted here.", d.Count, d.Class, stamp(d.Before), stamp(d.At)))
 	}
 	return out
 }
@@ -364,6 +374,12 @@ func notCovered(cov *Coverage) []NotCovered {
 			}
 			out = append(out, NotCovered{Log: l.Log, Kind: KindEntries, Since: later(g.Since, cov.Since), Until: until, Reason: g.Reason, From: g.From, To: g.To})
 		}
+		if l.Unread > 0 {
+			out = append(out, NotCovered{Log: l.Log, Kind: KindBehind, Since: cov.Until, Until: cov.Until, Reason: fmt.Sprintf("%d entries of the verified tree of %d were not read yet at the end", l.Unread, l.Last.Size)})
+		}
+		if l.ConsistencyOnly {
+			out = append(out, NotCovered{Log: l.Log, Kind: KindUnread, Since: cov.Since, Until: cov.Until, Reason: "only that the log is consistent is verified: its entries are not read, by the configuration (entries: false)"})
+		}
 		for _, p := range l.Pauses {
 			if p.Reason == ledger.PauseHalted {
 				continue // that is told above
@@ -375,7 +391,7 @@ func notCovered(cov *Coverage) []NotCovered {
 			out = append(out, NotCovered{Log: l.Log, Kind: KindTime, Since: p.Since, Until: p.Until, Reason: reason})
 		}
 	}
-	rank := []string{KindRestored, KindHalted, KindEntries, KindTime}
+	rank := []string{KindRestored, KindHalted, KindEntries, KindUnread, KindBehind, KindTime}
 	slices.SortStableFunc(out, func(a, b NotCovered) int {
 		return cmp.Or(cmp.Compare(slices.Index(rank, a.Kind), slices.Index(rank, b.Kind)), cmp.Compare(a.Log, b.Log), a.Since.Compare(b.Since))
 	})

@@ -3,6 +3,8 @@ package report
 import (
 	"encoding/json"
 	"fmt"
+
+	"github.com/sigwarden/sigwarden/monitor"
 )
 
 // maxSummed bounds the things that are not covered in a summary.
@@ -20,8 +22,9 @@ func (r *Report) Shortened(max int) ([]byte, error) {
 		func() { short.Decisions = []Decision{} },
 		func() {
 			short.Gaps = short.Gaps[:min(len(short.Gaps), maxSummed)]
-			short.Incidents.List, short.Scope.Watches, short.Blind.Warnings = nil, []Watch{}, []string{}
-			short.Coverage.Logs, short.Coverage.Rules, short.Coverage.Runs, short.Witness = []LogCoverage{}, []RuleChange{}, []Run{}, nil
+			short.Incidents.List, short.Scope.Watches, short.Blind.Warnings, short.Deliveries = []monitor.Incident{}, []Watch{}, []string{}, []monitor.ChannelStatus{}
+			c := &short.Coverage
+			c.Logs, c.Rules, c.Runs, c.Trust, c.Restored, c.Deleted, short.Witness = []LogCoverage{}, []RuleChange{}, []Run{}, []TrustChange{}, []Restoration{}, []Tombstone{}, nil
 			short.Series = Series{}
 		},
 	} {
@@ -47,6 +50,10 @@ func (r *Report) lacks(short *Report) (out []string) {
 		{"coverage.logs.segments", r.Coverage.segments(), short.Coverage.segments()},
 		{"coverage.rule_changes", len(r.Coverage.Rules), len(short.Coverage.Rules)},
 		{"coverage.runs", len(r.Coverage.Runs), len(short.Coverage.Runs)},
+		{"coverage.trust_changes", len(r.Coverage.Trust), len(short.Coverage.Trust)},
+		{"coverage.restored", len(r.Coverage.Restored), len(short.Coverage.Restored)},
+		{"coverage.deleted", len(r.Coverage.Deleted), len(short.Coverage.Deleted)},
+		{"deliveries", len(r.Deliveries), len(short.Deliveries)},
 		{"findings.list", len(r.Findings.List), len(short.Findings.List)},
 		{"incidents.list", len(r.Incidents.List), len(short.Incidents.List)},
 		{"decisions", len(r.Decisions), len(short.Decisions)},

@@ -158,6 +158,7 @@ var pauseTexts = map[string]string{
 	ledger.PauseUnreachable: "the log did not answer as it should",
 	ledger.PauseRestored:    "the state is an older copy: what it knew of this time is lost",
 	ledger.PauseSlow:        "polls came late",
+	ledger.PauseUnfollowed:  "the log was not in the configuration",
 	ledger.PauseHalted:      "an incident had halted the log: what it signed meanwhile was not believed",
 	ReasonNotYet:            "the log was not followed yet",
 	ReasonNothingSince:      "no poll has succeeded since; sigwarden may not run",
@@ -181,6 +182,9 @@ func (g NotCovered) Why() string {
 	text := pauseTexts[reason]
 	if g.Kind == KindEntries && reason == ledger.GapLeft {
 		return "not read before the log went on in another tree; they never will be"
+	}
+	if g.Kind == KindEntries && reason == ledger.GapSkipped {
+		return "to be read later, and not any more since entries: false"
 	}
 	if g.Kind != KindTime || text == "" {
 		return clean(g.Reason)

@@ -21,6 +21,9 @@ func unsigned(_, text string) (string, error) { return text + "\n— nobody AAAA
 
 func anybody(string) bool { return true }
 
+// everything is followed.
+func everything(string) bool { return true }
+
 // rows returns the rows of some kinds, all for none.
 func rows(t *testing.T, s *Store, kinds ...string) (out []ledger.Row) {
 	t.Helper()
@@ -85,7 +88,7 @@ func TestLedgerTampering(t *testing.T) {
 			s := open(t, filepath.Join(t.TempDir(), "s.db"), Options{Create: true})
 			st := followed(t, s, 100)
 			at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-			if _, err := s.Begin(ctx, []ledger.Rule{{Watch: "w", Hash: "h"}}, at); err != nil {
+			if _, err := s.Begin(ctx, []ledger.Rule{{Watch: "w", Hash: "h"}}, everything, at); err != nil {
 				t.Fatal(err)
 			}
 			next := st
@@ -118,7 +121,7 @@ func TestRewrittenLedger(t *testing.T) {
 	var known ledger.Head
 	for i, s := range []*Store{s, other} {
 		for range 5 + i {
-			if _, err := s.Begin(ctx, nil, time.Now()); err != nil {
+			if _, err := s.Begin(ctx, nil, everything, time.Now()); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -166,7 +169,7 @@ func TestLedgerBesideOthers(t *testing.T) {
 		s := open(t, path, Options{})
 		wg.Go(func() {
 			for range 10 {
-				if _, err := s.Begin(ctx, nil, time.Now()); err != nil {
+				if _, err := s.Begin(ctx, nil, everything, time.Now()); err != nil {
 					t.Error(err)
 				}
 			}
@@ -234,7 +237,7 @@ func TestSpans(t *testing.T) {
 		t.Fatal(err)
 	}
 	at = at.Add(time.Hour)
-	if _, err := s.Begin(ctx, nil, at); err != nil {
+	if _, err := s.Begin(ctx, nil, everything, at); err != nil {
 		t.Fatal(err)
 	}
 	minutes(1, nil)
@@ -330,7 +333,7 @@ func TestRestoredState(t *testing.T) {
 	begin := func(want uint64) {
 		t.Helper()
 		s := open(t, path, Options{Create: true})
-		lost, err := s.Begin(ctx, nil, time.Now())
+		lost, err := s.Begin(ctx, nil, everything, time.Now())
 		if err != nil || lost.Lost.Size != want {
 			t.Fatalf("lost %+v, %v; want %d", lost, err, want)
 		}
@@ -371,7 +374,7 @@ func TestRestoredState(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = open(t, path, Options{})
-	if _, err := s.Begin(ctx, nil, time.Now()); !errors.Is(err, ErrMark) {
+	if _, err := s.Begin(ctx, nil, everything, time.Now()); !errors.Is(err, ErrMark) {
 		t.Errorf("%v", err)
 	}
 }

@@ -41,6 +41,9 @@ func (sp *openSpan) overdue(at time.Time) bool {
 // each.
 func (sp *openSpan) pauses(at time.Time) (out []ledger.Pause) {
 	from, told := sp.Until, 0
+	if sp.Latest.After(from) && at.After(from) {
+		from = sp.Latest // the clock was set back in between
+	}
 	add := func(until time.Time, reason string, misses int) {
 		p := ledger.Pause{Since: from.UTC(), Until: until.UTC(), Reason: reason, Failures: misses}
 		if misses > 0 {
@@ -54,11 +57,13 @@ func (sp *openSpan) pauses(at time.Time) (out []ledger.Pause) {
 		add(at, ledger.PauseSlow, sp.Misses)
 		return out
 	case sp.Halted != "":
-		add(at, ledger.PauseHalted, 0)
+		if at.After(from) {
+			add(at, ledger.PauseHalted, 0)
+		}
 		return out
 	}
 	for _, d := range sp.Downs {
-		if d.From.After(from) {
+		if d.From.After(from) || d.Misses > told {
 			add(d.From, ledger.PauseUnreachable, d.Misses-told)
 			told = d.Misses
 		}
@@ -93,7 +98,38 @@ func (w *writer) breakSpan(sp openSpan, st *monitor.State, at time.Time) (openSp
 	}
 	next := w.newSpan(st, &sp)
 	next.Since, next.Until = at, at
+	next.Halted, next.Away = sp.Halted, sp.Halted != "" // only who lets it go on ends that
 	return next, nil
+}
+
+// unfollowed ends the spans of logs that are not followed any more.
+func (s *Store) unfollowed(ctx context.Context, tx *sql.Tx, at time.Time, followed func(origin string) bool) error {
+	return s.eachSpan(ctx, tx, at, func(w *writer, sp openSpan) error {
+		if followed(sp.Origin) {
+			return nil
+		}
+		st, _, err := w.state()
+		if err != nil {
+			return err
+		}
+		last := sp.Until
+		if sp.LastMiss.After(last) {
+			last = sp.LastMiss
+		}
+		if sp.overdue(last) {
+			if sp, err = w.breakSpan(sp, st, last); err != nil {
+				return err
+			}
+		} else if err := w.seal(sp, st); err != nil {
+			return err
+		}
+		if at.After(last) {
+			if err := w.append(ledger.KindPause, sp.Origin, ledger.Pause{Since: last.UTC(), Until: at.UTC(), Reason: ledger.PauseUnfollowed}); err != nil {
+				return err
+			}
+		}
+		return w.exec("DELETE FROM ledger_spans WHERE log_id = $1", w.logID)
+	})
 }
 
 // wentDown notes in every span that the program did not run until now, if that was for too
@@ -150,11 +186,10 @@ func (s *Store) SealSpans(ctx context.Context, at time.Time) error {
 				return err
 			}
 			if until := s.toldUntil(sp, at); sp.overdue(until) {
-				halted := sp.Halted
 				if sp, err = w.breakSpan(sp, st, until); err != nil {
 					return err
 				}
-				sp.Away, sp.Halted = true, halted
+				sp.Away = true
 			} else if found && st.Head != "" {
 				if sp, err = w.nextSpan(sp, st); err != nil {
 					return err
@@ -171,10 +206,14 @@ func (s *Store) toldUntil(sp openSpan, at time.Time) time.Time {
 	if s.run.begun || sp.Halted != "" {
 		return at
 	}
-	if sp.LastMiss.After(sp.Until) {
-		return sp.LastMiss
+	until := sp.Until
+	if sp.LastMiss.After(until) {
+		until = sp.LastMiss
 	}
-	return sp.Until
+	if n := len(sp.Downs); n > 0 && sp.Downs[n-1].To.After(until) {
+		until = sp.Downs[n-1].To // it was started, which is known too
+	}
+	return until
 }
 
 // OpenSpan is a span that is not a row yet, and the pauses behind it.
@@ -184,9 +223,25 @@ type OpenSpan struct {
 	Pauses []ledger.Pause
 }
 
+// ReadLedger calls a function with the bytes of each row, and returns the spans that are going
+// on, all as of one moment.
+func (s *Store) ReadLedger(ctx context.Context, at time.Time, do func(line []byte) error) (open []OpenSpan, err error) {
+	err = s.snapshot(ctx, func(q querier) error {
+		if open, err = s.openSpans(ctx, q, at); err != nil {
+			return err
+		}
+		return s.eachLedgerRow(ctx, q, 0, 1<<62, do)
+	})
+	return open, err
+}
+
 // OpenSpans returns the spans that are going on, as of a time.
 func (s *Store) OpenSpans(ctx context.Context, at time.Time) ([]OpenSpan, error) {
-	rows, err := s.db.QueryContext(ctx, "SELECT span FROM ledger_spans ORDER BY log_id")
+	return s.openSpans(ctx, s.db, at)
+}
+
+func (s *Store) openSpans(ctx context.Context, q querier, at time.Time) ([]OpenSpan, error) {
+	rows, err := q.QueryContext(ctx, "SELECT span FROM ledger_spans ORDER BY log_id")
 	if err != nil {
 		return nil, s.explain("reading", err)
 	}

@@ -33,10 +33,10 @@ var ErrMark = errors.New("the mark of the ledger cannot be used")
 // ErrOlderCopy says that the ledger does not go on from the mark beside it.
 var ErrOlderCopy = errors.New("the state file is an older copy of itself")
 
-// Begin writes down that the program begins to follow logs with a watchlist. It
-// returns what was found to be lost, if the state file is an older copy of itself:
+// Begin writes down that the program begins to follow logs with a watchlist; followed says
+// which of those that were followed before still are. It returns what was found to be lost, if the state file is an older copy of itself:
 // something is, if its Lost has a size.
-func (s *Store) Begin(ctx context.Context, watches []ledger.Rule, at time.Time) (ledger.Restored, error) {
+func (s *Store) Begin(ctx context.Context, watches []ledger.Rule, followed func(origin string) bool, at time.Time) (ledger.Restored, error) {
 	hashes := make([]string, len(watches))
 	for i, r := range watches {
 		hashes[i] = r.Hash
@@ -57,6 +57,9 @@ func (s *Store) Begin(ctx context.Context, watches []ledger.Rule, at time.Time) 
 			return err
 		}
 		if lost, err = s.restored(ctx, tx, mark); err != nil {
+			return err
+		}
+		if err := s.unfollowed(ctx, tx, at, followed); err != nil {
 			return err
 		}
 		if err := s.wentDown(ctx, tx, at, lost.Lost.Size > 0); err != nil {

@@ -44,9 +44,11 @@ type openSpan struct {
 	Downs []down `json:"downs,omitempty"`
 	// Halted is the incident that halts the log: what it signs is not believed.
 	Halted string `json:"halted,omitempty"`
-	// Counters of the log at its beginning.
-	KeyOnlyAt     uint64 `json:"key_only_at"`
-	UndecodableAt uint64 `json:"undecodable_at"`
+	// Unconfirmed: it was begun by what was read or verified within a poll, whose end is not
+	// known yet.
+	Unconfirmed bool `json:"unconfirmed,omitempty"`
+	// Latest is the latest time of all spans of the log: a clock may have been set back since.
+	Latest time.Time `json:"latest,omitzero"`
 }
 
 // polled books a poll in the span of its log: it goes on, or ends in a row, with a
@@ -63,6 +65,7 @@ func (w *writer) polled(p monitor.Poll) error {
 		if sp.Until.IsZero() {
 			sp.Until, sp.Away = p.At, true
 		}
+		sp.Away = sp.Away || sp.Unconfirmed
 		sp.Failures++
 		sp.Misses++
 		sp.LastMiss, sp.LastError = p.At, p.Err.Error()
@@ -80,11 +83,13 @@ func (w *writer) polled(p monitor.Poll) error {
 	if !known {
 		sp = w.newSpan(st, nil)
 	}
-	if sp.PauseAfter = limit.Seconds(); sp.overdue(p.At) {
+	if sp.overdue(p.At) { // by the limit that it was followed with until now
 		if sp, err = w.breakSpan(sp, st, p.At); err != nil {
 			return err
 		}
 	}
+	sp.PauseAfter, sp.Unconfirmed, sp.Away = limit.Seconds(), false, false
+	sp.ConsistencyOnly = p.ConsistencyOnly
 	if sp.Since.IsZero() {
 		sp.Since, sp.Until = p.At, p.At
 	}
@@ -98,9 +103,10 @@ func (w *writer) polled(p monitor.Poll) error {
 	}
 	sp.Polls++
 	sp.Misses, sp.LastMiss, sp.LastError = 0, time.Time{}, ""
-	sp.LagMax = max(sp.LagMax, st.Unread())
+	sp.Unread = st.Unread()
+	sp.LagMax = max(sp.LagMax, sp.Unread)
 	sp.Head = headOf(st)
-	if sp.Until.Sub(sp.Since) >= sealAfter || len(sp.Read) >= maxRanges {
+	if sp.Until.Sub(sp.Since) >= sealAfter {
 		if sp, err = w.nextSpan(sp, st); err != nil {
 			return err
 		}
@@ -125,18 +131,20 @@ func (w *writer) readIn(b monitor.Batch) error {
 	set := setHash(b.WatchSet)
 	if !known {
 		sp = w.newSpan(st, nil)
-	} else if sp.overdue(w.now) {
-		// It belongs behind the time in which nobody was watching.
-		if sp, err = w.breakSpan(sp, st, w.now); err != nil {
-			return err
-		}
 	}
 	if sp, err = w.with(sp, st, set, b.Trust); err != nil {
 		return err
 	}
 	for _, r := range b.Coverage {
-		if r.From < r.To {
-			sp.Read = addRange(sp.Read, ledger.Range(r))
+		if r.From >= r.To {
+			continue
+		}
+		if sp.Read = addRange(sp.Read, ledger.Range(r)); len(sp.Read) < maxRanges {
+			continue
+		}
+		// A log that serves every other entry must not make a row that is too long.
+		if sp, err = w.nextSpan(sp, st); err != nil {
+			return err
 		}
 	}
 	sp.Head = headOf(st)
@@ -161,17 +169,81 @@ func (w *writer) with(sp openSpan, st *monitor.State, set, trust string) (openSp
 
 // addRange adds a range to a sorted list of ranges that do not touch.
 func addRange(list []ledger.Range, r ledger.Range) []ledger.Range {
-	out := list[:0:0]
-	for _, o := range list {
-		if o.To < r.From || r.To < o.From {
-			out = append(out, o)
-			continue
-		}
-		r.From, r.To = min(r.From, o.From), max(r.To, o.To)
+	from, _ := slices.BinarySearchFunc(list, r.From, func(o ledger.Range, at uint64) int { return cmp.Compare(o.To, at) })
+	to := from
+	for ; to < len(list) && list[to].From <= r.To; to++ {
+		r.From, r.To = min(r.From, list[to].From), max(r.To, list[to].To)
 	}
-	out = append(out, r)
-	slices.SortFunc(out, func(a, b ledger.Range) int { return cmp.Compare(a.From, b.From) })
-	return out
+	return slices.Replace(list, from, to, r)
+}
+
+// moving books, before a batch is recorded, that a log has come on: what comes after a time in
+// which nobody was watching stands behind it, and counts nowhere else. next is nil where only
+// entries were read.
+func (w *writer) moving(old, next *monitor.State, b monitor.Batch) error {
+	grown := next != nil && next.Head != old.Head
+	if !grown && len(b.Coverage) == 0 && (next == nil || next.KeyOnly == old.KeyOnly && next.Undecodable == old.Undecodable) {
+		return nil
+	}
+	sp, known, err := w.span()
+	if err != nil || !known && old.Head == "" {
+		return err
+	}
+	if !known {
+		sp = w.newSpan(old, nil)
+	}
+	switch {
+	case sp.Until.IsZero():
+	case sp.overdue(w.now):
+		was := old
+		if old.Head == "" {
+			was = next // it has never answered before
+		}
+		if sp, err = w.breakSpan(sp, was, w.now); err != nil {
+			return err
+		}
+		sp.Unconfirmed = true
+	case sp.Misses == 0 && sp.Halted == "" && w.now.After(sp.Until):
+		sp.Until = w.now // a poll that takes long goes on
+	}
+	if next != nil {
+		sp.KeyOnly, sp.Undecodable = sp.KeyOnly+next.KeyOnly-min(old.KeyOnly, next.KeyOnly), sp.Undecodable+next.Undecodable-min(old.Undecodable, next.Undecodable)
+		if next.Head != "" && next.Epoch == old.Epoch {
+			sp.Head = headOf(next)
+		}
+		if err := w.skipped(old, next, b); err != nil {
+			return err
+		}
+	}
+	return w.keepSpan(sp)
+}
+
+// skipped writes down what of a backlog is nobody's task any more, and was not read.
+func (w *writer) skipped(old, next *monitor.State, b monitor.Batch) error {
+	if len(old.Backlog) == 0 || old.Epoch != next.Epoch {
+		return nil
+	}
+	var left []ledger.Range
+	for _, r := range old.Backlog {
+		left = append(left, ledger.Range(r))
+	}
+	for _, list := range [][]monitor.Range{next.Backlog, b.Coverage} {
+		for _, r := range list {
+			left = without(left, ledger.Range(r))
+		}
+	}
+	for _, g := range b.SetGaps {
+		left = without(left, ledger.Range(g.Range))
+	}
+	if len(next.Backlog) > 0 {
+		return nil // it is worked off, and what is missing has gaps
+	}
+	for _, r := range left {
+		if err := w.append(ledger.KindGap, next.Origin, ledger.Gap{Range: r, Reason: ledger.GapSkipped}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // turned writes down what becomes of a log as a whole.
@@ -184,10 +256,11 @@ func (w *writer) turned(old, next *monitor.State) error {
 		return err
 	}
 	if known && old.Head != "" && sp.Halted == "" && sp.overdue(w.now) {
-		// The pause comes before what was signed in it and is known from now on.
+		// The pause comes before what is known from now on.
 		if sp, err = w.breakSpan(sp, old, w.now); err != nil {
 			return err
 		}
+		sp.Unconfirmed = true
 	}
 	if old.Halted != next.Halted {
 		if sp, err = w.halted(sp, old, next); err != nil {
@@ -212,6 +285,7 @@ func (w *writer) halted(sp openSpan, old, next *monitor.State) (openSpan, error)
 		if sp, err = w.breakSpan(sp, old, w.now); err != nil {
 			return sp, err
 		}
+		sp.Halted, sp.Away = "", false
 	}
 	if next.Halted == "" {
 		return sp, w.append(ledger.KindResumed, next.Origin, ledger.Halt{Incident: old.Halted, Head: headOf(next)})
@@ -226,7 +300,9 @@ func (w *writer) halted(sp openSpan, old, next *monitor.State) (openSpan, error)
 		sp = w.newSpan(old, nil)
 		sp.Since = w.now
 	}
-	sp.Until, sp.Polls = w.now, sp.Polls+1 // the poll that shows it is one that was made
+	if sp.Misses == 0 {
+		sp.Until, sp.Polls = w.now, sp.Polls+1 // the poll that shows it is one that was made
+	}
 	sp, err := w.nextSpan(sp, old)
 	sp.Halted, sp.Away = next.Halted, true
 	return sp, err
@@ -261,7 +337,6 @@ func (w *writer) seal(sp openSpan, st *monitor.State) error {
 	if sp.Since.IsZero() {
 		sp.Since, sp.Until = w.now.UTC(), w.now.UTC() // by a scan without polls
 	}
-	sp.KeyOnly, sp.Undecodable = st.KeyOnly-min(sp.KeyOnlyAt, st.KeyOnly), st.Undecodable-min(sp.UndecodableAt, st.Undecodable)
 	if err := w.exec("INSERT INTO notes (log_id, size, root, note) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING", w.logID, st.HeadSize, hexOf(headOf(st).Root), st.Head); err != nil {
 		return err
 	}
@@ -273,12 +348,16 @@ func (w *writer) seal(sp openSpan, st *monitor.State) error {
 
 // newSpan begins one, behind another or as the first.
 func (w *writer) newSpan(st *monitor.State, before *openSpan) openSpan {
-	sp := openSpan{Origin: st.Origin, KeyOnlyAt: st.KeyOnly, UndecodableAt: st.Undecodable}
+	sp := openSpan{Origin: st.Origin}
 	sp.Name, sp.Version, sp.Read = st.Name, w.store.version, []ledger.Range{}
 	sp.Before, sp.Head = headOf(st), headOf(st)
 	if before != nil {
 		sp.Origin, sp.Name = cmp.Or(sp.Origin, before.Origin), cmp.Or(sp.Name, before.Name)
-		sp.WatchSet, sp.TrustRoot, sp.PauseAfter = before.WatchSet, before.TrustRoot, before.PauseAfter
+		sp.WatchSet, sp.TrustRoot, sp.PauseAfter, sp.ConsistencyOnly = before.WatchSet, before.TrustRoot, before.PauseAfter, before.ConsistencyOnly
+		sp.Unread, sp.LagMax = before.Unread, before.Unread
+		if sp.Latest = before.Latest; before.Until.After(sp.Latest) {
+			sp.Latest = before.Until
+		}
 	}
 	return sp
 }
@@ -286,7 +365,7 @@ func (w *writer) newSpan(st *monitor.State, before *openSpan) openSpan {
 // following goes on where a span ended: what follows is not a pause by itself.
 func (w *writer) following(last openSpan, st *monitor.State) openSpan {
 	sp := w.newSpan(st, &last)
-	sp.Since, sp.Until, sp.Away, sp.Halted, sp.Downs = last.Until, last.Until, last.Away, last.Halted, last.Downs
+	sp.Since, sp.Until, sp.Away, sp.Halted, sp.Unconfirmed, sp.Downs = last.Until, last.Until, last.Away, last.Halted, last.Unconfirmed, last.Downs
 	sp.Failures, sp.Misses, sp.LastMiss, sp.LastError = last.Misses, last.Misses, last.LastMiss, last.LastError
 	return sp
 }

@@ -66,11 +66,15 @@ func (s *Store) Commit(ctx context.Context, logID string, old monitor.State, nex
 	err = s.write(ctx, "writing", func(tx *sql.Tx) error {
 		w := s.writer(ctx, tx, s.now()).of(logID)
 		if next != nil {
-			if err = w.moveState(old, next); err == nil {
-				err = w.turned(&old, next)
-			}
+			err = w.moveState(old, next)
 		} else {
 			err = w.sameEpoch(old)
+		}
+		if err == nil {
+			err = w.moving(&old, next, b)
+		}
+		if err == nil && next != nil {
+			err = w.turned(&old, next)
 		}
 		if err != nil {
 			return err
