@@ -395,7 +395,7 @@ func TestSpansTellTheTruth(t *testing.T) {
 		began := w.at
 		var successes []time.Time
 		type stretch struct{ since, until time.Time }
-		var halts, downs []stretch
+		var halts []stretch
 		reads := map[uint64]time.Time{} // by first index
 		var asked time.Time
 		size, next := uint64(10), uint64(0)
@@ -425,14 +425,12 @@ func TestSpansTellTheTruth(t *testing.T) {
 				if r.IntN(2) == 0 {
 					w.seal()
 				}
-				from := w.at
 				w.at = end
 				w.s.run.begun = false
 				if r.IntN(3) == 0 {
 					w.seal() // a report by another process
 				}
 				w.start()
-				downs = append(downs, stretch{from, w.at})
 			case kind == 1 && w.st.Version > 0 && !halted:
 				from := w.at
 				w.grow(size, func(st *monitor.State) { st.Halted = "i" }, monitor.Batch{})
