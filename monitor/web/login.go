@@ -207,7 +207,18 @@ func (l *Login) claims(ctx context.Context, a attempt, code string) (c Claims, e
 	if id.Nonce != a.nonce {
 		return c, errors.New("the provider answered another login")
 	}
-	return c, id.Claims(&c)
+	if err := id.Claims(&c); err != nil || c.Email != "" {
+		return c, err
+	}
+	// Some tell the rest only to who asks with the token.
+	info, err := p.UserInfo(ctx, oauth2.StaticTokenSource(token))
+	if err != nil {
+		return c, fmt.Errorf("asking who it is: %w", err)
+	}
+	if info.Subject != c.Subject {
+		return c, errors.New("the provider told of somebody else than of who has logged in")
+	}
+	return c, info.Claims(&c)
 }
 
 // name is how somebody is called in the audit trail.

@@ -135,7 +135,7 @@ func (s *Server) failed(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set(k, v)
 	}
 	login := no.status == http.StatusUnauthorized && s.opts.Access.Login != nil
-	s.page(w, r, no.status, "failed", map[string]any{"Title": http.StatusText(no.status), "Detail": no.detail, "Login": login, "Back": url.QueryEscape(r.URL.RequestURI())})
+	s.page(w, r, no.status, "failed", map[string]any{"Title": http.StatusText(no.status), "Detail": no.detail, "Login": login, "Back": r.URL.RequestURI()})
 }
 
 // view is a page that is made, or an error.
