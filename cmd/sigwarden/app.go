@@ -28,6 +28,8 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	configPath     string
+	server         string // that is asked in place of the state file
+	tokenFile      string
 	verbose        bool
 }
 
@@ -63,6 +65,9 @@ func (a *app) logger() *slog.Logger {
 // load reads the configuration and makes its parts. Everything that is wrong in
 // it comes with exit status 2.
 func (a *app) load() (*setup, error) {
+	if a.server != "" {
+		return nil, usage(errLocal)
+	}
 	path, err := config.Find(a.configPath, os.Lstat)
 	if err != nil {
 		return nil, usage(err)

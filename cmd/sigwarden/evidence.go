@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -51,6 +52,12 @@ our word only, and how to check it without sigwarden.
 					return usage(fmt.Errorf("--redact: %w", err))
 				}
 			}
+			if a.server != "" {
+				if log != "" || redact != "" || sign {
+					return usage(errors.New("--server: --coverage, --redact and --sign are made where the state is"))
+				}
+				return a.exportRemotely(c.Context(), args[0], output)
+			}
 			return a.withStore(c.Context(), func(s *setup, st *store.Store) error {
 				x.setup, x.store = s, st
 				var b bytes.Buffer
@@ -88,6 +95,23 @@ our word only, and how to check it without sigwarden.
 	c.Flags().BoolVar(&sign, "sign", false, "sign the file: a Sigstore bundle, FILE"+bundleSuffix+", that cosign verify-blob-attestation takes")
 	p.flags(c)
 	return c
+}
+
+// exportRemotely writes what a server has made.
+func (a *app) exportRemotely(ctx context.Context, id, output string) error {
+	from, err := a.remotely()
+	if err != nil {
+		return err
+	}
+	data, err := from.Evidence(ctx, id)
+	if err != nil {
+		return err
+	}
+	if err := writeWhole(output, data); err != nil {
+		return err
+	}
+	fmt.Fprintf(a.stderr, "%s written; whoever has the keys can check it: sigwarden evidence verify %s --log-key KEY\n", output, output)
+	return nil
 }
 
 // verifyFlags say whom to trust.

@@ -34,8 +34,7 @@ POST /api/v1/expectations and a token of scope expect.`,
 			if err := decider(by, note); err != nil {
 				return err
 			}
-			return a.withStore(c.Context(), func(s *setup, st *store.Store) error {
-				announced, err := s.announce(c.Context(), st, watch, digest, ttl, by, note)
+			tell := func(announced monitor.Announcement, err error) error {
 				if err != nil {
 					return err
 				}
@@ -44,6 +43,16 @@ POST /api/v1/expectations and a token of scope expect.`,
 				}
 				fmt.Fprintf(a.stderr, "%s: %s is expected for watch %s until %s\n", announced.ID, announced.Digest, safe(watch), stamp(announced.ExpiresAt))
 				return nil
+			}
+			if a.server != "" {
+				to, err := a.remotely()
+				if err != nil {
+					return err
+				}
+				return tell(to.Expect(c.Context(), watch, digest, ttl, note))
+			}
+			return a.withStore(c.Context(), func(s *setup, st *store.Store) error {
+				return tell(s.announce(c.Context(), st, watch, digest, ttl, by, note))
 			})
 		},
 	}

@@ -62,6 +62,11 @@ func checkFilter(ctx context.Context, s *setup, st *store.Store, f *store.Filter
 	for _, w := range s.cfg.Watches {
 		watches = append(watches, w.Name)
 	}
+	return errors.Join(known("log", f.Log, logs), known("watch", f.Watch, watches), checkWords(f))
+}
+
+// checkWords refuses what no finding or incident could be.
+func checkWords(f *store.Filter) error {
 	var kinds, verdicts []string
 	for _, k := range monitor.IncidentKinds() {
 		kinds = append(kinds, k.Kind)
@@ -69,26 +74,20 @@ func checkFilter(ctx context.Context, s *setup, st *store.Store, f *store.Filter
 	for _, v := range policy.Verdicts() {
 		verdicts = append(verdicts, string(v))
 	}
-	return errors.Join(
-		known("log", f.Log, logs), known("watch", f.Watch, watches), known("kind", f.Kind, kinds), known("verdict", f.Verdict, verdicts),
+	return errors.Join(known("kind", f.Kind, kinds), known("verdict", f.Verdict, verdicts),
 		known("state", f.State, monitor.States()), known("severity", f.Severity, config.Severities()))
 }
 
 // listAndShow builds a command with its default subcommand list, with show, and
 // with what people decide.
-func (a *app) listAndShow(use, short, prefix string, f *store.Filter, flags func(*cobra.Command), list func(context.Context, *store.Store, bool) error, show func(context.Context, *store.Store, string, bool) error) *cobra.Command {
+func (a *app) listAndShow(use, short, prefix string, f *store.Filter, flags func(*cobra.Command), list func(context.Context, source, bool) error, show func(context.Context, source, string, bool) error) *cobra.Command {
 	var since, until string
 	var asJSON bool
 	runList := func(c *cobra.Command, _ []string) error {
 		if err := parseTimes(f, since, until); err != nil {
 			return err
 		}
-		return a.withStore(c.Context(), func(s *setup, st *store.Store) error {
-			if err := checkFilter(c.Context(), s, st, f); err != nil {
-				return err
-			}
-			return list(c.Context(), st, asJSON)
-		})
+		return a.withSource(c.Context(), f, func(from source) error { return list(c.Context(), from, asJSON) })
 	}
 	group := &cobra.Command{Use: use, Short: short, RunE: runList, Args: cobra.NoArgs}
 	listing := &cobra.Command{Use: "list", Short: "List them, oldest first", RunE: runList, Args: cobra.NoArgs}
@@ -98,7 +97,7 @@ func (a *app) listAndShow(use, short, prefix string, f *store.Filter, flags func
 		c.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
 	}
 	showing := &cobra.Command{Use: "show ID", Short: "Show one in full", Args: cobra.ExactArgs(1), RunE: func(c *cobra.Command, args []string) error {
-		return a.withStore(c.Context(), func(_ *setup, st *store.Store) error { return show(c.Context(), st, args[0], asJSON) })
+		return a.withSource(c.Context(), nil, func(from source) error { return show(c.Context(), from, args[0], asJSON) })
 	}}
 	showing.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
 	group.AddCommand(listing, showing)
@@ -111,7 +110,7 @@ func (a *app) findingsCommand() *cobra.Command {
 	group := a.listAndShow("findings", "Entries that watches matched, with every verdict", "f-", &f, func(c *cobra.Command) {
 		c.Flags().StringVar(&f.Watch, "watch", "", "of this watch")
 		c.Flags().StringVar(&f.Verdict, "verdict", "", "malformed, unexpected, untrusted or expected")
-	}, func(ctx context.Context, st *store.Store, asJSON bool) error {
+	}, func(ctx context.Context, st source, asJSON bool) error {
 		if asJSON {
 			array := jsonArray{w: a.stdout}
 			err := st.EachFinding(ctx, f, func(x monitor.Finding) error { return array.add(x) })
@@ -123,7 +122,7 @@ func (a *app) findingsCommand() *cobra.Command {
 			t.add(x.ID, stamp(x.SeenAt), string(x.Verdict), x.State, x.Watch, fmt.Sprintf("%s/%d", x.Log, x.Index), who(x))
 			return nil
 		})
-	}, func(ctx context.Context, st *store.Store, id string, asJSON bool) error {
+	}, func(ctx context.Context, st source, id string, asJSON bool) error {
 		x, err := st.Finding(ctx, id)
 		if err != nil {
 			return err
@@ -203,7 +202,7 @@ func (a *app) incidentsCommand() *cobra.Command {
 	var kept string
 	c := a.listAndShow("incidents", "What is or was wrong with a log, or with the monitoring itself", "i-", &f, func(c *cobra.Command) {
 		c.Flags().StringVar(&f.Kind, "kind", "", "of this kind")
-	}, func(ctx context.Context, st *store.Store, asJSON bool) error {
+	}, func(ctx context.Context, st source, asJSON bool) error {
 		list, err := st.Incidents(ctx, f)
 		if err != nil {
 			return err
@@ -217,7 +216,7 @@ func (a *app) incidentsCommand() *cobra.Command {
 		}
 		t.end()
 		return nil
-	}, func(ctx context.Context, st *store.Store, id string, asJSON bool) error {
+	}, func(ctx context.Context, st source, id string, asJSON bool) error {
 		x, err := st.Incident(ctx, id)
 		if err != nil {
 			return err

@@ -54,6 +54,7 @@ var allowed = map[string][]string{
 	"monitor/evidence":              {"checkpoint", "checkpoint/witness", "checkpoint/ledger", "watchlist/entry"},
 	"monitor/report":                {"monitor", "checkpoint/ledger", "watchlist/policy", "notify"},
 	"monitor/redact":                {},
+	"monitor/client":                {"monitor", "checkpoint"},
 	"monitor/attest":                {},
 	"monitor/lists":                 {"checkpoint", "watchlist", "watchlist/entry"},
 	"monitor/web":                   {"monitor", "notify", "watchlist", "checkpoint/witness"},

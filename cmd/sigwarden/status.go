@@ -16,6 +16,21 @@ func (a *app) statusCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "status", Short: "How logs and channels are", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if a.server != "" {
+				from, err := a.remotely()
+				if err != nil {
+					return err
+				}
+				status, err := from.Status(c.Context())
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return printJSON(a.stdout, status)
+				}
+				a.printStatus(status)
+				return nil
+			}
 			return a.withStore(c.Context(), func(s *setup, st *store.Store) error {
 				engine, err := s.engine(c.Context(), st, a.logger(), nil)
 				if err != nil {

@@ -50,11 +50,11 @@ func (a *app) triageCommand(prefix, use, short, to string, as *string) *cobra.Co
 				return err
 			}
 		}
-		return a.withStore(c.Context(), func(s *setup, st *store.Store) error {
+		return a.withSource(c.Context(), nil, func(in source) error {
 			// One that cannot be changed must not keep the others.
 			var failed []error
 			for _, id := range args {
-				if err := st.Triage(c.Context(), id, change, s.triageTold(time.Now())); err != nil {
+				if err := in.decide(c.Context(), id, change); err != nil {
 					failed = append(failed, err)
 					continue
 				}
@@ -64,7 +64,7 @@ func (a *app) triageCommand(prefix, use, short, to string, as *string) *cobra.Co
 		})
 	}}
 	c.Flags().StringVar(&note, "note", "", "what was found out")
-	c.Flags().StringVar(&by, "by", whoami(), "who decides")
+	c.Flags().StringVar(&by, "by", whoami(), "who decides; with --server that is whoever the token belongs to")
 	return c
 }
 

@@ -25,6 +25,7 @@ const evil = "\"'><x-evil onload=alert(1)></textarea></pre></title><script>x-evi
 // world is some data to show, and what is done to it.
 type world struct {
 	decided  []monitor.Change
+	asked    monitor.Filter
 	tested   []string
 	sessions map[string]monitor.Session
 	opts     Options
@@ -70,6 +71,7 @@ func newWorld() *world {
 	}
 	o.Data = Data{
 		Findings: func(_ context.Context, f monitor.Filter) (monitor.Page[monitor.Finding], error) {
+			w.asked = f
 			if f.Before == "bad" {
 				return monitor.Page[monitor.Finding]{}, fmt.Errorf("%w: no place", ErrInvalid)
 			}
@@ -435,6 +437,33 @@ func TestETags(t *testing.T) {
 	// Who may not read it is not told that it is the same.
 	if again := ask(h, "GET", "/api/v1/findings", "", "If-None-Match", "*"); again.Code != 401 {
 		t.Errorf("%d", again.Code)
+	}
+}
+
+// TestSelections: what a list is narrowed down by reaches the store, from pages and programs, and
+// the link to the next page asks for the same.
+func TestSelections(t *testing.T) {
+	w := newWorld()
+	h := New(w.opts).Handler()
+	at := time.Date(2026, 1, 31, 0, 0, 0, 0, time.UTC)
+	got := ask(h, "GET", "/api/v1/findings?watch=w&log=l&verdict=unexpected&state=open&severity=high&since=2026-01-31T00:00:00Z&until=2026-02-01T00:00:00Z&limit=7&before=b", "", "Authorization", "Bearer reader")
+	want := monitor.Filter{Watch: "w", Log: "l", Verdict: "unexpected", State: "open", Severity: "high", Since: at, Until: at.AddDate(0, 0, 1), Limit: 7, Before: "b"}
+	if got.Code != 200 || w.asked != want {
+		t.Errorf("%d %+v, want %+v", got.Code, w.asked, want)
+	}
+	next, _, _ := strings.Cut(strings.TrimPrefix(got.Header().Get("Link"), "<"), ">")
+	ask(h, "GET", next, "", "Authorization", "Bearer reader")
+	if want.Before = "next"; w.asked != want {
+		t.Errorf("the next page asks for %+v, want %+v", w.asked, want)
+	}
+	ask(h, "GET", "/findings?watch=w&log=l&verdict=unexpected&state=open&severity=high&since=2026-01-31&until=2026-01-31&before=b", "", "Authorization", "Bearer reader")
+	if want.Before, want.Limit = "b", perPage; w.asked != want {
+		t.Errorf("a page asks for %+v, want %+v", w.asked, want)
+	}
+	for _, bad := range []string{"limit=0", "limit=501", "limit=x", "verdict=bad", "state=bad", "severity=bad", "since=yesterday"} {
+		if got := ask(h, "GET", "/api/v1/findings?"+bad, "", "Authorization", "Bearer reader"); got.Code != 422 {
+			t.Errorf("%s: %d", bad, got.Code)
+		}
 	}
 }
 

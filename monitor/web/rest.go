@@ -88,8 +88,8 @@ func (s *Server) failure(err error) error {
 	return huma.NewError(http.StatusServiceUnavailable, "the store cannot be read; the log of the server says why")
 }
 
-// selection is what lists are narrowed down by.
-type selection struct {
+// Selection is what lists are narrowed down by.
+type Selection struct {
 	Log      string    `query:"log" doc:"name of a log"`
 	State    string    `query:"state" enum:"open,acknowledged,resolved,closed,pending"`
 	Severity string    `query:"severity" enum:"info,low,medium,high,critical"`
@@ -99,7 +99,7 @@ type selection struct {
 	Before   string    `query:"before" maxLength:"2000" doc:"where a page ended: what the link with rel=next has"`
 }
 
-func (x *selection) filter() monitor.Filter {
+func (x *Selection) filter() monitor.Filter {
 	return monitor.Filter{Log: x.Log, State: x.State, Severity: x.Severity, Since: x.Since, Until: x.Until, Limit: x.Limit, Before: x.Before}
 }
 
@@ -120,7 +120,7 @@ func list[T any](path string, query url.Values, page monitor.Page[T]) *listed[T]
 }
 
 // query prints a selection as it was asked for.
-func (x *selection) query() url.Values {
+func (x *Selection) query() url.Values {
 	q := url.Values{}
 	for k, v := range map[string]string{"log": x.Log, "state": x.State, "severity": x.Severity} {
 		if v != "" {
@@ -196,7 +196,7 @@ func (s *Server) reading(api huma.API) {
 		return &doc[[]monitor.ChannelStatus]{st.Channels}, s.failure(err)
 	})
 	huma.Register(api, read("/findings", "Findings, the oldest first; pages begin with the newest"), func(ctx context.Context, in *struct {
-		selection
+		Selection
 		Watch   string `query:"watch" doc:"name of a watch"`
 		Verdict string `query:"verdict" enum:"malformed,unexpected,untrusted,expected"`
 	}) (*listed[monitor.Finding], error) {
@@ -229,7 +229,7 @@ func (s *Server) reading(api huma.API) {
 		return &doc[fullFinding]{out}, nil
 	})
 	huma.Register(api, read("/incidents", "Incidents, the oldest first; pages begin with the newest"), func(ctx context.Context, in *struct {
-		selection
+		Selection
 		Kind string `query:"kind" maxLength:"100"`
 	}) (*listed[monitor.Incident], error) {
 		if err := all(ctx); err != nil {
