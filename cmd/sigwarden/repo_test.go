@@ -174,3 +174,31 @@ func TestExampleConfigurationIsValid(t *testing.T) {
 		t.Errorf("%d logs, %d watches, warnings %q", len(s.logs), len(s.watches), s.warnings)
 	}
 }
+
+// TestRunBook: every kind of incident has its section, and no other thing has one.
+func TestRunBook(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "runbook.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sections := strings.Split(string(text), "\n## ")[1:]
+	kinds := map[string]bool{}
+	for _, k := range monitor.IncidentKinds() {
+		kinds[k.Kind] = true
+	}
+	for _, s := range sections {
+		name, body, _ := strings.Cut(s, "\n")
+		if !kinds[name] {
+			t.Errorf("section %q is no kind of incident, or is there twice", name)
+		}
+		delete(kinds, name)
+		for _, part := range []string{"**Means.**", "**First ten minutes.**", "**Preserve.**"} {
+			if strings.Count(body, part) != 1 {
+				t.Errorf("%s has no part %s", name, part)
+			}
+		}
+	}
+	for name := range kinds {
+		t.Errorf("%s has no section", name)
+	}
+}
