@@ -293,6 +293,19 @@ type Pending struct {
 	Since time.Time
 }
 
+// SignedAs names who has signed, for people: subjects, or the fingerprints of bare keys.
+func (f *Finding) SignedAs() string {
+	var names []string
+	for _, id := range f.Identities {
+		if len(id.Subjects) > 0 {
+			names = append(names, strings.Join(id.Subjects, ", "))
+		} else {
+			names = append(names, id.Fingerprint)
+		}
+	}
+	return strings.Join(names, "; ")
+}
+
 // Finding is an entry that a watch matched.
 type Finding struct {
 	ID         string             `json:"id"`

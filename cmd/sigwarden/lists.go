@@ -119,7 +119,7 @@ func (a *app) findingsCommand() *cobra.Command {
 		t := newTable(a.stdout, "ID\tSEEN\tVERDICT\tSTATE\tWATCH\tENTRY\tSIGNED AS")
 		defer t.end()
 		return st.EachFinding(ctx, f, func(x monitor.Finding) error {
-			t.add(x.ID, stamp(x.SeenAt), string(x.Verdict), x.State, x.Watch, fmt.Sprintf("%s/%d", x.Log, x.Index), who(x))
+			t.add(x.ID, stamp(x.SeenAt), string(x.Verdict), x.State, x.Watch, fmt.Sprintf("%s/%d", x.Log, x.Index), x.SignedAs())
 			return nil
 		})
 	}, func(ctx context.Context, st source, id string, asJSON bool) error {
@@ -183,18 +183,6 @@ func stateOf(state, resolution, by string, at *time.Time) string {
 		state += fmt.Sprintf(", by %s at %s", safe(by), stamp(*at))
 	}
 	return state
-}
-
-func who(f monitor.Finding) string {
-	var names []string
-	for _, id := range f.Identities {
-		if len(id.Subjects) > 0 {
-			names = append(names, strings.Join(id.Subjects, ", "))
-		} else {
-			names = append(names, id.Fingerprint)
-		}
-	}
-	return strings.Join(names, "; ")
 }
 
 func (a *app) incidentsCommand() *cobra.Command {

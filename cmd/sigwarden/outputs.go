@@ -13,6 +13,7 @@ import (
 
 	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/monitor/config"
+	"github.com/sigwarden/sigwarden/monitor/report"
 	"github.com/sigwarden/sigwarden/monitor/store"
 	"github.com/sigwarden/sigwarden/notify"
 )
@@ -93,19 +94,6 @@ func appendFile(path, text string) error {
 	return errors.Join(err, f.Close())
 }
 
-// inCode shows text of strangers in Markdown, in a cell of a table.
-func inCode(s string) string {
-	s = notify.Clean(s, 500)
-	if s == "" {
-		return ""
-	}
-	fence := "`"
-	for strings.Contains(s, fence) {
-		fence += "`"
-	}
-	return fence + " " + strings.NewReplacer(`\|`, `\ \|`, "|", `\|`).Replace(s) + " " + fence
-}
-
 func (t *told) markdown() string {
 	var b strings.Builder
 	b.WriteString("## sigwarden\n\n")
@@ -115,14 +103,14 @@ func (t *told) markdown() string {
 	if len(t.incidents) > 0 {
 		fmt.Fprintf(&b, "### %d incidents\n\n| Kind | Class | Log | State | Since | What happened |\n|---|---|---|---|---|---|\n", len(t.incidents))
 		for _, i := range t.incidents {
-			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", i.Kind, i.Class, inCode(i.Log), i.State, stamp(i.OpenedAt), inCode(i.Summary))
+			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", i.Kind, i.Class, report.InCode(i.Log), i.State, stamp(i.OpenedAt), report.InCode(i.Summary))
 		}
 		b.WriteString("\n")
 	}
 	if len(t.findings) > 0 {
 		fmt.Fprintf(&b, "### %d open findings\n\n| Verdict | Watch | Signed as | Why | Seen | Id |\n|---|---|---|---|---|---|\n", len(t.findings)+t.more)
 		for _, f := range t.findings {
-			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", f.Verdict, inCode(f.Watch), inCode(who(f)), inCode(f.Reason), stamp(f.SeenAt), f.ID)
+			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", f.Verdict, report.InCode(f.Watch), report.InCode(f.SignedAs()), report.InCode(f.Reason), stamp(f.SeenAt), f.ID)
 		}
 		if t.more > 0 {
 			fmt.Fprintf(&b, "\n%d more are not listed; `sigwarden findings --state open` does.\n", t.more)
@@ -131,7 +119,7 @@ func (t *told) markdown() string {
 	}
 	b.WriteString("| Log | State | Verified size | Still to be read | Gaps |\n|---|---|---|---|---|\n")
 	for _, l := range t.status.Logs {
-		fmt.Fprintf(&b, "| %s | %s | %d | %d | %d |\n", inCode(l.Name), l.State, l.Verified.Size, l.Lag, len(l.Gaps))
+		fmt.Fprintf(&b, "| %s | %s | %d | %d | %d |\n", report.InCode(l.Name), l.State, l.Verified.Size, l.Lag, len(l.Gaps))
 	}
 	return b.String() + "\n"
 }
@@ -232,7 +220,7 @@ func (t *told) sarif(s *setup) sarifLog {
 		if n := slices.IndexFunc(s.cfg.Watches, func(w config.Watch) bool { return w.Name == f.Watch }); n >= 0 {
 			at = s.cfg.Watches[n].Path
 		}
-		add(id, f.Severity, fmt.Sprintf("%s: signed as %s: %s (entry %d of %s, %s)", f.Watch, who(f), f.Reason, f.Index, f.Log, f.ID), f.ID, at)
+		add(id, f.Severity, fmt.Sprintf("%s: signed as %s: %s (entry %d of %s, %s)", f.Watch, f.SignedAs(), f.Reason, f.Index, f.Log, f.ID), f.ID, at)
 	}
 	return sarifLog{Schema: "https://json.schemastore.org/sarif-2.1.0.json", Version: "2.1.0", Runs: []sarifRun{run}}
 }

@@ -209,17 +209,25 @@ type Count struct {
 	N    int
 }
 
+// InCode shows text of strangers as code in Markdown, also in a cell of a table.
+func InCode(s string) string {
+	if s = clean(s); s == "" {
+		return ""
+	}
+	fence := "`"
+	for strings.Contains(s, fence) {
+		fence += "`"
+	}
+	// A backslash before a bar would take the one that keeps the bar in its cell.
+	return fence + " " + strings.NewReplacer(`\|`, `\ \|`, "|", `\|`).Replace(s) + " " + fence
+}
+
 // shown is text for Markdown: nothing in it means anything. What could become a link, or call
 // somebody, is shown as code.
 func shown(s string) string {
 	s = clean(s)
 	if strings.Contains(s, "@") || strings.Contains(s, "://") || strings.Contains(strings.ToLower(s), "www.") {
-		fence := "`"
-		for strings.Contains(s, fence) {
-			fence += "`"
-		}
-		// A backslash before a bar would take the one that keeps the bar in its cell.
-		return fence + " " + strings.NewReplacer(`\|`, `\ \|`, "|", `\|`).Replace(s) + " " + fence
+		return InCode(s)
 	}
 	var b strings.Builder
 	for _, r := range s {

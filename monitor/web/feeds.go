@@ -109,7 +109,7 @@ func (s *Server) watchFeed(w http.ResponseWriter, r *http.Request) error {
 		if f.ChangedAt != nil && f.ChangedAt.After(at) {
 			at = *f.ChangedAt
 		}
-		entries = append(entries, atomEntry{"urn:sigwarden:" + f.ID, notify.Clean(fmt.Sprintf("%s (%s): %s", f.Verdict, f.State, signers(f)), 300), at.UTC().Format(time.RFC3339), atomLink{"alternate", s.base(r) + "/findings/" + f.ID}, notify.Clean(f.Reason, 2000)})
+		entries = append(entries, atomEntry{"urn:sigwarden:" + f.ID, notify.Clean(fmt.Sprintf("%s (%s): %s", f.Verdict, f.State, f.SignedAs()), 300), at.UTC().Format(time.RFC3339), atomLink{"alternate", s.base(r) + "/findings/" + f.ID}, notify.Clean(f.Reason, 2000)})
 	}
 	return s.feed(w, r, "Findings of watch "+notify.Clean(name, 200), entries)
 }

@@ -37,7 +37,7 @@ func stamp(t time.Time) string {
 }
 
 var pages = template.Must(template.New("").Funcs(template.FuncMap{
-	"clean": clean, "stamp": stamp, "join": strings.Join, "signers": signers,
+	"clean": clean, "stamp": stamp, "join": strings.Join, "signers": func(f monitor.Finding) string { return f.SignedAs() },
 	"plus":   func(i int) int { return i + 1 },
 	"deref":  func(s *string) string { return *s },
 	"stampP": func(t *time.Time) string { return stamp(*t) },
@@ -55,18 +55,6 @@ var pages = template.Must(template.New("").Funcs(template.FuncMap{
 		return strings.Join(out, "\n")
 	},
 }).ParseFS(templates, "pages/*.tmpl"))
-
-func signers(f monitor.Finding) string {
-	var names []string
-	for _, id := range f.Identities {
-		if len(id.Subjects) > 0 {
-			names = append(names, strings.Join(id.Subjects, ", "))
-		} else {
-			names = append(names, id.Fingerprint)
-		}
-	}
-	return strings.Join(names, "; ")
-}
 
 // titles are those of pages, by template.
 var titles = map[string]string{"overview": "Logs", "findings": "Findings", "finding": "Finding", "incidents": "Incidents", "incident": "Incident", "coverage": "Coverage", "watchlist": "Watchlist", "channels": "Channels", "witness": "Witness", "onward": "Logged in"}
