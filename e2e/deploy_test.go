@@ -1,0 +1,110 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// TestUnit: the systemd unit leaves little to whoever takes the process over.
+func TestUnit(t *testing.T) {
+	analyze := needed(t, "systemd-analyze")
+	out, err := exec.Command(analyze, "security", "--offline=yes", "--no-pager", "../deploy/systemd/sigwarden.service").CombinedOutput()
+	m := regexp.MustCompile(`Overall exposure level for sigwarden\.service: ([0-9.]+)`).FindSubmatch(out)
+	if m == nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if score, err := strconv.ParseFloat(string(m[1]), 64); err != nil || score > 2.0 {
+		t.Errorf("the exposure level is %s", m[1])
+	}
+	t.Logf("exposure level %s", m[1])
+	// The program in its place, every directive is known.
+	unit, err := os.ReadFile("../deploy/systemd/sigwarden.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	here := filepath.Join(t.TempDir(), "sigwarden.service")
+	if err := os.WriteFile(here, bytes.ReplaceAll(unit, []byte("/usr/bin/sigwarden"), []byte(program(t, "sigwarden", "sigwarden"))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(analyze, "verify", "--man=no", here).CombinedOutput(); err != nil || strings.Contains(string(out), "Unknown") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestAlerts: the rules are those that Prometheus takes, and speak of metrics that there are.
+func TestAlerts(t *testing.T) {
+	promtool := program(t, "promtool", "promtool")
+	if out, err := exec.Command(promtool, "check", "rules", "../deploy/prometheus/sigwarden.rules.yaml").CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	address, _ := served(t)
+	resp, err := http.Get(address + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	metrics, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(promtool, "check", "metrics")
+	c.Stdin = bytes.NewReader(metrics)
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	rules, err := os.ReadFile("../deploy/prometheus/sigwarden.rules.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	board, err := os.ReadFile("../deploy/grafana/sigwarden.json")
+	if err != nil || !json.Valid(board) {
+		t.Fatalf("the dashboard: %v", err)
+	}
+	rules = append(rules, board...)
+	for _, name := range regexp.MustCompile(`sigwarden_[a-z_]+`).FindAllString(string(rules), -1) {
+		if !bytes.Contains(metrics, []byte("# TYPE "+name+" ")) && name != "sigwarden_incidents_open" && name != "sigwarden_deliveries_total" { // there are none yet
+			t.Errorf("a rule speaks of %s, which there is not", name)
+		}
+	}
+	for _, name := range []string{"sigwarden_build_info{", "go_goroutines ", "process_resident_memory_bytes "} {
+		if !bytes.Contains(metrics, []byte("\n"+name)) {
+			t.Errorf("no metric %s", name)
+		}
+	}
+}
+
+// TestChart: helm takes the chart, and what it makes runs as nobody.
+func TestChart(t *testing.T) {
+	helm := program(t, "helm", "helm")
+	run := func(args ...string) string {
+		c := exec.Command(helm, args...)
+		c.Env = append(os.Environ(), "HOME="+t.TempDir())
+		out, err := c.CombinedOutput()
+		if err != nil {
+			t.Errorf("%q: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	run("lint", "--strict", "../deploy/helm/sigwarden")
+	plain := run("template", "w", "../deploy/helm/sigwarden")
+	for _, want := range []string{"kind: StatefulSet", "kind: ConfigMap", "kind: Service", "runAsNonRoot: true", "readOnlyRootFilesystem: true", `image: "sigwarden:latest"`, "state: /data/state.db"} {
+		if !strings.Contains(plain, want) {
+			t.Errorf("the chart makes no %q:\n%s", want, plain)
+		}
+	}
+	full := run("template", "w", "../deploy/helm/sigwarden", "--set", "monitoring.enabled=true,image.digest=sha256:aa,secretFiles=s,envFrom={a,b},storage.class=fast")
+	for _, want := range []string{"kind: ServiceMonitor", `image: "sigwarden@sha256:aa"`, `secretName: "s"`, `secretRef: {name: "a"}`, `storageClassName: "fast"`} {
+		if !strings.Contains(full, want) {
+			t.Errorf("the chart makes no %q:\n%s", want, full)
+		}
+	}
+}
