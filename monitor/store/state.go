@@ -260,15 +260,16 @@ func (w *writer) coverage(b monitor.Batch) error {
 		if r.From >= r.To {
 			continue
 		}
-		// Ranges that touch or overlap become one.
+		// Ranges that touch or overlap become one. Those that are stored are apart from each
+		// other, so that of those which begin earlier the last alone can reach here.
 		from, to := r.From, r.To
 		var lo, hi sql.NullInt64
-		if err := w.tx.QueryRowContext(w.ctx, "SELECT MIN(from_idx), MAX(to_idx) FROM coverage WHERE log_id = $1 AND set_hash = $2 AND from_idx <= $3 AND to_idx >= $4", w.logID, set, to, from).Scan(&lo, &hi); err != nil {
+		if err := w.tx.QueryRowContext(w.ctx, "SELECT MIN(from_idx), MAX(to_idx) FROM coverage WHERE "+touching, w.logID, set, to, from).Scan(&lo, &hi); err != nil {
 			return err
 		}
 		if lo.Valid {
 			from, to = min(from, uint64(lo.Int64)), max(to, uint64(hi.Int64))
-			if err := w.exec("DELETE FROM coverage WHERE log_id = $1 AND set_hash = $2 AND from_idx <= $3 AND to_idx >= $4", w.logID, set, to, from); err != nil {
+			if err := w.exec("DELETE FROM coverage WHERE "+touching, w.logID, set, to, from); err != nil {
 				return err
 			}
 		}
@@ -278,6 +279,10 @@ func (w *writer) coverage(b monitor.Batch) error {
 	}
 	return nil
 }
+
+// touching are the ranges of a log and a set of watches that touch a range up to $3, from $4.
+const touching = `log_id = $1 AND set_hash = $2 AND from_idx <= $3 AND to_idx >= $4 AND from_idx >=
+	COALESCE((SELECT MAX(from_idx) FROM coverage WHERE log_id = $1 AND set_hash = $2 AND from_idx <= $4), $4)`
 
 // Coverage returns the ranges of a log that one watch has covered, by the hash
 // of its rule.
