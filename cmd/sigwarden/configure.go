@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -33,8 +34,26 @@ fits them to any part of a value. "-" is standard input.`,
 			return err
 		},
 	}
+	format := "json"
+	schema := &cobra.Command{
+		Use: "schema", Short: "JSON Schema of the configuration, for editors and pipelines", Args: cobra.NoArgs,
+		Long: `Prints the JSON Schema of the configuration, which editors complete and check keys
+with: # yaml-language-server: $schema=FILE. With --format markdown it prints the same for
+people, as in docs/configuration.md. A schema cannot say everything: ` + "`sigwarden check`" + ` does.`,
+		RunE: func(*cobra.Command, []string) error {
+			switch format {
+			case "json":
+				return printJSON(a.stdout, config.Describe())
+			case "markdown":
+				_, err := io.WriteString(a.stdout, config.Describe().Markdown())
+				return err
+			}
+			return usage(fmt.Errorf("%q is no format of a schema%s: want json or markdown", format, config.DidYouMean(format, []string{"json", "markdown"})))
+		},
+	}
+	schema.Flags().StringVar(&format, "format", format, "json or markdown")
 	group := &cobra.Command{Use: "config", Short: "Configurations as files"}
-	group.AddCommand(imports)
+	group.AddCommand(imports, schema)
 	return group
 }
 

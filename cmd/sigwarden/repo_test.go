@@ -202,3 +202,10 @@ func TestRunBook(t *testing.T) {
 		t.Errorf("%s has no section", name)
 	}
 }
+
+// TestConfigurationPage: docs/configuration.md has the keys that the program has.
+func TestConfigurationPage(t *testing.T) {
+	if read(t, filepath.Join("docs", "configuration.md")) != config.Describe().Markdown() {
+		t.Error("docs/configuration.md is not what the program reads: write it anew with `go run ./cmd/sigwarden config schema --format markdown > docs/configuration.md`")
+	}
+}

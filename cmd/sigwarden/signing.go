@@ -210,13 +210,11 @@ const stampFor = 20 * time.Second
 // given, and goes nowhere else than it is told.
 func httpClient(tlsCA string) (*http.Client, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	if tlsCA != "" {
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM([]byte(tlsCA)) {
-			return nil, errors.New("tls_ca holds no certificate")
-		}
-		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	roots, err := certPool(tlsCA)
+	if err != nil {
+		return nil, fmt.Errorf("tls_ca: %w", err)
 	}
+	transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, nil
 }
 

@@ -54,8 +54,27 @@ func Parse(name string, data []byte, getenv func(string) string) (*Config, error
 		return nil, err
 	}
 	f.getenv = getenv
+	c := newConfig(f)
+	c.read(top)
+	c.State = f.relative(c.State)
+	c.checkAll()
+	if len(f.issues) > 0 {
+		slices.SortStableFunc(f.issues, func(a, b Issue) int { return a.Line - b.Line })
+		return nil, &Error{f.issues}
+	}
+	return c, nil
+}
+
+// newConfig is what stands in an empty file.
+func newConfig(f *file) *Config {
 	c := &Config{State: "sigwarden.db", file: f, HTTP: HTTP{Page: true}}
 	c.Schedule, _ = ParseSchedule("@every 1m")
+	return c
+}
+
+// read reads every key that there is.
+func (c *Config) read(top ast.Node) {
+	f := c.file
 	f.mapping(top, "", "the configuration", map[string]field{
 		"state":     f.into(&c.State),
 		"schedule":  f.schedule(&c.Schedule),
@@ -72,13 +91,6 @@ func Parse(name string, data []byte, getenv func(string) string) (*Config, error
 		"reports":   func(n ast.Node, p string) { f.list(n, p, "reports", c.readReport) },
 		"http":      c.readHTTP,
 	})
-	c.State = f.relative(c.State)
-	c.checkAll()
-	if len(f.issues) > 0 {
-		slices.SortStableFunc(f.issues, func(a, b Issue) int { return a.Line - b.Line })
-		return nil, &Error{f.issues}
-	}
-	return c, nil
 }
 
 // publicKey reads a verifier key, PEM text, or the path of either.
@@ -86,6 +98,7 @@ func (f *file) publicKey(s *string) field {
 	return func(n ast.Node, path string) {
 		text, ok := f.text(n, path)
 		if !ok {
+			f.describe(func(shape *Schema) { shape.takes("PEM text, verifier key, or file", "string") })
 			return
 		}
 		if strings.Count(text, "+") >= 2 && !strings.Contains(text, "-----BEGIN") && !strings.HasPrefix(text, "file:") {

@@ -27,20 +27,14 @@ func (c *Config) readTrust(n ast.Node, path string) {
 	f := c.file
 	t := &c.Trust
 	f.mapping(n, path, "trust", map[string]field{
-		"trusted_root": func(n ast.Node, p string) {
-			f.into(&t.TrustedRoot)(n, p)
-			t.TrustedRoot = f.relative(t.TrustedRoot)
-		},
+		"trusted_root": f.path(&t.TrustedRoot),
 		"sigstore": func(n ast.Node, p string) {
-			switch n.(type) {
-			case *ast.MappingNode, *ast.MappingValueNode:
+			f.either(n, p, func(n ast.Node, p string) {
 				f.mapping(n, p, "trust.sigstore", map[string]field{"mirror": f.into(&t.Mirror), "root": f.contents(&t.Root)}, "mirror", "root")
 				if u, err := url.Parse(t.Mirror); t.Mirror != "" && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.RawQuery != "") {
 					f.fail(n, p+".mirror", "%q is no address of a TUF repository like https://tuf.acme.example", t.Mirror)
 				}
-			default:
-				f.oneOf(&t.Sigstore, "Sigstore instance; want one of "+strings.Join(Instances(), ", ")+", or {mirror: URL, root: FILE}", Instances()...)(n, p)
-			}
+			}, f.oneOf(&t.Sigstore, "Sigstore instance; want one of "+strings.Join(Instances(), ", ")+", or {mirror: URL, root: FILE}", Instances()...))
 		},
 		"monitor_config": f.contents(&t.MonitorConfig),
 	})
@@ -54,6 +48,7 @@ func (f *file) contents(into *[]byte) field {
 	return func(n ast.Node, path string) {
 		text, ok := f.text(n, path)
 		if !ok {
+			f.describe(func(shape *Schema) { shape.takes("file", "string") })
 			return
 		}
 		data, err := readBounded(f.relative(strings.TrimPrefix(text, "file:")))
@@ -90,12 +85,9 @@ func (c *Config) readLog(n ast.Node, path string) {
 		"tls_ca":              f.pem(&l.TLSCA),
 		"policy": func(n ast.Node, p string) {
 			l.Policy = &LogPolicy{Path: p, MaxAge: defaultMaxAge}
-			switch n.(type) {
-			case *ast.MappingNode, *ast.MappingValueNode:
+			f.either(n, p, func(n ast.Node, p string) {
 				f.mapping(n, p, "policy", map[string]field{"file": f.contents(&l.Policy.Text), "require": f.boolean(&l.Policy.Require), "max_age": f.duration(&l.Policy.MaxAge)}, "file")
-			default:
-				f.contents(&l.Policy.Text)(n, p)
-			}
+			}, f.contents(&l.Policy.Text))
 		},
 	})
 	if len(f.issues) > before {

@@ -109,8 +109,7 @@ func (c *Config) readChannel(n ast.Node, path string) {
 		}),
 		"file": kind(func(n ast.Node, p string) {
 			ch.File = &File{}
-			f.mapping(n, p, "file", map[string]field{"path": f.into(&ch.File.Path)}, "path")
-			ch.File.Path = f.relative(ch.File.Path)
+			f.mapping(n, p, "file", map[string]field{"path": f.path(&ch.File.Path)}, "path")
 		}),
 		"github": kind(func(n ast.Node, p string) {
 			ch.GitHub = &GitHub{}
@@ -142,6 +141,7 @@ func (c *Config) readChannel(n ast.Node, path string) {
 		})
 	}
 	f.mapping(n, path, "a channel", fields, "name")
+	f.exactlyOne(ChannelKinds()...)
 	if kinds != 1 && len(f.issues) == 0 {
 		f.fail(n, path, "a channel is exactly one of %s", strings.Join(ChannelKinds(), ", "))
 	}

@@ -28,6 +28,8 @@ type file struct {
 	places map[string][2]int // path -> line, column
 	issues []Issue
 	getenv func(string) string
+	// shape is what a key takes, where readers are asked for that and read nothing.
+	shape *Schema
 }
 
 // At makes an issue of an error at a path like watchlist[0].match[1].subject[0].
@@ -97,6 +99,9 @@ func (f *file) found(n ast.Node) string {
 
 // fail books what is wrong at a node.
 func (f *file) fail(n ast.Node, path, format string, args ...any) {
+	if f.shape != nil {
+		return
+	}
 	line, col := place(n)
 	f.issues = append(f.issues, f.issue(line, col, path, fmt.Sprintf(format, args...)))
 }
@@ -155,12 +160,17 @@ func (r refuse) Visit(n ast.Node) ast.Visitor {
 	return r
 }
 
-// field reads the value of one key.
+// field reads the value of one key. Where the file has a shape, it says there what the key
+// takes instead, and reads nothing: n is nil then.
 type field func(n ast.Node, path string)
 
 // mapping reads a mapping with known keys. It books keys that are not known,
 // and those that must be there and are not.
 func (f *file) mapping(n ast.Node, path, what string, fields map[string]field, required ...string) {
+	if f.shape != nil {
+		f.describeKeys(path, fields, required)
+		return
+	}
 	var values []*ast.MappingValueNode
 	switch m := n.(type) {
 	case *ast.MappingNode:
@@ -207,6 +217,10 @@ func (f *file) mapping(n ast.Node, path, what string, fields map[string]field, r
 
 // list reads a sequence.
 func (f *file) list(n ast.Node, path, what string, read field) {
+	if f.shape != nil {
+		f.describeItems(path, read)
+		return
+	}
 	s, ok := n.(*ast.SequenceNode)
 	if !ok {
 		if _, null := n.(*ast.NullNode); !null {
@@ -234,8 +248,26 @@ func kindOf(n ast.Node) string {
 	return "value " + strconv.Quote(n.GetToken().Value)
 }
 
+// either reads keys with values, or something shorter that stands for them.
+func (f *file) either(n ast.Node, path string, keys, short field) {
+	if f.shape != nil {
+		f.describeEither(path, keys, short)
+		return
+	}
+	switch n.(type) {
+	case *ast.MappingNode, *ast.MappingValueNode:
+		keys(n, path)
+	default:
+		short(n, path)
+	}
+}
+
 // text reads a scalar as it is written: 1.10 stays 1.10.
 func (f *file) text(n ast.Node, path string) (string, bool) {
+	if f.shape != nil {
+		f.shape.takes("text", "string", "number", "boolean")
+		return "", false
+	}
 	switch s := n.(type) {
 	case *ast.StringNode:
 		return s.Value, true
@@ -256,6 +288,16 @@ func (f *file) into(s *string) field {
 			}
 			*s = text
 		}
+		f.describe(func(shape *Schema) { shape.byDefault(*s, *s != "") })
+	}
+}
+
+// path reads where a file is.
+func (f *file) path(s *string) field {
+	return func(n ast.Node, path string) {
+		f.into(s)(n, path)
+		f.describe(func(shape *Schema) { shape.takes("file", "string") })
+		*s = f.relative(*s)
 	}
 }
 
@@ -264,6 +306,7 @@ func (f *file) into(s *string) field {
 func (f *file) texts(out *[]string) field {
 	return func(n ast.Node, path string) {
 		f.names(out)(n, path)
+		f.describe(func(shape *Schema) { shape.AnyOf[1].MinItems = 1 })
 		if *out != nil && len(*out) == 0 {
 			f.fail(n, path, "is an empty list; name at least one value, or leave the key out")
 		}
@@ -273,6 +316,10 @@ func (f *file) texts(out *[]string) field {
 // names is texts, where none at all is meant by an empty list.
 func (f *file) names(out *[]string) field {
 	return func(n ast.Node, path string) {
+		if f.shape != nil {
+			f.shape.lists(*out)
+			return
+		}
 		if _, ok := n.(*ast.SequenceNode); ok {
 			*out = []string{}
 			f.list(n, path, path, func(v ast.Node, child string) {
@@ -294,6 +341,7 @@ func (f *file) oneOf(s *string, what string, known ...string) field {
 	return func(n ast.Node, path string) {
 		text, ok := f.text(n, path)
 		if !ok {
+			f.describe(func(shape *Schema) { shape.words(known).byDefault(*s, *s != "") })
 			return
 		}
 		for _, k := range known {
@@ -310,6 +358,11 @@ func (f *file) oneOf(s *string, what string, known ...string) field {
 func (f *file) someOf(out *[]string, what string, known ...string) field {
 	return func(n ast.Node, path string) {
 		f.texts(out)(n, path)
+		f.describe(func(shape *Schema) {
+			for _, s := range []*Schema{shape.AnyOf[0], shape.AnyOf[1].Items} {
+				s.words(known)
+			}
+		})
 		for i, text := range *out {
 			if !slices.Contains(known, text) {
 				f.issues = append(f.issues, f.at(fmt.Sprintf("%s[%d]", path, i), fmt.Sprintf("%q is no %s%s", text, what, DidYouMean(text, known))))
@@ -323,6 +376,7 @@ func (f *file) time(t *time.Time) field {
 	return func(n ast.Node, path string) {
 		text, ok := f.text(n, path)
 		if !ok {
+			f.describe(func(shape *Schema) { shape.takes("date or time", "string") })
 			return
 		}
 		at, err := time.Parse(time.RFC3339, text)
@@ -340,6 +394,7 @@ func (f *file) time(t *time.Time) field {
 func (f *file) webAddress(s *string) field {
 	return func(n ast.Node, path string) {
 		f.into(s)(n, path)
+		f.describe(func(shape *Schema) { shape.takes("address", "string").Pattern = "^https?://" })
 		if u, err := url.Parse(*s); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil {
 			f.fail(n, path, "%q is no http:// or https:// address", *s)
 		}
@@ -348,6 +403,10 @@ func (f *file) webAddress(s *string) field {
 
 func (f *file) boolean(b *bool) field {
 	return func(n ast.Node, path string) {
+		if f.shape != nil {
+			f.shape.takes("true or false", "boolean").byDefault(*b, true)
+			return
+		}
 		if v, ok := n.(*ast.BoolNode); ok {
 			*b = v.Value
 			return
@@ -360,6 +419,9 @@ func (f *file) duration(d *time.Duration) field {
 	return func(n ast.Node, path string) {
 		text, ok := f.text(n, path)
 		if !ok {
+			f.describe(func(shape *Schema) {
+				shape.takes("duration", "string").byDefault(short(*d), *d != 0).Pattern = `^([0-9]+(\.[0-9]*)?(ns|us|µs|μs|ms|s|m|h))+$`
+			})
 			return
 		}
 		v, err := time.ParseDuration(text)
@@ -375,6 +437,7 @@ func (f *file) number(out *float64, lowest, highest float64) field {
 	return func(n ast.Node, path string) {
 		text, ok := f.text(n, path)
 		if !ok {
+			f.describe(func(shape *Schema) { shape.takes("number", "number").between(lowest, highest) })
 			return
 		}
 		v, err := strconv.ParseFloat(text, 64)
@@ -390,6 +453,7 @@ func (f *file) whole(out *int, lowest, highest int) field {
 	return func(n ast.Node, path string) {
 		text, ok := f.text(n, path)
 		if !ok {
+			f.describe(func(shape *Schema) { shape.takes("whole number", "integer").between(float64(lowest), float64(highest)) })
 			return
 		}
 		v, err := strconv.Atoi(text)
@@ -405,6 +469,7 @@ func (f *file) schedule(s *Schedule) field {
 	return func(n ast.Node, path string) {
 		text, ok := f.text(n, path)
 		if !ok {
+			f.describe(func(shape *Schema) { shape.takes("schedule", "string").byDefault(s.Text, s.Text != "") })
 			return
 		}
 		v, err := ParseSchedule(text)
@@ -421,6 +486,7 @@ func (f *file) secret(s *Secret) field {
 	return func(n ast.Node, path string) {
 		text, ok := f.text(n, path)
 		if !ok {
+			f.describe(func(shape *Schema) { shape.Takes = "secret" })
 			return
 		}
 		value, err := f.resolve(text)
@@ -461,6 +527,7 @@ func (f *file) pem(s *string) field {
 	return func(n ast.Node, path string) {
 		text, ok := f.text(n, path)
 		if !ok {
+			f.describe(func(shape *Schema) { shape.takes("PEM text or file", "string") })
 			return
 		}
 		if strings.Contains(text, "-----BEGIN") {

@@ -35,11 +35,8 @@ func (c *Config) readReport(n ast.Node, path string) {
 	r := Report{Path: path, Formats: []string{"html", "json"}}
 	f.mapping(n, path, "a report", map[string]field{
 		"name": f.into(&r.Name), "schedule": f.schedule(&r.Schedule), "formats": f.names(&r.Formats), "notify": f.names(&r.Notify),
-		"directory": func(n ast.Node, p string) {
-			f.into(&r.Directory)(n, p)
-			r.Directory = f.relative(r.Directory)
-		},
-		"redact": f.secret(&r.Redact),
+		"directory": f.path(&r.Directory),
+		"redact":    f.secret(&r.Redact),
 	}, "name", "schedule")
 	if r.Name == "" || strings.ContainsAny(r.Name, `/\:`) || strings.HasPrefix(r.Name, ".") {
 		f.fail(n, path, "name %q cannot begin the name of a file", r.Name)

@@ -42,6 +42,7 @@ func (f *file) privateKey(forms string, key *Secret, path *string) field {
 	return func(n ast.Node, p string) {
 		text, ok := f.text(n, p)
 		if !ok {
+			f.describe(func(shape *Schema) { shape.takes("file:PATH or env:NAME", "string").Pattern = "^(file|env):" })
 			return
 		}
 		file, isFile := strings.CutPrefix(text, "file:")
@@ -65,11 +66,15 @@ func (c *Config) readSigning(n ast.Node, path string) {
 			k := &s.Keyless
 			f.mapping(n, p, "keyless", map[string]field{"url": f.webAddress(&k.URL), "tls_ca": f.pem(&k.TLSCA), "token": func(n ast.Node, p string) {
 				text, ok := f.text(n, p)
-				if file, isFile := strings.CutPrefix(text, "file:"); ok && isFile {
+				if !ok {
+					f.describe(func(shape *Schema) { shape.takes("file:PATH or env:NAME", "string").Pattern = "^(file|env):" })
+					return
+				}
+				if file, isFile := strings.CutPrefix(text, "file:"); isFile {
 					k.File = f.relative(file)
 					return
 				}
-				if ok && !strings.HasPrefix(text, "env:") {
+				if !strings.HasPrefix(text, "env:") {
 					f.fail(n, p, "an identity token does not belong into the configuration: write file:PATH or env:NAME")
 					return
 				}

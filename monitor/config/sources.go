@@ -28,14 +28,14 @@ func (c *Config) readSource(n ast.Node, path string) {
 	f.mapping(n, path, "a source", map[string]field{
 		"witness": f.webAddress(&s.Witness), "distributor": f.webAddress(&s.Distributor),
 		"file": func(n ast.Node, p string) {
-			f.into(&s.File)(n, p)
-			s.File = f.relative(s.File)
+			f.path(&s.File)(n, p)
 			if _, err := filepath.Match(s.File, ""); err != nil {
 				f.fail(n, p, "%q is no pattern: %v", s.File, err)
 			}
 		},
 		"logs": f.names(&s.Logs), "every": f.duration(&s.Every), "tls_ca": f.pem(&s.TLSCA),
 	})
+	f.exactlyOne("witness", "distributor", "file")
 	set := 0
 	for _, v := range []string{s.Witness, s.Distributor, s.File} {
 		if v != "" {

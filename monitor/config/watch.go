@@ -70,22 +70,16 @@ func (c *Config) readList(t *Terms) field {
 		d := &DigestList{Path: p, Every: defaultEvery, Grace: defaultGrace}
 		signed := false
 		f.mapping(n, p, "digests", map[string]field{
-			"file": func(n ast.Node, p string) {
-				f.into(&d.File)(n, p)
-				d.File = f.relative(d.File)
-			},
-			"url": f.webAddress(&d.URL), "signature": f.webAddress(&d.Signature), "tls_ca": f.pem(&d.TLSCA),
+			"file": f.path(&d.File), "url": f.webAddress(&d.URL), "signature": f.webAddress(&d.Signature), "tls_ca": f.pem(&d.TLSCA),
 			"every": f.duration(&d.Every), "grace": f.duration(&d.Grace),
 			"signed_by": func(n ast.Node, p string) {
 				signed = true
-				switch n.(type) {
-				case *ast.MappingNode, *ast.MappingValueNode:
+				f.either(n, p, func(n ast.Node, p string) {
 					f.mapping(n, p, "signed_by", map[string]field{"subject": f.texts(&d.Subject), "issuer": f.texts(&d.Issuer)}, "subject", "issuer")
-				default:
-					f.pem(&d.Key)(n, p)
-				}
+				}, f.pem(&d.Key))
 			},
 		})
+		f.exactlyOne("file", "url")
 		t.Digests = d
 		switch {
 		case (d.File == "") == (d.URL == ""):
@@ -105,6 +99,10 @@ func (c *Config) itemFields(it *Item) map[string]field {
 		"digest": f.texts(&it.Digest), "kind": f.texts(&it.Kind),
 		"extensions": func(n ast.Node, p string) {
 			it.Extensions = map[string][]string{}
+			if f.shape != nil {
+				f.describeNames(p, "NAME", f.texts(new([]string)))
+				return
+			}
 			var values []*ast.MappingValueNode
 			switch m := n.(type) {
 			case *ast.MappingNode:

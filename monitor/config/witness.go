@@ -112,15 +112,13 @@ func (f *file) listenAddress(s *string) field {
 func (c *Config) readWitnessKey(n ast.Node, path string) {
 	f := c.file
 	k := WitnessKey{Path: path}
-	switch n.(type) {
-	case *ast.MappingNode, *ast.MappingValueNode:
+	f.either(n, path, func(n ast.Node, path string) {
 		f.mapping(n, path, "a key", map[string]field{"agent": f.into(&k.Agent), "plugin": f.into(&k.Plugin), "name": f.into(&k.Name)}, "name")
+		f.exactlyOne("agent", "plugin")
 		if (k.Agent == "") == (k.Plugin == "") {
 			f.fail(n, path, "a key is in an SSH agent (agent: FINGERPRINT) or behind a program (plugin: SCHEME://KEY)")
 		}
-	default:
-		f.privateKey("file:PATH, env:NAME, {agent: FINGERPRINT, name: NAME} or {plugin: SCHEME://KEY, name: NAME}", &k.Secret, &k.File)(n, path)
-	}
+	}, f.privateKey("file:PATH, env:NAME, {agent: FINGERPRINT, name: NAME} or {plugin: SCHEME://KEY, name: NAME}", &k.Secret, &k.File))
 	c.Witness.Keys = append(c.Witness.Keys, k)
 }
 
@@ -128,12 +126,9 @@ func (c *Config) readLogList(n ast.Node, path string) {
 	f := c.file
 	l := LogList{Path: path, Every: 24 * time.Hour}
 	f.mapping(n, path, "a list of logs", map[string]field{
-		"file": func(n ast.Node, p string) {
-			f.into(&l.File)(n, p)
-			l.File = f.relative(l.File)
-		},
-		"url": f.webAddress(&l.URL), "every": f.duration(&l.Every), "tls_ca": f.pem(&l.TLSCA),
+		"file": f.path(&l.File), "url": f.webAddress(&l.URL), "every": f.duration(&l.Every), "tls_ca": f.pem(&l.TLSCA),
 	})
+	f.exactlyOne("file", "url")
 	if (l.File == "") == (l.URL == "") {
 		f.fail(n, path, "a list of logs is in a file or at a url")
 	}
