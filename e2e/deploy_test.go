@@ -71,7 +71,7 @@ func TestAlerts(t *testing.T) {
 	}
 	rules = append(rules, board...)
 	for _, name := range regexp.MustCompile(`sigwarden_[a-z_]+`).FindAllString(string(rules), -1) {
-		if !bytes.Contains(metrics, []byte("# TYPE "+name+" ")) && name != "sigwarden_incidents_open" && name != "sigwarden_deliveries_total" { // there are none yet
+		if !bytes.Contains(metrics, []byte("# TYPE "+name+" ")) {
 			t.Errorf("a rule speaks of %s, which there is not", name)
 		}
 	}

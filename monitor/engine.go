@@ -102,7 +102,7 @@ func New(opts Options) (*Engine, error) {
 	if opts.CommitEvery <= 0 {
 		opts.CommitEvery = 65536
 	}
-	e := &Engine{opts: opts, budget: newBudget(), kicked: make(chan struct{}, 1), metrics: newMetrics(), asked: map[string]bool{}}
+	e := &Engine{opts: opts, budget: newBudget(), kicked: make(chan struct{}, 1), metrics: newMetrics(opts.Watches.Watches()), asked: map[string]bool{}}
 	for i, w := range opts.Watches.Watches() {
 		e.watchSet = append(e.watchSet, RuleHash(w, opts.WatchConfigs[i]))
 		var counters []string

@@ -101,6 +101,9 @@ func NewDispatcher(outbox Outbox, channels []Channel, log *slog.Logger) *Dispatc
 			l.width = 1
 		}
 		d.lanes = append(d.lanes, l)
+		for _, outcome := range []string{Delivered, Retried, Failed} {
+			d.counts[[2]string{c.Name, outcome}] = 0
+		}
 	}
 	return d
 }

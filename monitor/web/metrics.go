@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sigwarden/sigwarden/monitor"
 )
 
 // collector reads what the store and the engine know when it is scraped.
@@ -105,6 +107,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	if err != nil {
 		c.fail(ch, c.incidents, err)
 		return
+	}
+	for _, k := range monitor.IncidentKinds() {
+		open[[2]string{k.Class, k.Kind}] += 0 // what is not there at first cannot be seen to grow
 	}
 	for key, n := range open {
 		gauge(c.incidents, float64(n), key[0], key[1])
