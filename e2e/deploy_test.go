@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"debug/elf"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -107,4 +108,56 @@ func TestChart(t *testing.T) {
 			t.Errorf("the chart makes no %q:\n%s", want, full)
 		}
 	}
+}
+
+// TestRelease: goreleaser takes its configuration, and what it builds is one file that needs
+// nothing, of at most 60 MB, that knows its version.
+func TestRelease(t *testing.T) {
+	goreleaser := program(t, "goreleaser", "goreleaser")
+	dir := filepath.Join(t.TempDir(), "sigwarden")
+	for _, args := range [][]string{
+		{"git", "clone", "--quiet", "--depth=1", "file://" + repository(t), dir},
+		{goreleaser, "check"},
+		{goreleaser, "build", "--snapshot", "--single-target", "--skip=before", "--output", "sigwarden"},
+	} {
+		c := exec.Command(args[0], args[1:]...)
+		if args[0] == goreleaser {
+			c.Dir = dir
+		}
+		c.Env = append(os.Environ(), "GORELEASER_CURRENT_TAG=v1.2.3")
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Fatalf("%q: %v\n%s", args, err, out)
+		}
+	}
+	binary := filepath.Join(dir, "sigwarden")
+	info, err := os.Stat(binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Size() > 60_000_000 {
+		t.Errorf("%d bytes", info.Size())
+	}
+	t.Logf("%.1f MB", float64(info.Size())/1e6)
+	file, err := elf.Open(binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if libs, err := file.ImportedLibraries(); err != nil || len(libs) > 0 || file.Section(".interp") != nil {
+		t.Errorf("it needs %q, %v", libs, err)
+	}
+	out, err := exec.Command(binary, "version").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "1.2.") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// repository is where this source is.
+func repository(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
