@@ -21,8 +21,6 @@ import (
 	"github.com/sigwarden/sigwarden/monitor/store"
 	"github.com/sigwarden/sigwarden/monitor/web"
 	"github.com/sigwarden/sigwarden/notify"
-	"github.com/sigwarden/sigwarden/watchlist"
-	"github.com/sigwarden/sigwarden/watchlist/entry"
 )
 
 // webOptions puts together what is served over HTTP.
@@ -61,7 +59,7 @@ func (a *app) webOptions(ctx context.Context, s *setup, st *store.Store, engine 
 	if out.Access, err = s.webAccess(ctx, st); err != nil {
 		return out, err
 	}
-	out.Data = s.webData(st, dispatcher)
+	out.Data = s.webData(st, engine, dispatcher)
 	if s.cfg.Witness.Listen != "" {
 		out.Data.Witness = func(ctx context.Context) (*web.Witness, error) { return a.webWitness(ctx, s) }
 	}
@@ -131,7 +129,7 @@ func webError(err error) error {
 }
 
 // webData is what the page and the API show.
-func (s *setup) webData(st *store.Store, dispatcher *notify.Dispatcher) web.Data {
+func (s *setup) webData(st *store.Store, engine *monitor.Engine, dispatcher *notify.Dispatcher) web.Data {
 	x := &exporter{setup: s, store: st}
 	spans, hits := &cached[[]web.LogSpans]{}, &cached[[]web.Watch]{}
 	d := web.Data{
@@ -200,7 +198,7 @@ func (s *setup) webData(st *store.Store, dispatcher *notify.Dispatcher) web.Data
 				return list, err
 			})
 		},
-		Try: func(ctx context.Context, rule string) (web.Trial, error) { return tryRule(ctx, st, rule) },
+		Try: (&trials{engine: engine}).try,
 		Announcements: func(ctx context.Context, watch string) ([]monitor.Announcement, error) {
 			return st.Announcements(ctx, watch, time.Now())
 		},
@@ -333,49 +331,6 @@ func (s *setup) webWatches() []web.Watch {
 			b.Reset()
 		}
 		out = append(out, web.Watch{Name: w.Name, Severity: s.watches[i].Severity, RuleHash: monitor.RuleHash(w, s.watches[i]), Channels: s.watches[i].Channels, Rule: b.String()})
-	}
-	return out
-}
-
-// triedOn is how many findings a rule is tried on.
-const triedOn = 500
-
-// tryRule matches recent findings with a watch, as the configuration has it.
-func tryRule(ctx context.Context, st *store.Store, rule string) (out web.Trial, err error) {
-	// The rule is an item of a list, whatever is in it.
-	text := "watchlist:\n  -\n"
-	for line := range strings.Lines(strings.ReplaceAll(rule, "\r\n", "\n")) {
-		text += "    " + strings.TrimRight(line, "\n") + "\n"
-	}
-	cfg, err := config.Parse("rule", []byte(text), func(string) string { return "" })
-	if err != nil {
-		return out, fmt.Errorf("%w: %w", web.ErrInvalid, err)
-	}
-	var rules []watchlist.Watch
-	for _, w := range cfg.Watches {
-		rules = append(rules, watchlist.Watch{Name: w.Name, Match: itemsTo(w.Match), Expect: itemsTo(w.Expect), Untrusted: w.Untrusted})
-	}
-	list, err := watchlist.Compile(rules)
-	if err != nil {
-		return out, fmt.Errorf("%w: %w", web.ErrInvalid, err)
-	}
-	err = st.EachRecent(ctx, triedOn, func(f monitor.Finding) error {
-		out.Tried++
-		facts, _ := entry.Decode(f.Leaf) // what cannot be decoded has nothing to match
-		if len(list.Match(&facts)) > 0 {
-			if out.Matches++; len(out.Of) < 20 {
-				f.Leaf = nil
-				out.Of = append(out.Of, f)
-			}
-		}
-		return ctx.Err()
-	})
-	return out, err
-}
-
-func itemsTo(list []config.Item) (out []watchlist.Item) {
-	for _, it := range list {
-		out = append(out, watchlist.Item(it))
 	}
 	return out
 }

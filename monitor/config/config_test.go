@@ -305,3 +305,42 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestParseWatch: a rule from elsewhere stands for itself. It reaches no file, no environment
+// variable, and no other part of a configuration, however it is written.
+func TestParseWatch(t *testing.T) {
+	const good = "name: try\nmatch:\n  - subject: \"*@acme.example\"\nexpect:\n  - {subject: a@acme.example, issuer: https://accounts.google.com, at_most: {count: 1, per: 1h}}\n"
+	w, err := ParseWatch("rule", []byte(good))
+	if err != nil || w.Name != "try" || len(w.Match) != 1 || len(w.Expect) != 1 {
+		t.Fatalf("%+v, %v", w, err)
+	}
+	t.Setenv("SECRET", "from the environment")
+	file := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(file, []byte("-----BEGIN"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{
+		"expect: [{digests: {file: x, signed_by: /dev/zero}}]", "expect: [{digests: {file: x, tls_ca: " + file + "}}]", "expect: [{digests: {file: x, signed_by: env:SECRET}}]",
+		"expect: [{digests: {file: x, signed_by: /nosuchfile}}]",
+	} {
+		_, err := ParseWatch("rule", []byte("name: try\nmatch: [{subject: a}]\n"+text))
+		if err == nil || !strings.Contains(err.Error(), "reads no file") || strings.Contains(err.Error(), "no such file") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	for _, text := range []string{
+		"", "a", "[]", "name: a\rstate: /tmp/x\rmatch: [{subject: a}]", "name: a\u0085state: x\nmatch: [{subject: a}]", "name: a\u2028state: x\nmatch: [{subject: a}]\u2028trust: {}",
+		"name: a\nmatch: [{subject: a}]\nstate: x", "name: a\nmatch: [{subject: a}]\n---\nname: b", "watchlist: []",
+	} {
+		if w, err := ParseWatch("rule", []byte(text)); err == nil && strings.Contains(text, "state") && !strings.Contains(w.Name, "state") || err == nil && !strings.Contains(text, "state") {
+			t.Errorf("%q is taken: %+v", text, w)
+		}
+	}
+}
+
+// TestEndlessFile: a file that says it is empty, and never ends, is not read to its end.
+func TestEndlessFile(t *testing.T) {
+	if _, err := readBounded("/dev/zero"); err == nil || !strings.Contains(err.Error(), "larger than") {
+		t.Errorf("%v", err)
+	}
+}

@@ -51,7 +51,7 @@ func (f *file) contents(into *[]byte) field {
 			f.describe(func(shape *Schema) { shape.takes("file", "string") })
 			return
 		}
-		data, err := readBounded(f.relative(strings.TrimPrefix(text, "file:")))
+		data, err := f.contentsOf(strings.TrimPrefix(text, "file:"))
 		if err != nil {
 			f.fail(n, path, "%v", err)
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -28,6 +29,8 @@ type file struct {
 	places map[string][2]int // path -> line, column
 	issues []Issue
 	getenv func(string) string
+	// sealed: nothing but this text is read, no file and no environment.
+	sealed bool
 	// shape is what a key takes, where readers are asked for that and read nothing.
 	shape *Schema
 }
@@ -499,6 +502,9 @@ func (f *file) secret(s *Secret) field {
 }
 
 func (f *file) resolve(text string) (string, error) {
+	if f.sealed {
+		return "", errSealed
+	}
 	if name, ok := strings.CutPrefix(text, "env:"); ok {
 		if v := f.getenv(name); v != "" {
 			return v, nil
@@ -506,7 +512,7 @@ func (f *file) resolve(text string) (string, error) {
 		return "", fmt.Errorf("environment variable %s is not set", name)
 	}
 	if path, ok := strings.CutPrefix(text, "file:"); ok && !strings.HasPrefix(text, "file://") {
-		data, err := readBounded(f.relative(path))
+		data, err := f.contentsOf(path)
 		if err != nil {
 			return "", err
 		}
@@ -534,8 +540,7 @@ func (f *file) pem(s *string) field {
 			*s = text
 			return
 		}
-		text = strings.TrimPrefix(text, "file:")
-		data, err := readBounded(f.relative(text))
+		data, err := f.contentsOf(strings.TrimPrefix(text, "file:"))
 		if err != nil {
 			f.fail(n, path, "%v", err)
 			return
@@ -552,13 +557,30 @@ func (f *file) relative(path string) string {
 	return filepath.Join(filepath.Dir(f.name), path)
 }
 
+// errSealed refuses what would be read from elsewhere.
+var errSealed = errors.New("a rule that is tried stands for itself: it reads no file and no environment variable")
+
+// contentsOf reads a file that the configuration names.
+func (f *file) contentsOf(path string) ([]byte, error) {
+	if f.sealed {
+		return nil, errSealed
+	}
+	return readBounded(f.relative(path))
+}
+
+// readBounded reads a file, whatever it says of its own size.
 func readBounded(path string) ([]byte, error) {
-	info, err := os.Stat(path)
+	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	if info.IsDir() || info.Size() > maxFile {
-		return nil, fmt.Errorf("%s is a directory, or larger than %d bytes", path, maxFile)
+	defer file.Close()
+	if info, err := file.Stat(); err != nil || info.IsDir() {
+		return nil, errors.Join(err, fmt.Errorf("%s is a directory", path))
 	}
-	return os.ReadFile(path)
+	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		err = fmt.Errorf("%s is larger than %d bytes", path, maxFile)
+	}
+	return data, err
 }

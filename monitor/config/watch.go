@@ -24,6 +24,22 @@ func (c *Config) readWatch(n ast.Node, path string) {
 	c.Watches = append(c.Watches, w)
 }
 
+// ParseWatch reads one watch from a text that a stranger may have sent: a document of its
+// own, which names no file and no environment variable.
+func ParseWatch(name string, data []byte) (Watch, error) {
+	f, top, err := parse(name, data)
+	if err != nil {
+		return Watch{}, err
+	}
+	f.sealed = true
+	c := newConfig(f)
+	c.readWatch(top, "")
+	if len(f.issues) > 0 {
+		return Watch{}, &Error{f.issues}
+	}
+	return c.Watches[0], nil
+}
+
 func (c *Config) readItem(into *[]Item) field {
 	return func(n ast.Node, path string) {
 		it := Item{}

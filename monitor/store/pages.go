@@ -154,36 +154,6 @@ func (s *Store) CountFindings(ctx context.Context, f Filter, most int) (n int, e
 	return n, s.explain("reading", err)
 }
 
-// EachRecent calls a function with each of the newest findings, which have their leaves.
-func (s *Store) EachRecent(ctx context.Context, limit int, do func(monitor.Finding) error) error {
-	query, args, err := findingsPage(Filter{Limit: limit})
-	if err != nil {
-		return err
-	}
-	rows, err := s.db.QueryContext(ctx, "SELECT f.document, f.state, f.note, f.resolution, f.changed_by, f.changed_at, f.leaf FROM ("+query+") AS newest JOIN findings f ON f.id = newest.id ORDER BY f.seen_at DESC, f.log_id DESC, f.idx DESC, f.id DESC", args...)
-	if err != nil {
-		return s.explain("reading", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var doc string
-		var t triaged
-		var leaf []byte
-		if err := rows.Scan(&doc, &t.state, &t.note, &t.resolution, &t.by, &t.at, &leaf); err != nil {
-			return s.explain("reading", err)
-		}
-		f, err := parseFinding(doc, t)
-		if err != nil {
-			return fmt.Errorf("state file %s: a finding: %w", s.path, err)
-		}
-		f.Leaf = leaf
-		if err := do(f); err != nil {
-			return err
-		}
-	}
-	return s.explain("reading", rows.Err())
-}
-
 // Mark changes whenever something does that is shown to people. It reads the ends of
 // indexes and some small tables alone.
 func (s *Store) Mark(ctx context.Context) (mark string, err error) {

@@ -98,11 +98,11 @@ func newWorld() *world {
 		Watches: func(context.Context, bool) ([]Watch, error) {
 			return []Watch{{Name: "acme", Severity: "high", Channels: []string{evil}, Rule: evil}, {Name: evil, Rule: "{}"}}, nil
 		},
-		Try: func(_ context.Context, rule string) (Trial, error) {
+		Try: func(_ context.Context, rule string) ([]Trial, error) {
 			if strings.Contains(rule, "bad") {
-				return Trial{}, fmt.Errorf("%w: %s", ErrInvalid, evil)
+				return nil, fmt.Errorf("%w: %s", ErrInvalid, evil)
 			}
-			return Trial{Tried: 5, Matches: 1, Of: []monitor.Finding{w.finding("f-1")}}, nil
+			return []Trial{{Log: evil, Read: 5, Matches: 1, Of: []monitor.Finding{w.finding("f-1")}, Error: evil}}, nil
 		},
 		Announcements: func(context.Context, string) ([]monitor.Announcement, error) {
 			return []monitor.Announcement{{ID: "a-1", Watch: "acme"}, {ID: "a-2", Watch: "other"}}, nil

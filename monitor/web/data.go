@@ -34,9 +34,9 @@ type Data struct {
 	// Spans are what was watched of each log since a time, for pictures.
 	Spans func(ctx context.Context, since time.Time) ([]LogSpans, error)
 	// Watches are those of the configuration, with hits or without. Try says what a rule, as
-	// YAML, would find among recent findings.
+	// YAML, finds among the newest entries of every log; ErrBusy while another one is tried.
 	Watches func(ctx context.Context, hits bool) ([]Watch, error)
-	Try     func(ctx context.Context, rule string) (Trial, error)
+	Try     func(ctx context.Context, rule string) ([]Trial, error)
 	// Announcements are those that are open, of a watch or of all; Withdraw takes one back.
 	Announcements func(ctx context.Context, watch string) ([]monitor.Announcement, error)
 	Withdraw      func(ctx context.Context, id, by, note string) error
@@ -68,12 +68,17 @@ type Watch struct {
 	Open int    `json:"open"`
 }
 
-// Trial is what a rule would find among recent findings, which are all that it is tried on.
+// Trial is what a rule finds among the newest entries of a log, judged by its patterns alone.
 type Trial struct {
-	Tried   int               `json:"tried"`
+	Log     string            `json:"log"`
+	Read    uint64            `json:"read" doc:"entries that were read and proven"`
 	Matches int               `json:"matches"`
-	Of      []monitor.Finding `json:"findings"` // the first of them
+	Of      []monitor.Finding `json:"findings" doc:"the newest of them"`
+	Error   string            `json:"error,omitempty" doc:"why not all could be read"`
 }
+
+// ErrBusy says that somebody else is doing what only one may at a time.
+var ErrBusy = errors.New("somebody else tries a rule at this moment; try again")
 
 // LogSpans is what was watched of a log.
 type LogSpans struct {

@@ -141,10 +141,12 @@ func (s *Server) watchlist(w http.ResponseWriter, r *http.Request) error {
 		switch {
 		case errors.Is(err, ErrInvalid):
 			data["Failure"], status = strings.TrimPrefix(err.Error(), ErrInvalid.Error()+": "), http.StatusUnprocessableEntity
+		case errors.Is(err, ErrBusy):
+			data["Failure"], status = err.Error(), http.StatusServiceUnavailable
 		case err != nil:
 			return err
 		default:
-			data["Trial"] = &trial
+			data["Trials"] = trial
 		}
 	}
 	s.page(w, r, status, "watchlist", data)
