@@ -158,7 +158,7 @@ func (t *Token) Allows(scope, watch string) bool {
 // Session is a login of a person to the page.
 type Session struct {
 	Name      string
-	Scopes    []string
+	Claims    []byte // what the provider has said of him, as JSON
 	ExpiresAt time.Time
 }
 

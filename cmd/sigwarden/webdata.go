@@ -89,6 +89,7 @@ func (s *setup) webAccess(ctx context.Context, st *store.Store) (web.Access, err
 	client.Timeout = 20 * time.Second
 	out.Login = &web.Login{
 		Issuer: o.Issuer, ClientID: o.ClientID, ClientSecret: o.ClientSecret.Reveal(), PublicURL: strings.TrimRight(s.cfg.HTTP.PublicURL, "/"), Session: o.Session, Client: client,
+		Groups: slices.ContainsFunc(append(slices.Clone(o.Read), o.Triage...), func(who string) bool { return strings.HasPrefix(who, "group:") }),
 		Scopes: web.ScopesFor(o.Read, o.Triage, func(pattern, email string) bool {
 			ok, err := path.Match(strings.ToLower(pattern), strings.ToLower(email))
 			return err == nil && ok

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"errors"
-	"strings"
 	"time"
 
 	"github.com/sigwarden/sigwarden/monitor"
@@ -33,20 +32,19 @@ func (s *Store) AddSession(ctx context.Context, secret string, session monitor.S
 		if err := w.exec("DELETE FROM sessions WHERE expires_at <= $1", micros(now)); err != nil {
 			return err
 		}
-		return w.exec("INSERT INTO sessions (hash, name, scopes, created_at, expires_at) VALUES ($1, $2, $3, $4, $5)", tokenHash(secret), session.Name, strings.Join(session.Scopes, " "), micros(now), micros(session.ExpiresAt))
+		return w.exec("INSERT INTO sessions (hash, name, claims, created_at, expires_at) VALUES ($1, $2, $3, $4, $5)", tokenHash(secret), session.Name, string(session.Claims), micros(now), micros(session.ExpiresAt))
 	})
 }
 
 // Session returns the login that has a secret, ErrNotFound if there is none that is good at
 // a time.
 func (s *Store) Session(ctx context.Context, secret string, now time.Time) (session monitor.Session, err error) {
-	var scopes string
 	var expires int64
-	err = s.db.QueryRowContext(ctx, "SELECT name, scopes, expires_at FROM sessions WHERE hash = $1 AND expires_at > $2", tokenHash(secret), micros(now)).Scan(&session.Name, &scopes, &expires)
+	err = s.db.QueryRowContext(ctx, "SELECT name, claims, expires_at FROM sessions WHERE hash = $1 AND expires_at > $2", tokenHash(secret), micros(now)).Scan(&session.Name, &session.Claims, &expires)
 	if errors.Is(err, sql.ErrNoRows) {
 		return session, ErrNotFound
 	}
-	session.Scopes, session.ExpiresAt = strings.Fields(scopes), timeOf(expires)
+	session.ExpiresAt = timeOf(expires)
 	return session, s.explain("reading", err)
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sigwarden/sigwarden/monitor"
@@ -84,8 +86,7 @@ func visitorOf(ctx context.Context) *visitor {
 	return v
 }
 
-// admit returns who has sent a request, if he may do something that wants a scope. A
-// stranger who guesses does not slow down those who have a token.
+// admit returns who has sent a request, if he may do something that wants a scope.
 func (s *Server) admit(r *http.Request, scope string) (*visitor, error) {
 	v, err := s.who(r)
 	if err != nil {
@@ -118,7 +119,10 @@ func (s *Server) who(r *http.Request) (*visitor, error) {
 		session, err := a.Sessions.Get(r.Context(), secret)
 		switch {
 		case err == nil:
-			return &visitor{name: session.Name, key: "login " + session.Name, scopes: session.Scopes, secret: secret, person: true}, nil
+			// What he may do is what the configuration of today says.
+			if scopes := a.scopes(session); len(scopes) > 0 {
+				return &visitor{name: session.Name, key: "login " + session.Name, scopes: scopes, secret: secret, person: true}, nil
+			}
 		case !errors.Is(err, ErrNoSession):
 			s.opts.Log.Error("the store cannot be read", "error", err)
 			return nil, &refusal{status: http.StatusServiceUnavailable, detail: "the store cannot be read; the log of the server says why"}
@@ -154,8 +158,18 @@ func (s *Server) bearer(r *http.Request) (t monitor.Token, err error) {
 	if !strings.EqualFold(scheme, "Bearer") || strings.TrimSpace(secret) == "" {
 		return refused("a token is needed: Authorization: Bearer TOKEN. `sigwarden token create` makes one", `Bearer realm="sigwarden"`)
 	}
-	t, err = s.opts.API.Token(r.Context(), strings.TrimSpace(secret))
+	secret = strings.TrimSpace(secret)
+	// A network that has guessed too often is not listened to, but for tokens that were good a
+	// moment ago: a stranger does not lock out those who share his address.
+	if !s.proven.has(secret) && s.bad.spent(from) {
+		return t, tooOften()
+	}
+	t, err = s.opts.API.Token(r.Context(), secret)
+	if err == nil {
+		s.proven.add(secret)
+	}
 	if errors.Is(err, ErrNoToken) {
+		s.proven.drop(secret)
 		return refused("the token is not known, has expired, or was revoked", `Bearer realm="sigwarden", error="invalid_token"`)
 	}
 	if err != nil {
@@ -163,6 +177,49 @@ func (s *Server) bearer(r *http.Request) (t monitor.Token, err error) {
 		return t, &refusal{status: http.StatusServiceUnavailable, detail: "the store cannot be read; the log of the server says why"}
 	}
 	return t, nil
+}
+
+// proven remembers secrets that were good a moment ago, by their hashes. It admits nobody.
+type proven struct {
+	mu   sync.Mutex
+	seen map[[sha256.Size]byte]time.Time
+}
+
+// provenFor is how long they are remembered, maxProven how many.
+const (
+	provenFor = 10 * time.Minute
+	maxProven = 1024
+)
+
+func (p *proven) has(secret string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at, ok := p.seen[sha256.Sum256([]byte(secret))]
+	return ok && time.Since(at) < provenFor
+}
+
+func (p *proven) add(secret string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.seen == nil || len(p.seen) >= maxProven {
+		p.seen = map[[sha256.Size]byte]time.Time{} // each is soon there again
+	}
+	p.seen[sha256.Sum256([]byte(secret))] = time.Now()
+}
+
+func (p *proven) drop(secret string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.seen, sha256.Sum256([]byte(secret)))
+}
+
+// scopes are what somebody who has logged in may do now; none: he is not let in any more.
+func (a *Access) scopes(session monitor.Session) []string {
+	var c Claims
+	if a.Login == nil || json.Unmarshal(session.Claims, &c) != nil {
+		return nil
+	}
+	return a.Login.Scopes(c)
 }
 
 // named reports whether a server that is open to this machine may be called so.
@@ -247,7 +304,7 @@ func (s *Server) end(w http.ResponseWriter, r *http.Request) {
 // none.
 func local(path string) string {
 	u, err := url.Parse(path)
-	if err != nil || u.Scheme != "" || u.Host != "" || !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") || strings.ContainsAny(path, "\\\r\n\t") {
+	if err != nil || len(path) > maxBack || u.Scheme != "" || u.Host != "" || !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") || strings.ContainsAny(path, "\\\r\n\t") {
 		return "/"
 	}
 	return path

@@ -118,7 +118,7 @@ func newWorld() *world {
 			return &Witness{Name: evil, Keys: []string{evil}, Logs: []Signed{{Origin: evil, Root: evil, Doubt: evil}}}, nil
 		},
 	}
-	o.Access = Access{Tokens: true, Login: &Login{PublicURL: "https://sigwarden.example"}, Sessions: Sessions{
+	o.Access = Access{Tokens: true, Login: &Login{PublicURL: "https://sigwarden.example", Scopes: func(c Claims) []string { return strings.Fields(c.Subject) }}, Sessions: Sessions{
 		Key: []byte("key"),
 		Add: func(_ context.Context, secret string, s monitor.Session) error { w.sessions[secret] = s; return nil },
 		Get: func(_ context.Context, secret string) (monitor.Session, error) {
@@ -244,7 +244,8 @@ func TestScopes(t *testing.T) {
 func login(t *testing.T, w *world, scopes ...string) string {
 	t.Helper()
 	rec := httptest.NewRecorder()
-	if err := w.opts.Access.begin(t.Context(), rec, monitor.Session{Name: "alice@acme.example", Scopes: scopes, ExpiresAt: time.Now().Add(time.Hour)}); err != nil {
+	claims := must(json.Marshal(Claims{Subject: strings.Join(scopes, " "), Email: "alice@acme.example", Verified: true}))
+	if err := w.opts.Access.begin(t.Context(), rec, monitor.Session{Name: "alice@acme.example", Claims: claims, ExpiresAt: time.Now().Add(time.Hour)}); err != nil {
 		t.Fatal(err)
 	}
 	c := rec.Result().Cookies()[0]

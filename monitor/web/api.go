@@ -56,18 +56,42 @@ type callers struct {
 }
 
 // allow reports whether one of them may call now.
-func (c *callers) allow(name string) bool {
+func (c *callers) allow(name string) bool { return c.of(name).Allow() }
+
+// spent reports whether one of them may not call now, and counts nothing.
+func (c *callers) spent(name string) bool { return c.of(name).Tokens() < 1 }
+
+func (c *callers) of(name string) *rate.Limiter {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l := c.seen[name]
 	if l == nil {
-		if c.seen == nil || len(c.seen) >= maxCallers {
-			c.seen = map[string]*rate.Limiter{} // those that are many begin anew
+		if c.seen == nil {
+			c.seen = map[string]*rate.Limiter{}
+		}
+		if len(c.seen) >= maxCallers {
+			c.forget()
 		}
 		l = rate.NewLimiter(cmp.Or(c.perSecond, callsPerSecond), cmp.Or(c.atOnce, callsAtOnce))
 		c.seen[name] = l
 	}
-	return l.Allow()
+	return l
+}
+
+// forget makes room: those who have not called for a while are as good as new, and where all
+// have, some of them begin anew.
+func (c *callers) forget() {
+	for name, l := range c.seen {
+		if l.Tokens() >= float64(l.Burst()) {
+			delete(c.seen, name)
+		}
+	}
+	for name := range c.seen {
+		if len(c.seen) < maxCallers*3/4 {
+			return
+		}
+		delete(c.seen, name)
+	}
 }
 
 func tooMany(w http.ResponseWriter) { refuse(w, tooOften()) }

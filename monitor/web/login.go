@@ -2,17 +2,22 @@ package web
 
 import (
 	"context"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/sigwarden/sigwarden/monitor"
 )
@@ -23,102 +28,163 @@ type Login struct {
 	Issuer, ClientID, ClientSecret string
 	// PublicURL is how people reach this server, without a slash at its end.
 	PublicURL string
-	// Scopes says what somebody may do; nothing: he is not let in.
+	// Scopes says what somebody may do; nothing: he is not let in. Groups: it looks at groups.
 	Scopes func(c Claims) []string
+	Groups bool
 	// Session is for how long a login is good.
 	Session time.Duration
 	Client  *http.Client
 
-	mu       sync.Mutex
-	provider *oidc.Provider
-	pending  map[string]attempt // by state
+	finding  singleflight.Group
+	provider atomic.Pointer[provider]
+}
+
+// provider is what is known of one.
+type provider struct {
+	*oidc.Provider
+	scopes []string // that it can be asked for
 }
 
 // Claims are what a provider says of somebody.
 type Claims struct {
-	Subject  string   `json:"sub"`
-	Email    string   `json:"email"`
-	Verified bool     `json:"email_verified"`
-	Groups   []string `json:"groups"`
+	Subject  string `json:"sub"`
+	Email    string `json:"email"`
+	Verified truth  `json:"email_verified"`
+	Groups   names  `json:"groups"`
 }
 
-// attempt is a login that has begun.
+// truth is true, or "true" as some providers write it; anything else is not.
+type truth bool
+
+func (t *truth) UnmarshalJSON(data []byte) error {
+	*t = string(data) == "true" || string(data) == `"true"`
+	return nil
+}
+
+// names is a list of texts, or one; anything else names nobody.
+type names []string
+
+func (n *names) UnmarshalJSON(data []byte) error {
+	var one string
+	*n = nil
+	if json.Unmarshal(data, &one) == nil && one != "" {
+		*n = names{one}
+		return nil
+	}
+	var list []any
+	_ = json.Unmarshal(data, &list)
+	for _, v := range list {
+		if text, ok := v.(string); ok {
+			*n = append(*n, text)
+		}
+	}
+	return nil
+}
+
+// attempt is a login that has begun. The browser that has begun it keeps it, signed: nobody
+// else can go on with it, and nothing of it has to be kept here.
 type attempt struct {
-	verifier, nonce, binding, back string
-	began                          time.Time
+	State    string    `json:"s"`
+	Nonce    string    `json:"n"`
+	Verifier string    `json:"v"`
+	Back     string    `json:"b"`
+	Began    time.Time `json:"t"`
 }
 
 const (
-	// A login takes attemptFor at most, and maxAttempts may be under way.
-	attemptFor  = 10 * time.Minute
-	maxAttempts = 1000
+	// A login takes attemptFor at most, and comes back to a place of maxBack bytes at most.
+	attemptFor = 10 * time.Minute
+	maxBack    = 1024
 	// providerFor bounds what is asked of a provider.
 	providerFor = 10 * time.Second
-	// loginCookie binds the login to the browser that began it. It has to come with the way
-	// back from the provider, which is another site: Lax.
-	loginCookie = "sigwarden-login"
-	loginPath   = "/login/"
 )
 
 // errLogin says that a login came to nothing, for people.
 var errLogin = errors.New("the login came to nothing")
 
-func (l *Login) config(p *oidc.Provider) *oauth2.Config {
-	return &oauth2.Config{ClientID: l.ClientID, ClientSecret: l.ClientSecret, Endpoint: p.Endpoint(), RedirectURL: l.PublicURL + "/login/callback", Scopes: []string{oidc.ScopeOpenID, "email", "profile", "groups"}}
+// config asks for groups only where somebody looks at them, and where the provider knows the
+// scope: others refuse what they do not know.
+func (l *Login) config(p *provider) *oauth2.Config {
+	scopes := []string{oidc.ScopeOpenID, "email", "profile"}
+	if l.Groups && slices.Contains(p.scopes, "groups") {
+		scopes = append(scopes, "groups")
+	}
+	return &oauth2.Config{ClientID: l.ClientID, ClientSecret: l.ClientSecret, Endpoint: p.Endpoint(), RedirectURL: l.PublicURL + "/login/callback", Scopes: scopes}
 }
 
 // discover asks the provider what it can, once that is known not again.
-func (l *Login) discover(ctx context.Context) (*oidc.Provider, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.provider != nil {
-		return l.provider, nil
+func (l *Login) discover(ctx context.Context) (*provider, error) {
+	if p := l.provider.Load(); p != nil {
+		return p, nil
 	}
-	// What it fetches keys with later outlives the request.
-	p, err := oidc.NewProvider(oidc.ClientContext(context.WithoutCancel(ctx), l.Client), l.Issuer)
-	if err == nil {
-		l.provider = p
-	}
-	return p, err
-}
-
-// start notes that a login has begun, and returns where it goes on.
-func (l *Login) start(p *oidc.Provider, back string, now time.Time) (address, binding string, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for state, a := range l.pending {
-		if now.Sub(a.began) > attemptFor {
-			delete(l.pending, state)
+	found := l.finding.DoChan("", func() (any, error) {
+		// What it fetches keys with later outlives the request.
+		p, err := oidc.NewProvider(oidc.ClientContext(context.WithoutCancel(ctx), l.Client), l.Issuer)
+		if err != nil {
+			return nil, err
 		}
+		var can struct {
+			Scopes []string `json:"scopes_supported"`
+		}
+		if err := p.Claims(&can); err != nil {
+			return nil, err
+		}
+		known := &provider{p, can.Scopes}
+		l.provider.Store(known)
+		return known, nil
+	})
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case r := <-found:
+		p, _ := r.Val.(*provider)
+		return p, r.Err
 	}
-	if len(l.pending) >= maxAttempts {
-		return "", "", errors.New("too many logins are under way; try again in some minutes")
-	}
-	if l.pending == nil {
-		l.pending = map[string]attempt{}
-	}
-	state := rand.Text()
-	a := attempt{oauth2.GenerateVerifier(), rand.Text(), rand.Text(), back, now}
-	l.pending[state] = a
-	return l.config(p).AuthCodeURL(state, oidc.Nonce(a.nonce), oauth2.S256ChallengeOption(a.verifier)), a.binding, nil
 }
 
-// take returns the login that a state belongs to, once.
-func (l *Login) take(state, binding string, now time.Time) (attempt, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	a, ok := l.pending[state]
-	if !ok || a.binding != binding || now.Sub(a.began) > attemptFor {
-		return attempt{}, false
+// loginCookie is that of an attempt. It has to come with the way back from the provider, which
+// is another site: Lax.
+func (a *Access) loginCookie(value string) *http.Cookie {
+	c := &http.Cookie{Name: a.cookieName() + "-login", Value: value, Path: "/", HttpOnly: true, Secure: a.secure(), SameSite: http.SameSiteLaxMode, MaxAge: int(attemptFor.Seconds())}
+	if value == "" {
+		c.MaxAge = -1
 	}
-	delete(l.pending, state)
-	return a, true
+	return c
+}
+
+// keep makes a cookie of an attempt.
+func (a *Access) keep(at attempt) (*http.Cookie, error) {
+	doc, err := json.Marshal(at)
+	if err != nil {
+		return nil, err
+	}
+	text := base64.RawURLEncoding.EncodeToString(doc)
+	return a.loginCookie(text + "." + base64.RawURLEncoding.EncodeToString(a.sign("attempt\x00"+text))), nil
+}
+
+// kept returns the attempt that a browser comes back from.
+func (a *Access) kept(r *http.Request, now time.Time) (at attempt, ok bool) {
+	c, err := r.Cookie(a.loginCookie("").Name)
+	if err != nil {
+		return at, false
+	}
+	text, mac, _ := strings.Cut(c.Value, ".")
+	given, err := base64.RawURLEncoding.DecodeString(mac)
+	if err != nil || !hmac.Equal(given, a.sign("attempt\x00"+text)) {
+		return at, false
+	}
+	doc, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil || json.Unmarshal(doc, &at) != nil {
+		return at, false
+	}
+	age := now.Sub(at.Began)
+	return at, age >= 0 && age <= attemptFor && subtle.ConstantTimeCompare([]byte(at.State), []byte(r.FormValue("state"))) == 1
 }
 
 // login sends somebody to the provider.
 func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 	l := s.opts.Access.Login
-	if !s.bad.allow(network(r.RemoteAddr)) {
+	if !s.logins.allow(network(r.RemoteAddr)) {
 		s.failed(w, r, tooOften())
 		return
 	}
@@ -130,13 +196,14 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 		s.failed(w, r, &refusal{status: http.StatusBadGateway, detail: "the provider that people log in with does not answer as it should; the log of the server says why"})
 		return
 	}
-	address, binding, err := l.start(p, local(r.FormValue("back")), time.Now())
+	at := attempt{rand.Text(), rand.Text(), oauth2.GenerateVerifier(), local(r.FormValue("back")), time.Now()}
+	cookie, err := s.opts.Access.keep(at)
 	if err != nil {
-		s.failed(w, r, &refusal{status: http.StatusServiceUnavailable, detail: err.Error()})
+		s.failed(w, r, err)
 		return
 	}
-	http.SetCookie(w, &http.Cookie{Name: loginCookie, Value: binding, Path: loginPath, HttpOnly: true, Secure: s.opts.Access.secure(), SameSite: http.SameSiteLaxMode, MaxAge: int(attemptFor.Seconds())})
-	http.Redirect(w, r, address, http.StatusSeeOther)
+	http.SetCookie(w, cookie)
+	http.Redirect(w, r, l.config(p).AuthCodeURL(at.State, oidc.Nonce(at.Nonce), oauth2.S256ChallengeOption(at.Verifier)), http.StatusSeeOther)
 }
 
 // callback is where the provider sends people back to.
@@ -146,15 +213,12 @@ func (s *Server) callback(w http.ResponseWriter, r *http.Request) {
 		s.opts.Log.Warn("a login came to nothing", "error", err, "from", network(r.RemoteAddr))
 		s.failed(w, r, &refusal{status: status, detail: errLogin.Error() + "; the log of the server says why"})
 	}
-	if !s.bad.allow(network(r.RemoteAddr)) {
+	if !s.logins.allow(network(r.RemoteAddr)) {
 		s.failed(w, r, tooOften())
 		return
 	}
-	binding := ""
-	if c, err := r.Cookie(loginCookie); err == nil {
-		binding = c.Value
-	}
-	a, ok := l.take(r.FormValue("state"), binding, time.Now())
+	a, ok := s.opts.Access.kept(r, time.Now())
+	http.SetCookie(w, s.opts.Access.loginCookie("")) // it is good once
 	if !ok {
 		refuse(http.StatusBadRequest, errors.New("it was not begun in this browser, or too long ago"))
 		return
@@ -175,17 +239,21 @@ func (s *Server) callback(w http.ResponseWriter, r *http.Request) {
 		refuse(http.StatusForbidden, fmt.Errorf("http.access.oidc lets nobody in who is %.100q, e-mail %.100q (verified: %v), groups %.300q", claims.Subject, claims.Email, claims.Verified, claims.Groups))
 		return
 	}
-	session := monitor.Session{Name: claims.name(), Scopes: scopes, ExpiresAt: time.Now().Add(l.Session)}
+	doc, err := json.Marshal(claims)
+	if err != nil {
+		refuse(http.StatusForbidden, err)
+		return
+	}
+	session := monitor.Session{Name: claims.name(), Claims: doc, ExpiresAt: time.Now().Add(l.Session)}
 	if err := s.opts.Access.begin(r.Context(), w, session); err != nil {
 		s.opts.Log.Error("a login cannot be stored", "error", err)
 		s.failed(w, r, &refusal{status: http.StatusServiceUnavailable, detail: "the login cannot be stored; the log of the server says why"})
 		return
 	}
 	s.opts.Log.Info("somebody has logged in", "name", session.Name, "scopes", scopes)
-	http.SetCookie(w, &http.Cookie{Name: loginCookie, Path: loginPath, MaxAge: -1, HttpOnly: true, Secure: s.opts.Access.secure(), SameSite: http.SameSiteLaxMode})
 	// A redirect would still be on the way from another site, where the browser keeps a
 	// strict cookie to itself. A page of this site leads on.
-	s.page(w, r, http.StatusOK, "onward", map[string]any{"Back": a.back})
+	s.page(w, r, http.StatusOK, "onward", map[string]any{"Back": a.Back})
 }
 
 // claims exchanges a code, and verifies what the provider says.
@@ -195,7 +263,7 @@ func (l *Login) claims(ctx context.Context, a attempt, code string) (c Claims, e
 	if err != nil {
 		return c, err
 	}
-	token, err := l.config(p).Exchange(ctx, code, oauth2.VerifierOption(a.verifier))
+	token, err := l.config(p).Exchange(ctx, code, oauth2.VerifierOption(a.Verifier))
 	if err != nil {
 		return c, fmt.Errorf("exchanging the code: %w", err)
 	}
@@ -204,10 +272,10 @@ func (l *Login) claims(ctx context.Context, a attempt, code string) (c Claims, e
 	if err != nil {
 		return c, err
 	}
-	if id.Nonce != a.nonce {
+	if subtle.ConstantTimeCompare([]byte(id.Nonce), []byte(a.Nonce)) != 1 {
 		return c, errors.New("the provider answered another login")
 	}
-	if err := id.Claims(&c); err != nil || c.Email != "" {
+	if err := id.Claims(&c); err != nil || c.Email != "" && (len(c.Groups) > 0 || !l.Groups) {
 		return c, err
 	}
 	// Some tell the rest only to who asks with the token.
@@ -218,12 +286,13 @@ func (l *Login) claims(ctx context.Context, a attempt, code string) (c Claims, e
 	if info.Subject != c.Subject {
 		return c, errors.New("the provider told of somebody else than of who has logged in")
 	}
-	return c, info.Claims(&c)
+	err = info.Claims(&c)
+	return c, err
 }
 
 // name is how somebody is called in the audit trail.
 func (c *Claims) name() string {
-	if c.Verified && c.Email != "" {
+	if bool(c.Verified) && c.Email != "" {
 		return c.Email
 	}
 	return "login " + c.Subject // it may be any text: it must not pass for somebody else
@@ -241,7 +310,7 @@ func ScopesFor(read, triage []string, matches func(pattern, email string) bool) 
 			if id, ok := strings.CutPrefix(who, "sub:"); ok {
 				return c.Subject == id
 			}
-			return c.Verified && matches(who, c.Email)
+			return bool(c.Verified) && matches(who, c.Email)
 		})
 	}
 	return func(c Claims) []string {

@@ -54,7 +54,9 @@ type Server struct {
 	opts    Options
 	handler http.Handler
 	good    callers       // of the API, by token
-	bad     callers       // those that have none, by address
+	bad     callers       // those that have none, by network
+	logins  callers       // those that log in, by network
+	proven  proven        // tokens that were good a moment ago
 	asking  callers       // about checkpoints, by network
 	all     *rate.Limiter // of those together
 	hearing chan struct{} // one for each that is compared now
