@@ -90,8 +90,8 @@ func (x *exporter) export(ctx context.Context, id string, w io.Writer) error {
 		}
 		return x.mismatch(ctx, inc, statement, w)
 	}
-	return fmt.Errorf("incident %s is of kind %s, and nothing was kept of it that could be checked: evidence is made of findings, of what logs have signed and served (%s), and of coverage; what was kept of this one is shown by `sigwarden incidents show %s`", id, inc.Kind,
-		strings.Join(exportable, ", "), id)
+	return usage(fmt.Errorf("incident %s is of kind %s, and nothing was kept of it that could be checked: evidence is made of findings, of what logs have signed and served (%s), and of coverage; what was kept of this one is shown by `sigwarden incidents show %s`", id, inc.Kind,
+		strings.Join(exportable, ", "), id))
 }
 
 func (x *exporter) finding(ctx context.Context, id string, w io.Writer) error {

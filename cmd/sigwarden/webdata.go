@@ -161,9 +161,6 @@ func (s *setup) webData(st *store.Store, engine *monitor.Engine, dispatcher *not
 		Evidence: func(ctx context.Context, id string) ([]byte, error) {
 			var b bytes.Buffer
 			if err := x.export(ctx, id, &b); err != nil {
-				if !errors.Is(err, store.ErrNotFound) {
-					err = fmt.Errorf("%w: %w", web.ErrInvalid, err)
-				}
 				return nil, webError(err)
 			}
 			return b.Bytes(), nil

@@ -3,6 +3,7 @@ package config
 import (
 	"net"
 	"net/url"
+	glob "path"
 	"strings"
 	"time"
 
@@ -84,7 +85,10 @@ func (c *Config) readOIDC(n ast.Node, path string) {
 	}{{"read", o.Read}, {"triage", o.Triage}} {
 		for _, who := range list.items {
 			kind, name, named := strings.Cut(who, ":")
-			if named && (kind == "group" || kind == "sub") && name != "" || !named && strings.Contains(who, "@") {
+			if named && (kind == "group" || kind == "sub") && name != "" {
+				continue
+			}
+			if _, err := glob.Match(who, ""); err == nil && !named && strings.Contains(who, "@") {
 				continue
 			}
 			f.fail(n, path+"."+list.key, "%q is no e-mail address like \"*@acme.example\", and no group:NAME or sub:ID", who)
@@ -100,6 +104,9 @@ func (c *Config) checkHTTP(bad func(path, format string, args ...any)) {
 	h := &c.HTTP
 	if h.Access.OIDC.Issuer != "" && h.PublicURL == "" {
 		bad(h.Access.OIDC.Path, "oidc wants http.public_url: the provider sends people back to PUBLIC_URL/login/callback")
+	}
+	if u, err := url.Parse(h.PublicURL); h.Access.OIDC.Issuer != "" && err == nil && u.Scheme == "http" && !Loopback(net.JoinHostPort(u.Hostname(), "0")) {
+		bad(h.Path+".public_url", "%q is not https: whoever is in between could take over what people log in with", h.PublicURL)
 	}
 	if h.Listen != "" && h.Page && !h.Access.Given() && !Loopback(h.Listen) {
 		bad(h.Path+".listen", "%s is reached by others, and http.access does not say who may see the page and use the API. Name them (http.access.tokens, http.access.oidc), listen on 127.0.0.1 behind a proxy that does, or write http.page: false for health and metrics alone", h.Listen)

@@ -71,7 +71,12 @@ func timeline(l LogSpans, since, until time.Time) template.HTML {
 	class := ""
 	flush := func() {
 		if class != "" {
-			fmt.Fprintf(&b, `<rect class="%s" x="%.1f" y="%d" width="%.1f" height="%d"/>`, class, 2+from, top, max(to-from, 1), height)
+			// Told apart by their height too: colours alone do not tell everybody.
+			y, high := top, height
+			if class == "away" {
+				y, high = top+height*2/3, height-height*2/3
+			}
+			fmt.Fprintf(&b, `<rect class="%s" x="%.1f" y="%d" width="%.1f" height="%d"/>`, class, 2+from, y, max(to-from, 1), high)
 		}
 	}
 	for _, x := range l.Spans {

@@ -13,8 +13,9 @@ const (
 	// listens; aliveEvery how often listeners are shown that the server lives.
 	lookEvery  = 2 * time.Second
 	aliveEvery = 20 * time.Second
-	// maxListeners bounds those who listen at once.
+	// maxListeners bounds those who listen at once, maxEars the pages of one of them.
 	maxListeners = 200
+	maxEars      = 20
 )
 
 // news tells listeners that something has changed. It looks at a mark that the store
@@ -23,7 +24,7 @@ type news struct {
 	mark func(ctx context.Context) (string, error)
 
 	mu        sync.Mutex
-	listeners map[chan struct{}]struct{}
+	listeners map[chan struct{}]string // whose each is
 	stop      context.CancelFunc
 }
 
@@ -39,15 +40,21 @@ func (n *news) ring() {
 	}
 }
 
-// listen adds a listener; false if there are too many.
-func (n *news) listen(ctx context.Context) (c chan struct{}, ok bool) {
+// listen adds a listener of somebody; false if there are too many.
+func (n *news) listen(ctx context.Context, who string) (c chan struct{}, ok bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if len(n.listeners) >= maxListeners {
+	ears := 0
+	for _, other := range n.listeners {
+		if other == who {
+			ears++
+		}
+	}
+	if len(n.listeners) >= maxListeners || ears >= maxEars {
 		return nil, false
 	}
 	if n.listeners == nil {
-		n.listeners = map[chan struct{}]struct{}{}
+		n.listeners = map[chan struct{}]string{}
 	}
 	if len(n.listeners) == 0 {
 		looking, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -55,7 +62,7 @@ func (n *news) listen(ctx context.Context) (c chan struct{}, ok bool) {
 		go n.look(looking)
 	}
 	c = make(chan struct{}, 1)
-	n.listeners[c] = struct{}{}
+	n.listeners[c] = who
 	return c, true
 }
 
@@ -88,7 +95,7 @@ func (n *news) look(ctx context.Context) {
 // events tells a page that something has changed, as server-sent events. What has, it asks
 // for itself.
 func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
-	c, ok := s.news.listen(r.Context())
+	c, ok := s.news.listen(r.Context(), visitorOf(r.Context()).key)
 	if !ok {
 		return &refusal{http.StatusServiceUnavailable, "too many listen", map[string]string{"Retry-After": "60"}}
 	}

@@ -47,6 +47,7 @@ var pages = template.Must(template.New("").Funcs(template.FuncMap{
 		}
 		return stamp(*t)
 	},
+	"segment": url.PathEscape,
 	"lines": func(s string) string {
 		var out []string
 		for line := range strings.Lines(s) {
@@ -168,6 +169,10 @@ func (s *Server) site(mux *http.ServeMux) {
 	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
 		s.guarded(read, func(http.ResponseWriter, *http.Request) error { return ErrNoPage })(w, r)
 	})
+	// Whoever reloads what a form has answered, or comes back to it from a login, is led to where the form is.
+	for path, to := range map[string]string{"GET /watchlist/try": "/watchlist", "GET /channels/{name}/test": "/channels"} {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, to, http.StatusSeeOther) })
+	}
 	if s.opts.Access.Login != nil {
 		mux.HandleFunc("GET /login", s.login)
 		mux.HandleFunc("GET /login/callback", s.callback)

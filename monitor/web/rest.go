@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"mime"
 	"net/http"
 	"net/url"
 	"path"
@@ -316,8 +317,14 @@ func (s *Server) readingMore(api huma.API, read func(path, summary string) huma.
 	})
 	huma.Register(api, read("/watches", "The watchlist, with hits"), func(ctx context.Context, _ *struct{}) (*doc[[]Watch], error) {
 		list, err := d.Watches(ctx, true)
-		list = slices.DeleteFunc(list, func(w Watch) bool { return !visitorOf(ctx).sees(w.Name) })
-		return &doc[[]Watch]{list}, s.failure(err)
+		// The list is everybody's: it is not changed.
+		seen := []Watch{}
+		for _, w := range list {
+			if visitorOf(ctx).sees(w.Name) {
+				seen = append(seen, w)
+			}
+		}
+		return &doc[[]Watch]{seen}, s.failure(err)
 	})
 	huma.Register(api, read("/expectations", "Announcements that are open"), func(ctx context.Context, in *struct {
 		Watch string `query:"watch"`
@@ -469,7 +476,6 @@ func tagged(next http.Handler) http.Handler {
 			sum := sha256.Sum256(b.body.Bytes())
 			tag := `"` + base64.RawURLEncoding.EncodeToString(sum[:18]) + `"`
 			h.Set("ETag", tag)
-			h.Set("Cache-Control", "private, no-cache")
 			for known := range strings.SplitSeq(r.Header.Get("If-None-Match"), ",") {
 				if known = strings.TrimPrefix(strings.TrimSpace(known), "W/"); known == tag || known == "*" {
 					h.Del("Content-Type")
@@ -489,6 +495,34 @@ type buffered struct {
 	http.ResponseWriter
 	status int
 	body   bytes.Buffer
+}
+
+// problems gives an error of the router, or of what stands before it, the form that programs
+// are told errors in.
+func problems(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(r.URL.Path, "/api/") || r.URL.Path == "/api/v1/events" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		b := &buffered{ResponseWriter: w, status: http.StatusOK}
+		next.ServeHTTP(b, r)
+		kind, _, _ := mime.ParseMediaType(w.Header().Get("Content-Type"))
+		if b.status < 400 || kind == "application/problem+json" {
+			w.WriteHeader(b.status)
+			w.Write(b.body.Bytes())
+			return
+		}
+		w.Header().Del("Content-Length")
+		detail := strings.TrimSpace(b.body.String())
+		switch {
+		case b.status == http.StatusNotFound:
+			detail = "there is no such path; /api/v1/openapi.json names those that there are"
+		case b.status == http.StatusMethodNotAllowed:
+			detail = "this path takes " + w.Header().Get("Allow")
+		}
+		problem(w, b.status, detail)
+	})
 }
 
 func (b *buffered) WriteHeader(status int)      { b.status = status }

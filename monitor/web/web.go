@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
 	"golang.org/x/time/rate"
 
 	"github.com/sigwarden/sigwarden/monitor"
@@ -84,14 +85,17 @@ func New(opts Options) *Server {
 		s.rest(mux)
 		s.site(mux)
 	}
-	s.handler = http.MaxBytesHandler(headed(http.NewCrossOriginProtection().Handler(tagged(mux))), maxRequest)
+	s.handler = http.MaxBytesHandler(s.headed(problems(http.NewCrossOriginProtection().Handler(tagged(mux)))), maxRequest)
 	return s
 }
 
 // headed adds what browsers are to hold every answer to.
-func headed(next http.Handler) http.Handler {
+func (s *Server) headed(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
+		if s.opts.Access.secure() {
+			h.Set("Strict-Transport-Security", "max-age=31536000")
+		}
 		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("X-Frame-Options", "DENY")
@@ -105,6 +109,9 @@ func headed(next http.Handler) http.Handler {
 
 // maxRequest bounds every request: a signed note is the largest.
 const maxRequest = checkpointSize + 1<<10
+
+// maxConnections bounds those who are served at once.
+const maxConnections = 1024
 
 // Handler returns what is served.
 func (s *Server) Handler() http.Handler { return s.handler }
@@ -134,6 +141,8 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 
 // Serve listens until ctx ends, and then shuts down within five seconds.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	// The logs are read with file descriptors too.
+	listener = netutil.LimitListener(listener, maxConnections)
 	server := &http.Server{
 		Handler:           s.handler,
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute,
