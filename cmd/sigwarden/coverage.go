@@ -55,8 +55,8 @@ func (a *app) coverageCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.withStore(c.Context(), func(s *setup, st *store.Store) error {
-				cov, err := s.readCoverage(c.Context(), st, since, until, log)
+			return a.withSource(c.Context(), nil, func(src source) error {
+				cov, err := src.coverage(c.Context(), since, until, log)
 				if err != nil {
 					return err
 				}

@@ -64,11 +64,8 @@ POST /api/v1/expectations and a token of scope expect.`,
 	add.Flags().BoolVar(&asJSON, "json", false, "print a JSON document")
 	var of string
 	list := &cobra.Command{Use: "list", Short: "List what is announced and has not expired", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
-		return a.withStore(c.Context(), func(s *setup, st *store.Store) error {
-			if err := known("watch", of, s.watchNames()); err != nil {
-				return err
-			}
-			all, err := st.Announcements(c.Context(), of, time.Now())
+		return a.withSource(c.Context(), nil, func(src source) error {
+			all, err := src.announcements(c.Context(), of)
 			if err != nil || asJSON {
 				return errors.Join(err, ifJSON(asJSON && err == nil, func() error { return printJSON(a.stdout, all) }))
 			}
@@ -89,10 +86,10 @@ POST /api/v1/expectations and a token of scope expect.`,
 		if err := decider(by, note); err != nil {
 			return err
 		}
-		return a.withStore(c.Context(), func(_ *setup, st *store.Store) error {
+		return a.withSource(c.Context(), nil, func(src source) error {
 			var failed []error
 			for _, id := range args {
-				if err := st.Withdraw(c.Context(), id, by, strings.TrimSpace(note), time.Now()); err != nil {
+				if err := src.withdraw(c.Context(), id, by, strings.TrimSpace(note)); err != nil {
 					failed = append(failed, err)
 					continue
 				}

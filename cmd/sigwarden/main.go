@@ -100,7 +100,7 @@ evidence that does not hold. When several apply, the highest is returned.`,
 		SilenceUsage: true, SilenceErrors: true,
 	}
 	root.PersistentFlags().StringVarP(&a.configPath, "config", "c", "", "configuration file (default sigwarden.yaml, then /etc/sigwarden/sigwarden.yaml)")
-	root.PersistentFlags().StringVar(&a.server, "server", "", "ask a running sigwarden at this address in place of the state file: status, findings, incidents, evidence export, expect add")
+	root.PersistentFlags().StringVar(&a.server, "server", "", "ask a running sigwarden at this address in place of the state file: status, coverage, findings, incidents, audit list, evidence export, expect")
 	root.PersistentFlags().StringVar(&a.tokenFile, "token-file", "", "with --server: file with the token (default: environment variable "+tokenVariable+")")
 	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "log more to standard error")
 	root.AddCommand(a.runCommand(), a.demoCommand(), a.checkCommand(), a.statusCommand(), a.findingsCommand(), a.incidentsCommand(), a.expectCommand(), a.auditCommand(), a.tokenCommand(),

@@ -95,6 +95,26 @@ func TestServer(t *testing.T) {
 	if _, errs, code := remote("expect", "add", "--watch", "releases", "--digest", "sha256:"+strings.Repeat("ab", 32)); code != 0 || !strings.Contains(errs, "is expected for watch releases") {
 		t.Errorf("%d %s", code, errs)
 	}
+	period := []string{"--since", "2026-01-01", "--until", "2026-01-02"}
+	for _, args := range [][]string{{"audit", "list"}, {"audit", "list", "--json"}, {"audit", "--subject", id}, {"expect", "list"}, {"expect", "list", "--json"}, append([]string{"coverage"}, period...), append([]string{"coverage", "--json"}, period...)} {
+		got, errs, code := remote(args...)
+		if want := local(args...); code != 0 || got != want || got == "" {
+			t.Errorf("%q: %d %s\n%s\nwant\n%s", args, code, errs, got, want)
+		}
+	}
+	if _, errs, code := remote("coverage", "--since", "1d", "--log", "nosuch"); code != 1 || !strings.Contains(errs, "knows no log") {
+		t.Errorf("%d %s", code, errs)
+	}
+	var announced []monitor.Announcement
+	if err := json.Unmarshal([]byte(local("expect", "list", "--json")), &announced); err != nil || len(announced) != 1 {
+		t.Fatalf("%+v, %v", announced, err)
+	}
+	if _, errs, code := remote("expect", "remove", announced[0].ID, "--note", "not today"); code != 0 || !strings.Contains(errs, "taken back") {
+		t.Errorf("%d %s", code, errs)
+	}
+	if got := local("audit", "--subject", announced[0].ID); !strings.Contains(got, "token ci (") || !strings.Contains(got, "not today") {
+		t.Errorf("%s", got)
+	}
 	c, err := client.New(server.URL+"/", token, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/monitor/client"
+	"github.com/sigwarden/sigwarden/monitor/report"
 	"github.com/sigwarden/sigwarden/monitor/store"
 )
 
@@ -21,6 +23,10 @@ type source interface {
 	Incidents(ctx context.Context, f monitor.Filter) ([]monitor.Incident, error)
 	Incident(ctx context.Context, id string) (monitor.Incident, error)
 	decide(ctx context.Context, id string, c monitor.Change) error
+	announcements(ctx context.Context, watch string) ([]monitor.Announcement, error)
+	withdraw(ctx context.Context, id, by, note string) error
+	audit(ctx context.Context, subject string, do func(monitor.AuditRow) error) error
+	coverage(ctx context.Context, since, until time.Time, log string) (report.Coverage, error)
 }
 
 // local is a state file.
@@ -31,6 +37,25 @@ type local struct {
 
 func (l local) decide(ctx context.Context, id string, c monitor.Change) error {
 	return l.Triage(ctx, id, c, l.setup.triageTold(time.Now()))
+}
+
+func (l local) announcements(ctx context.Context, watch string) ([]monitor.Announcement, error) {
+	if err := known("watch", watch, l.setup.watchNames()); err != nil {
+		return nil, err
+	}
+	return l.Announcements(ctx, watch, time.Now())
+}
+
+func (l local) withdraw(ctx context.Context, id, by, note string) error {
+	return l.Withdraw(ctx, id, by, note, time.Now())
+}
+
+func (l local) audit(ctx context.Context, subject string, do func(monitor.AuditRow) error) error {
+	return l.EachAudit(ctx, 1, subject, do)
+}
+
+func (l local) coverage(ctx context.Context, since, until time.Time, log string) (report.Coverage, error) {
+	return l.setup.readCoverage(ctx, l.Store, since, until, log)
 }
 
 // remote is a server.
@@ -52,6 +77,27 @@ func (r remote) Incidents(ctx context.Context, f monitor.Filter) ([]monitor.Inci
 
 func (r remote) decide(ctx context.Context, id string, c monitor.Change) error {
 	return r.Triage(ctx, id, c)
+}
+
+func (r remote) announcements(ctx context.Context, watch string) ([]monitor.Announcement, error) {
+	return r.Announcements(ctx, watch)
+}
+
+// withdraw takes an announcement back; the server knows who does.
+func (r remote) withdraw(ctx context.Context, id, _, note string) error {
+	return r.Withdraw(ctx, id, note)
+}
+
+func (r remote) audit(ctx context.Context, subject string, do func(monitor.AuditRow) error) error {
+	return r.EachAudit(ctx, subject, do)
+}
+
+func (r remote) coverage(ctx context.Context, since, until time.Time, log string) (cov report.Coverage, err error) {
+	doc, err := r.Coverage(ctx, since, until, log)
+	if err == nil {
+		err = json.Unmarshal(doc, &cov)
+	}
+	return cov, err
 }
 
 // tokenVariable is where the token for --server is read, unless a file is named.

@@ -134,15 +134,15 @@ func (a *app) auditCommand() *cobra.Command {
 		if subject != "" && !slices.ContainsFunc([]string{"f-", "i-", "a-", "t-"}, func(p string) bool { return strings.HasPrefix(subject, p) }) {
 			return usage(fmt.Errorf("--subject %s is no id: those of findings begin with f-, of incidents with i-, of announcements with a-, of tokens with t-", safe(subject)))
 		}
-		return a.withStore(c.Context(), func(_ *setup, st *store.Store) error {
+		return a.withSource(c.Context(), nil, func(src source) error {
 			if asJSON {
 				array := jsonArray{w: a.stdout}
-				err := st.EachAudit(c.Context(), 1, subject, func(r monitor.AuditRow) error { return array.add(r) })
+				err := src.audit(c.Context(), subject, func(r monitor.AuditRow) error { return array.add(r) })
 				return errors.Join(err, array.end())
 			}
 			t := newTable(a.stdout, "N\tAT\tWHO\tDID\tTO\tDETAIL")
 			defer t.end()
-			return st.EachAudit(c.Context(), 1, subject, func(r monitor.AuditRow) error {
+			return src.audit(c.Context(), subject, func(r monitor.AuditRow) error {
 				t.add(fmt.Sprint(r.N), stamp(r.At), r.Actor, r.Action, r.Subject, string(r.Detail))
 				return nil
 			})

@@ -132,6 +132,7 @@ func webError(err error) error {
 // webData is what the page and the API show.
 func (s *setup) webData(st *store.Store, engine *monitor.Engine, dispatcher *notify.Dispatcher) web.Data {
 	x := &exporter{setup: s, store: st}
+	reading := make(chan struct{}, 1)
 	spans, hits := &cached[[]web.LogSpans]{}, &cached[[]web.Watch]{}
 	d := web.Data{
 		Findings: func(ctx context.Context, f monitor.Filter) (monitor.Page[monitor.Finding], error) {
@@ -175,8 +176,16 @@ func (s *setup) webData(st *store.Store, engine *monitor.Engine, dispatcher *not
 			}
 			return nil, errors.Join(err, web.ErrNoPage)
 		},
-		Coverage: func(ctx context.Context, since, until time.Time) (any, error) {
-			return s.readCoverage(ctx, st, since.UTC(), until.UTC(), "")
+		Coverage: func(ctx context.Context, since, until time.Time, log string) (any, error) {
+			// It reads the whole ledger: one after the other does.
+			select {
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case reading <- struct{}{}:
+				defer func() { <-reading }()
+			}
+			cov, err := s.readCoverage(ctx, st, since.UTC(), until.UTC(), log)
+			return cov, webError(err)
 		},
 		CoverageDoc: report.Coverage{},
 		Spans: func(ctx context.Context, since time.Time) ([]web.LogSpans, error) {
@@ -203,9 +212,9 @@ func (s *setup) webData(st *store.Store, engine *monitor.Engine, dispatcher *not
 		Withdraw: func(ctx context.Context, id, by, note string) error {
 			return webError(st.Withdraw(ctx, id, by, note, time.Now()))
 		},
-		Audit: func(ctx context.Context, from int64, limit int) (rows []monitor.AuditRow, err error) {
+		Audit: func(ctx context.Context, from int64, subject string, limit int) (rows []monitor.AuditRow, err error) {
 			full := errors.New("full")
-			err = st.EachAudit(ctx, from, "", func(r monitor.AuditRow) error {
+			err = st.EachAudit(ctx, from, subject, func(r monitor.AuditRow) error {
 				if rows = append(rows, r); len(rows) == limit {
 					return full
 				}

@@ -65,17 +65,44 @@ func New(base, token string, hc *http.Client) (*Client, error) {
 	return &Client{strings.TrimRight(base, "/"), token, &own}, nil
 }
 
-// do sends a request, and returns the answer.
+const (
+	// A server that is asked too often says when to ask again. Then it is, maxRetries times,
+	// and no later than after maxWait.
+	maxRetries = 20
+	maxWait    = 30 * time.Second
+)
+
+// do sends a request, and returns the answer. Where the server says that it did nothing, and
+// when to try again, it does.
 func (c *Client) do(ctx context.Context, method, path string, body any) ([]byte, http.Header, error) {
-	var in io.Reader
+	var doc []byte
 	if body != nil {
-		doc, err := json.Marshal(body)
-		if err != nil {
+		var err error
+		if doc, err = json.Marshal(body); err != nil {
 			return nil, nil, err
 		}
-		in = bytes.NewReader(doc)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, in)
+	for try := 0; ; try++ {
+		data, header, err := c.send(ctx, method, path, doc)
+		var e *Error
+		if !errors.As(err, &e) || try == maxRetries || e.Status != http.StatusTooManyRequests && (e.Status != http.StatusServiceUnavailable || method != http.MethodGet) {
+			return data, header, err
+		}
+		seconds, parseErr := strconv.Atoi(header.Get("Retry-After"))
+		if parseErr != nil || seconds < 0 || time.Duration(seconds)*time.Second > maxWait {
+			return nil, nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, nil, errors.Join(err, ctx.Err())
+		case <-time.After(time.Duration(seconds) * time.Second):
+		}
+	}
+}
+
+// send sends a request once. With an *Error there is the header of the answer.
+func (c *Client) send(ctx context.Context, method, path string, body []byte) ([]byte, http.Header, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -105,7 +132,7 @@ func (c *Client) do(ctx context.Context, method, path string, body any) ([]byte,
 				return nil, nil, fmt.Errorf("%s answered %s, and what cannot be read: %w", c.base, resp.Status, err)
 			}
 		}
-		return nil, nil, e
+		return nil, resp.Header, e
 	}
 	return data, resp.Header, nil
 }
@@ -248,6 +275,54 @@ func (c *Client) Expect(ctx context.Context, watch, digest string, ttl time.Dura
 		err = json.Unmarshal(data, &a)
 	}
 	return a, err
+}
+
+// Announcements returns those that are open, of a watch or, if it is empty, of all.
+func (c *Client) Announcements(ctx context.Context, watch string) ([]monitor.Announcement, error) {
+	list, _, err := get[[]monitor.Announcement](ctx, c, "/api/v1/expectations?"+url.Values{"watch": {watch}}.Encode())
+	return list, err
+}
+
+// Withdraw takes an announcement back.
+func (c *Client) Withdraw(ctx context.Context, id, note string) error {
+	_, _, err := c.do(ctx, http.MethodDelete, "/api/v1/expectations/"+url.PathEscape(id)+"?"+url.Values{"note": {note}}.Encode(), nil)
+	return err
+}
+
+// Coverage returns what was watched in a period, of a log or, if it is empty, of all: the
+// document of `sigwarden coverage --json`.
+func (c *Client) Coverage(ctx context.Context, since, until time.Time, log string) (json.RawMessage, error) {
+	q := url.Values{"since": {since.UTC().Format(time.RFC3339Nano)}, "until": {until.UTC().Format(time.RFC3339Nano)}, "log": {log}}
+	doc, _, err := get[json.RawMessage](ctx, c, "/api/v1/coverage?"+q.Encode())
+	return doc, err
+}
+
+// EachAudit calls a function with each row of the audit trail, of a subject or, if it is
+// empty, of all.
+func (c *Client) EachAudit(ctx context.Context, subject string, do func(monitor.AuditRow) error) error {
+	const most = 1000
+	for from := int64(1); ; {
+		q := url.Values{"from": {strconv.FormatInt(from, 10)}, "limit": {strconv.Itoa(most)}, "subject": {subject}}
+		rows, _, err := get[[]monitor.AuditRow](ctx, c, "/api/v1/audit?"+q.Encode())
+		if err != nil {
+			return err
+		}
+		for _, r := range rows {
+			if err := do(r); err != nil {
+				return err
+			}
+			from = r.N + 1
+		}
+		if len(rows) < most {
+			return nil
+		}
+	}
+}
+
+// Watches returns the watchlist, with hits.
+func (c *Client) Watches(ctx context.Context) (json.RawMessage, error) {
+	doc, _, err := get[json.RawMessage](ctx, c, "/api/v1/watches")
+	return doc, err
 }
 
 func listOf(id string) string {

@@ -90,7 +90,7 @@ func newWorld() *world {
 		Evidence:   func(_ context.Context, id string) ([]byte, error) { return []byte("zip"), known(id) },
 		Exportable: func(monitor.Incident) bool { return true },
 		Checkpoint: func(_ context.Context, log string) ([]byte, error) { return []byte("note"), nil },
-		Coverage:   func(context.Context, time.Time, time.Time) (any, error) { return map[string]string{"a": "b"}, nil }, CoverageDoc: struct{ A string }{},
+		Coverage:   func(context.Context, time.Time, time.Time, string) (any, error) { return map[string]string{"a": "b"}, nil }, CoverageDoc: struct{ A string }{},
 		Spans: func(context.Context, time.Time) ([]LogSpans, error) {
 			now := time.Now()
 			return []LogSpans{{Log: evil, Spans: []Span{{Since: now.Add(-3 * time.Hour), Until: now.Add(-2 * time.Hour), Size: 5}, {Since: now.Add(-2 * time.Hour), Until: now.Add(-time.Hour), Reason: evil}, {Since: now.Add(-time.Hour), Until: now, Size: 9}}}}, nil
@@ -108,7 +108,7 @@ func newWorld() *world {
 			return []monitor.Announcement{{ID: "a-1", Watch: "acme"}, {ID: "a-2", Watch: "other"}}, nil
 		},
 		Withdraw: func(context.Context, string, string, string) error { return nil },
-		Audit:    func(context.Context, int64, int) ([]monitor.AuditRow, error) { return nil, nil },
+		Audit:    func(context.Context, int64, string, int) ([]monitor.AuditRow, error) { return nil, nil },
 		Test: func(_ context.Context, channel, by string) error {
 			w.tested = append(w.tested, channel+" by "+by)
 			return nil

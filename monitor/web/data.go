@@ -27,9 +27,9 @@ type Data struct {
 	Exportable func(i monitor.Incident) bool
 	// Checkpoint returns the newest verified note of a log, by its name.
 	Checkpoint func(ctx context.Context, log string) ([]byte, error)
-	// Coverage says what was watched between two times. CoverageDoc is an example of the
-	// document, for its description.
-	Coverage    func(ctx context.Context, since, until time.Time) (any, error)
+	// Coverage says what was watched between two times, of a log or, if it is empty, of all.
+	// CoverageDoc is an example of the document, for its description.
+	Coverage    func(ctx context.Context, since, until time.Time, log string) (any, error)
 	CoverageDoc any
 	// Spans are what was watched of each log since a time, for pictures.
 	Spans func(ctx context.Context, since time.Time) ([]LogSpans, error)
@@ -40,8 +40,8 @@ type Data struct {
 	// Announcements are those that are open, of a watch or of all; Withdraw takes one back.
 	Announcements func(ctx context.Context, watch string) ([]monitor.Announcement, error)
 	Withdraw      func(ctx context.Context, id, by, note string) error
-	// Audit returns rows of the trail from one on.
-	Audit func(ctx context.Context, from int64, limit int) ([]monitor.AuditRow, error)
+	// Audit returns rows of the trail from one on, of a subject or, if it is empty, of all.
+	Audit func(ctx context.Context, from int64, subject string, limit int) ([]monitor.AuditRow, error)
 	// Test sends a test to a channel.
 	Test func(ctx context.Context, channel, by string) error
 	// Mark changes whenever something that is shown does; it is asked for often.

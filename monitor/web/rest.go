@@ -302,6 +302,7 @@ func (s *Server) readingMore(api huma.API, read func(path, summary string) huma.
 	huma.Register(api, op, func(ctx context.Context, in *struct {
 		Since time.Time `query:"since" required:"true"`
 		Until time.Time `query:"until" doc:"default: now"`
+		Log   string    `query:"log" maxLength:"300"`
 	}) (*doc[any], error) {
 		if err := all(ctx); err != nil {
 			return nil, err
@@ -312,7 +313,7 @@ func (s *Server) readingMore(api huma.API, read func(path, summary string) huma.
 		if !in.Since.Before(in.Until) {
 			return nil, huma.NewError(http.StatusUnprocessableEntity, "the period is empty")
 		}
-		cov, err := d.Coverage(ctx, in.Since, in.Until)
+		cov, err := d.Coverage(ctx, in.Since, in.Until, in.Log)
 		return &doc[any]{cov}, s.failure(err)
 	})
 	huma.Register(api, read("/watches", "The watchlist, with hits"), func(ctx context.Context, _ *struct{}) (*doc[[]Watch], error) {
@@ -334,13 +335,14 @@ func (s *Server) readingMore(api huma.API, read func(path, summary string) huma.
 		return &doc[[]monitor.Announcement]{append([]monitor.Announcement{}, list...)}, s.failure(err)
 	})
 	huma.Register(api, read("/audit", "Rows of the audit trail"), func(ctx context.Context, in *struct {
-		From  int64 `query:"from" minimum:"1" default:"1"`
-		Limit int   `query:"limit" minimum:"1" maximum:"1000" default:"100"`
+		From    int64  `query:"from" minimum:"1" default:"1"`
+		Subject string `query:"subject" maxLength:"100" doc:"id of a finding, an incident, an announcement or a token"`
+		Limit   int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
 	}) (*doc[[]monitor.AuditRow], error) {
 		if err := all(ctx); err != nil {
 			return nil, err
 		}
-		rows, err := d.Audit(ctx, in.From, in.Limit)
+		rows, err := d.Audit(ctx, in.From, in.Subject, in.Limit)
 		return &doc[[]monitor.AuditRow]{append([]monitor.AuditRow{}, rows...)}, s.failure(err)
 	})
 }
