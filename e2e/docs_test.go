@@ -62,7 +62,8 @@ func newReader(t *testing.T) *reader {
 	server := httptest.NewServer(locallog.NewServer(log))
 	t.Cleanup(server.Close)
 	sign := func(uri, runner, what string) []byte {
-		entry, err := issue(t, ca, testca.Identity{URI: uri, Issuer: "https://token.actions.githubusercontent.com", Extensions: map[int]string{11: runner, 12: "https://github.com/acme/widget"}}).HashedRekord([]byte(what))
+		repository, _, _ := strings.Cut(uri, "/.github/")
+		entry, err := issue(t, ca, testca.Identity{URI: uri, Issuer: "https://token.actions.githubusercontent.com", Extensions: map[int]string{11: runner, 12: repository}}).HashedRekord([]byte(what))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,8 +11,10 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	_ "time/tzdata" // names of time zones, in images that hold the program alone
 
 	"github.com/spf13/cobra"
+	_ "golang.org/x/crypto/x509roots/fallback" // authorities for HTTPS, where the system has none
 )
 
 func main() {

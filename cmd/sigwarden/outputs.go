@@ -84,6 +84,21 @@ func (o outputs) write(ctx context.Context, s *setup, st *store.Store, engine *m
 	return nil
 }
 
+const (
+	// GitHub shows no summary of more than 1 MiB, nor a part of it: what is shown is cut
+	// before that. maxSummary leaves room for what other steps have written.
+	maxSummary = 800 << 10
+	maxCell    = 300
+)
+
+// cell is a text of strangers in a table.
+func cell(s string) string {
+	if runes := []rune(s); len(runes) > maxCell {
+		s = string(runes[:maxCell]) + "…"
+	}
+	return report.InCode(s)
+}
+
 // appendFile adds to a file, as summaries of CI jobs are: other steps write to it too.
 func appendFile(path, text string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
@@ -100,26 +115,41 @@ func (t *told) markdown() string {
 	if len(t.findings) == 0 && len(t.incidents) == 0 {
 		b.WriteString("No finding and no incident is open.\n")
 	}
+	left := 0
+	full := func() bool {
+		if b.Len() > maxSummary {
+			left++
+		}
+		return b.Len() > maxSummary
+	}
 	if len(t.incidents) > 0 {
 		fmt.Fprintf(&b, "### %d incidents\n\n| Kind | Class | Log | State | Since | What happened |\n|---|---|---|---|---|---|\n", len(t.incidents))
 		for _, i := range t.incidents {
-			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", i.Kind, i.Class, report.InCode(i.Log), i.State, stamp(i.OpenedAt), report.InCode(i.Summary))
+			if !full() {
+				fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", i.Kind, i.Class, cell(i.Log), i.State, stamp(i.OpenedAt), cell(i.Summary))
+			}
+		}
+		if left > 0 {
+			fmt.Fprintf(&b, "\n%d more are not listed; `sigwarden incidents` does.\n", left)
 		}
 		b.WriteString("\n")
 	}
 	if len(t.findings) > 0 {
 		fmt.Fprintf(&b, "### %d open findings\n\n| Verdict | Watch | Signed as | Why | Seen | Id |\n|---|---|---|---|---|---|\n", len(t.findings)+t.more)
+		left = t.more
 		for _, f := range t.findings {
-			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", f.Verdict, report.InCode(f.Watch), report.InCode(f.SignedAs()), report.InCode(f.Reason), stamp(f.SeenAt), f.ID)
+			if !full() {
+				fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", f.Verdict, cell(f.Watch), cell(f.SignedAs()), cell(f.Reason), stamp(f.SeenAt), f.ID)
+			}
 		}
-		if t.more > 0 {
-			fmt.Fprintf(&b, "\n%d more are not listed; `sigwarden findings --state open` does.\n", t.more)
+		if left > 0 {
+			fmt.Fprintf(&b, "\n%d more are not listed; `sigwarden findings --state open` does.\n", left)
 		}
 		b.WriteString("\n")
 	}
 	b.WriteString("| Log | State | Verified size | Still to be read | Gaps |\n|---|---|---|---|---|\n")
 	for _, l := range t.status.Logs {
-		fmt.Fprintf(&b, "| %s | %s | %d | %d | %d |\n", report.InCode(l.Name), l.State, l.Verified.Size, l.Lag, len(l.Gaps))
+		fmt.Fprintf(&b, "| %s | %s | %d | %d | %d |\n", cell(l.Name), l.State, l.Verified.Size, l.Lag, len(l.Gaps))
 	}
 	return b.String() + "\n"
 }
