@@ -117,6 +117,17 @@ type VerifiedHead struct {
 	At   *time.Time          `json:"at"`
 }
 
+// Trouble is a delivery that was tried in vain: one that is tried again, or was given up.
+type Trouble struct {
+	Channel   string    `json:"channel"`
+	Subject   string    `json:"subject"` // id of the finding or incident; empty for others
+	CreatedAt time.Time `json:"created_at"`
+	Attempts  int       `json:"attempts"`
+	State     string    `json:"state" enum:"pending,failed"`
+	DueAt     time.Time `json:"due_at"` // of one that is tried again
+	Error     string    `json:"error"`
+}
+
 // ChannelStatus is how the deliveries of a channel are.
 type ChannelStatus struct {
 	Name        string     `json:"name"`

@@ -188,6 +188,29 @@ func (s *setup) webData(st *store.Store, engine *monitor.Engine, dispatcher *not
 			return cov, webError(err)
 		},
 		CoverageDoc: report.Coverage{},
+		Report: func(ctx context.Context, since, until time.Time, format string) ([]byte, error) {
+			select {
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case reading <- struct{}{}:
+				defer func() { <-reading }()
+			}
+			r, err := s.report(ctx, st, since.UTC(), until.UTC(), nil)
+			if err != nil {
+				return nil, webError(err)
+			}
+			var b bytes.Buffer
+			err = r.Write(&b, format)
+			return b.Bytes(), err
+		},
+		Ledger: func(ctx context.Context, from uint64, limit int) ([]json.RawMessage, error) {
+			rows := []json.RawMessage{}
+			err := st.EachLedgerRow(ctx, from, from+uint64(limit), func(line []byte) error {
+				rows = append(rows, slices.Clone(line))
+				return nil
+			})
+			return rows, err
+		},
 		Spans: func(ctx context.Context, since time.Time) ([]web.LogSpans, error) {
 			all, err := spans.get(func() ([]web.LogSpans, error) { return s.webSpans(ctx, st) })
 			return since24(all, since), err
@@ -225,6 +248,7 @@ func (s *setup) webData(st *store.Store, engine *monitor.Engine, dispatcher *not
 			}
 			return rows, err
 		},
+		Troubles: func(ctx context.Context) ([]monitor.Trouble, error) { return st.Troubles(ctx, s.names, shownTroubles) },
 		Test: func(ctx context.Context, channel, by string) error {
 			return s.webTest(ctx, st, dispatcher, channel, by)
 		},
@@ -255,6 +279,9 @@ func (c *cached[T]) get(make func() (T, error)) (T, error) {
 	}
 	return is, err
 }
+
+// shownTroubles is how many deliveries of a channel are shown that were tried in vain.
+const shownTroubles = 20
 
 // webSpansFor is how far back pictures go.
 const webSpansFor = 31 * 24 * time.Hour

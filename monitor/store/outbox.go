@@ -42,6 +42,37 @@ func (s *Store) Channels(ctx context.Context, names []string) ([]monitor.Channel
 	return out, nil
 }
 
+// Troubles returns deliveries that were tried in vain, at most some of each channel and state:
+// those that were given up, and those that are tried again, the latest first.
+func (s *Store) Troubles(ctx context.Context, channels []string, most int) ([]monitor.Trouble, error) {
+	out := []monitor.Trouble{}
+	for _, channel := range channels {
+		for _, state := range []string{"failed", "pending"} {
+			rows, err := s.db.QueryContext(ctx, "SELECT COALESCE(NULLIF(subject, ''), finding), created_at, attempts, due_at, error FROM outbox WHERE state = $1 AND channel = $2 AND attempts > 0 ORDER BY due_at DESC LIMIT $3", state, channel, most)
+			if err != nil {
+				return nil, s.explain("reading", err)
+			}
+			for rows.Next() {
+				t := monitor.Trouble{Channel: channel, State: state}
+				var created, due int64
+				if err := rows.Scan(&t.Subject, &created, &t.Attempts, &due, &t.Error); err != nil {
+					rows.Close()
+					return nil, s.explain("reading", err)
+				}
+				t.CreatedAt, t.DueAt = timeOf(created), timeOf(due)
+				out = append(out, t)
+			}
+			if err := rows.Close(); err != nil {
+				return nil, s.explain("reading", err)
+			}
+			if err := rows.Err(); err != nil {
+				return nil, s.explain("reading", err)
+			}
+		}
+	}
+	return out, nil
+}
+
 // Due returns up to limit deliveries of a channel that are due, the one that
 // waits longest first, and when the next one after them will be due (zero:
 // nothing waits). One that cannot be read any more is set aside as failed.

@@ -90,7 +90,9 @@ func newWorld() *world {
 		Evidence:   func(_ context.Context, id string) ([]byte, error) { return []byte("zip"), known(id) },
 		Exportable: func(monitor.Incident) bool { return true },
 		Checkpoint: func(_ context.Context, log string) ([]byte, error) { return []byte("note"), nil },
-		Coverage:   func(context.Context, time.Time, time.Time, string) (any, error) { return map[string]string{"a": "b"}, nil }, CoverageDoc: struct{ A string }{},
+		Coverage: func(context.Context, time.Time, time.Time, string) (any, error) {
+			return map[string]string{"a": "b"}, nil
+		}, CoverageDoc: struct{ A string }{},
 		Spans: func(context.Context, time.Time) ([]LogSpans, error) {
 			now := time.Now()
 			return []LogSpans{{Log: evil, Spans: []Span{{Since: now.Add(-3 * time.Hour), Until: now.Add(-2 * time.Hour), Size: 5}, {Since: now.Add(-2 * time.Hour), Until: now.Add(-time.Hour), Reason: evil}, {Since: now.Add(-time.Hour), Until: now, Size: 9}}}}, nil
@@ -106,6 +108,13 @@ func newWorld() *world {
 		},
 		Announcements: func(context.Context, string) ([]monitor.Announcement, error) {
 			return []monitor.Announcement{{ID: "a-1", Watch: "acme"}, {ID: "a-2", Watch: "other"}}, nil
+		},
+		Report: func(context.Context, time.Time, time.Time, string) ([]byte, error) { return []byte("{}"), nil },
+		Ledger: func(context.Context, uint64, int) ([]json.RawMessage, error) {
+			return []json.RawMessage{[]byte("{}")}, nil
+		},
+		Troubles: func(context.Context) ([]monitor.Trouble, error) {
+			return []monitor.Trouble{{Channel: evil, Subject: "f-1", State: "failed", Error: evil, Attempts: 3}, {Channel: evil, Subject: "i-1", State: "pending", Error: evil}, {Channel: evil}}, nil
 		},
 		Withdraw: func(context.Context, string, string, string) error { return nil },
 		Audit:    func(context.Context, int64, string, int) ([]monitor.AuditRow, error) { return nil, nil },
@@ -145,7 +154,7 @@ func must[T any](v T, err error) T {
 var (
 	pagePaths = []string{"/", "/findings", "/findings/f-1", "/incidents", "/incidents/i-1", "/coverage", "/watchlist", "/channels", "/witness"}
 	filePaths = []string{"/findings/f-1/evidence", "/findings/f-1/leaf", "/incidents/i-1/evidence", "/incidents/i-1/kept/checkpoint", "/feeds/incidents.atom", "/feeds/watches/acme.atom"}
-	apiPaths  = []string{"/api/v1/status", "/api/v1/logs", "/api/v1/channels", "/api/v1/findings", "/api/v1/findings/f-1", "/api/v1/findings/f-1/evidence", "/api/v1/incidents", "/api/v1/incidents/i-1", "/api/v1/incidents/i-1/evidence", "/api/v1/logs/acme/checkpoint", "/api/v1/coverage?since=2026-01-01T00:00:00Z", "/api/v1/watches", "/api/v1/expectations", "/api/v1/audit"}
+	apiPaths  = []string{"/api/v1/status", "/api/v1/logs", "/api/v1/channels", "/api/v1/findings", "/api/v1/findings/f-1", "/api/v1/findings/f-1/evidence", "/api/v1/incidents", "/api/v1/incidents/i-1", "/api/v1/incidents/i-1/evidence", "/api/v1/logs/acme/checkpoint", "/api/v1/coverage?since=2026-01-01T00:00:00Z", "/api/v1/watches", "/api/v1/expectations", "/api/v1/audit", "/api/v1/deliveries", "/api/v1/report?since=2026-01-01T00:00:00Z", "/api/v1/ledger", "/api/v1/witness"}
 )
 
 // ask sends a request; header is name, value, ….

@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"time"
 
@@ -31,6 +32,10 @@ type Data struct {
 	// CoverageDoc is an example of the document, for its description.
 	Coverage    func(ctx context.Context, since, until time.Time, log string) (any, error)
 	CoverageDoc any
+	// Report makes the report of a period, in one of ReportFormats; Ledger returns rows of the
+	// ledger from one on, as they are.
+	Report func(ctx context.Context, since, until time.Time, format string) ([]byte, error)
+	Ledger func(ctx context.Context, from uint64, limit int) ([]json.RawMessage, error)
 	// Spans are what was watched of each log since a time, for pictures.
 	Spans func(ctx context.Context, since time.Time) ([]LogSpans, error)
 	// Watches are those of the configuration, with hits or without. Try says what a rule, as
@@ -42,6 +47,8 @@ type Data struct {
 	Withdraw      func(ctx context.Context, id, by, note string) error
 	// Audit returns rows of the trail from one on, of a subject or, if it is empty, of all.
 	Audit func(ctx context.Context, from int64, subject string, limit int) ([]monitor.AuditRow, error)
+	// Troubles are deliveries that were tried in vain.
+	Troubles func(ctx context.Context) ([]monitor.Trouble, error)
 	// Test sends a test to a channel.
 	Test func(ctx context.Context, channel, by string) error
 	// Mark changes whenever something that is shown does; it is asked for often.

@@ -162,7 +162,11 @@ func (s *Server) channels(w http.ResponseWriter, r *http.Request) error {
 	if name := r.FormValue("tested"); name != "" && slices.ContainsFunc(status.Channels, func(c monitor.ChannelStatus) bool { return c.Name == name }) {
 		done = "A test for " + name + " is on its way. It is delivered like any notification: look at the channel, and here again in a moment."
 	}
-	s.page(w, r, http.StatusOK, "channels", map[string]any{"Channels": status.Channels, "Done": done, "May": visitorOf(r.Context()).may(monitor.ScopeTriage)})
+	troubles, err := s.opts.Data.Troubles(r.Context())
+	if err != nil {
+		return err
+	}
+	s.page(w, r, http.StatusOK, "channels", map[string]any{"Channels": status.Channels, "Troubles": troubles, "Done": done, "May": visitorOf(r.Context()).may(monitor.ScopeTriage)})
 	return nil
 }
 

@@ -1,13 +1,9 @@
 package web
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
-	"mime"
 	"net/http"
 	"net/url"
 	"path"
@@ -82,6 +78,8 @@ func (s *Server) failure(err error) error {
 		return huma.NewError(http.StatusNotFound, "there is none by that name")
 	case errors.Is(err, ErrInvalid):
 		return huma.NewError(http.StatusUnprocessableEntity, strings.TrimPrefix(err.Error(), ErrInvalid.Error()+": "))
+	case errors.Is(err, ErrBusy):
+		return huma.ErrorWithHeaders(huma.NewError(http.StatusServiceUnavailable, err.Error()), http.Header{"Retry-After": {"5"}})
 	case errors.Is(err, context.DeadlineExceeded):
 		return huma.NewError(http.StatusServiceUnavailable, "it took too long")
 	}
@@ -196,6 +194,22 @@ func (s *Server) reading(api huma.API) {
 		st, err := s.opts.Status(ctx)
 		return &doc[[]monitor.ChannelStatus]{st.Channels}, s.failure(err)
 	})
+	huma.Register(api, read("/deliveries", "Deliveries that were tried in vain: given up, or to be tried again"), func(ctx context.Context, _ *struct{}) (*doc[[]monitor.Trouble], error) {
+		if err := all(ctx); err != nil {
+			return nil, err
+		}
+		list, err := s.opts.Data.Troubles(ctx)
+		return &doc[[]monitor.Trouble]{list}, s.failure(err)
+	})
+	if s.opts.Data.Witness != nil {
+		huma.Register(api, read("/witness", "What the witness co-signs"), func(ctx context.Context, _ *struct{}) (*doc[*Witness], error) {
+			if err := all(ctx); err != nil {
+				return nil, err
+			}
+			w, err := s.opts.Data.Witness(ctx)
+			return &doc[*Witness]{w}, s.failure(err)
+		})
+	}
 	huma.Register(api, read("/findings", "Findings, the oldest first; pages begin with the newest"), func(ctx context.Context, in *struct {
 		Selection
 		Watch   string `query:"watch" doc:"name of a watch"`
@@ -276,10 +290,6 @@ func (s *Server) reading(api huma.API) {
 		op.Responses = map[string]*huma.Response{"200": {Description: "a zip", Content: map[string]*huma.MediaType{"application/zip": {Schema: &huma.Schema{Type: "string", Format: "binary"}}}}}
 		huma.Register(api, op, evidence)
 	}
-	type note struct {
-		Type string `header:"Content-Type"`
-		Body []byte
-	}
 	op := read("/logs/{name}/checkpoint", "The newest verified checkpoint of a log, as it was signed")
 	op.Responses = map[string]*huma.Response{"200": {Description: "a signed note", Content: map[string]*huma.MediaType{"text/plain": {Schema: &huma.Schema{Type: "string"}}}}}
 	huma.Register(api, op, func(ctx context.Context, in *struct {
@@ -292,59 +302,6 @@ func (s *Server) reading(api huma.API) {
 		return &note{"text/plain; charset=utf-8", raw}, s.failure(err)
 	})
 	s.readingMore(api, read, all)
-}
-
-func (s *Server) readingMore(api huma.API, read func(path, summary string) huma.Operation, all func(context.Context) error) {
-	d := &s.opts.Data
-	op := read("/coverage", "What was watched between two times, with the gaps")
-	op.Responses = map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{"application/json": {
-		Schema: api.OpenAPI().Components.Schemas.Schema(reflect.TypeOf(d.CoverageDoc), true, "Coverage")}}}}
-	huma.Register(api, op, func(ctx context.Context, in *struct {
-		Since time.Time `query:"since" required:"true"`
-		Until time.Time `query:"until" doc:"default: now"`
-		Log   string    `query:"log" maxLength:"300"`
-	}) (*doc[any], error) {
-		if err := all(ctx); err != nil {
-			return nil, err
-		}
-		if in.Until.IsZero() || in.Until.After(time.Now()) {
-			in.Until = time.Now()
-		}
-		if !in.Since.Before(in.Until) {
-			return nil, huma.NewError(http.StatusUnprocessableEntity, "the period is empty")
-		}
-		cov, err := d.Coverage(ctx, in.Since, in.Until, in.Log)
-		return &doc[any]{cov}, s.failure(err)
-	})
-	huma.Register(api, read("/watches", "The watchlist, with hits"), func(ctx context.Context, _ *struct{}) (*doc[[]Watch], error) {
-		list, err := d.Watches(ctx, true)
-		// The list is everybody's: it is not changed.
-		seen := []Watch{}
-		for _, w := range list {
-			if visitorOf(ctx).sees(w.Name) {
-				seen = append(seen, w)
-			}
-		}
-		return &doc[[]Watch]{seen}, s.failure(err)
-	})
-	huma.Register(api, read("/expectations", "Announcements that are open"), func(ctx context.Context, in *struct {
-		Watch string `query:"watch"`
-	}) (*doc[[]monitor.Announcement], error) {
-		list, err := d.Announcements(ctx, in.Watch)
-		list = slices.DeleteFunc(list, func(a monitor.Announcement) bool { return !visitorOf(ctx).sees(a.Watch) })
-		return &doc[[]monitor.Announcement]{append([]monitor.Announcement{}, list...)}, s.failure(err)
-	})
-	huma.Register(api, read("/audit", "Rows of the audit trail"), func(ctx context.Context, in *struct {
-		From    int64  `query:"from" minimum:"1" default:"1"`
-		Subject string `query:"subject" maxLength:"100" doc:"id of a finding, an incident, an announcement or a token"`
-		Limit   int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
-	}) (*doc[[]monitor.AuditRow], error) {
-		if err := all(ctx); err != nil {
-			return nil, err
-		}
-		rows, err := d.Audit(ctx, in.From, in.Subject, in.Limit)
-		return &doc[[]monitor.AuditRow]{append([]monitor.AuditRow{}, rows...)}, s.failure(err)
-	})
 }
 
 // finding reads one that a visitor may see.
@@ -461,71 +418,19 @@ func (s *Server) describeExpectations(api huma.API) {
 	op := operation(http.MethodPost, "/api/v1/expectations", monitor.ScopeExpect, "Announce an artifact that is about to be signed")
 	op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/json": {Schema: schemas.Schema(reflect.TypeFor[expectation](), true, "Expectation")}}}
 	op.Responses = map[string]*huma.Response{"201": {Description: "announced", Content: map[string]*huma.MediaType{"application/json": {Schema: schemas.Schema(reflect.TypeFor[monitor.Announcement](), true, "Announcement")}}}}
+	op.Responses["default"] = problemResponse(api)
 	api.OpenAPI().AddOperation(&op)
+	if s.opts.Hear == nil {
+		return
+	}
+	hear := operation(http.MethodPost, "/api/v1/checkpoints", monitor.ScopeRead, "Compare a checkpoint that somebody has seen with what is seen here; nobody needs a token")
+	hear.Security = []map[string][]string{} // it is for everybody
+	hear.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"text/plain": {Schema: &huma.Schema{Type: "string", Description: "a signed note"}}}}
+	hear.Responses = map[string]*huma.Response{"200": {Description: "how they compare", Content: map[string]*huma.MediaType{"application/json": {Schema: schemas.Schema(reflect.TypeFor[monitor.Comparison](), true, "Comparison")}}}, "default": problemResponse(api)}
+	api.OpenAPI().AddOperation(&hear)
 }
 
-// tagged gives what programs read an ETag, and answers 304 to who has it already.
-func tagged(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet || !strings.HasPrefix(r.URL.Path, "/api/v1/") || r.URL.Path == "/api/v1/events" {
-			next.ServeHTTP(w, r)
-			return
-		}
-		b := &buffered{ResponseWriter: w, status: http.StatusOK}
-		next.ServeHTTP(b, r)
-		h := w.Header()
-		if b.status == http.StatusOK {
-			sum := sha256.Sum256(b.body.Bytes())
-			tag := `"` + base64.RawURLEncoding.EncodeToString(sum[:18]) + `"`
-			h.Set("ETag", tag)
-			for known := range strings.SplitSeq(r.Header.Get("If-None-Match"), ",") {
-				if known = strings.TrimPrefix(strings.TrimSpace(known), "W/"); known == tag || known == "*" {
-					h.Del("Content-Type")
-					h.Del("Content-Length")
-					w.WriteHeader(http.StatusNotModified)
-					return
-				}
-			}
-		}
-		w.WriteHeader(b.status)
-		w.Write(b.body.Bytes())
-	})
+// problemResponse is how errors are answered (RFC 9457).
+func problemResponse(api huma.API) *huma.Response {
+	return &huma.Response{Description: "Error", Content: map[string]*huma.MediaType{"application/problem+json": {Schema: api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[huma.ErrorModel](), true, "Error")}}}
 }
-
-// buffered keeps an answer until it is whole.
-type buffered struct {
-	http.ResponseWriter
-	status int
-	body   bytes.Buffer
-}
-
-// problems gives an error of the router, or of what stands before it, the form that programs
-// are told errors in.
-func problems(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !strings.HasPrefix(r.URL.Path, "/api/") || r.URL.Path == "/api/v1/events" {
-			next.ServeHTTP(w, r)
-			return
-		}
-		b := &buffered{ResponseWriter: w, status: http.StatusOK}
-		next.ServeHTTP(b, r)
-		kind, _, _ := mime.ParseMediaType(w.Header().Get("Content-Type"))
-		if b.status < 400 || kind == "application/problem+json" {
-			w.WriteHeader(b.status)
-			w.Write(b.body.Bytes())
-			return
-		}
-		w.Header().Del("Content-Length")
-		detail := strings.TrimSpace(b.body.String())
-		switch {
-		case b.status == http.StatusNotFound:
-			detail = "there is no such path; /api/v1/openapi.json names those that there are"
-		case b.status == http.StatusMethodNotAllowed:
-			detail = "this path takes " + w.Header().Get("Allow")
-		}
-		problem(w, b.status, detail)
-	})
-}
-
-func (b *buffered) WriteHeader(status int)      { b.status = status }
-func (b *buffered) Write(p []byte) (int, error) { return b.body.Write(p) }
