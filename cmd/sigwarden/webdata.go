@@ -21,6 +21,7 @@ import (
 	"github.com/sigwarden/sigwarden/monitor/store"
 	"github.com/sigwarden/sigwarden/monitor/web"
 	"github.com/sigwarden/sigwarden/notify"
+	"github.com/sigwarden/sigwarden/watchlist/entry"
 )
 
 // webOptions puts together what is served over HTTP.
@@ -142,6 +143,13 @@ func (s *setup) webData(st *store.Store, engine *monitor.Engine, dispatcher *not
 		Finding: func(ctx context.Context, id string) (monitor.Finding, error) {
 			f, err := st.Finding(ctx, id)
 			return f, webError(err)
+		},
+		Certificates: func(leaf []byte) (out [][]byte) {
+			facts, _ := entry.Decode(leaf) // what cannot be decoded is shown raw
+			for _, id := range facts.Identities {
+				out = append(out, id.Certificate)
+			}
+			return out
 		},
 		Incidents: func(ctx context.Context, f monitor.Filter) (monitor.Page[monitor.Incident], error) {
 			page, err := st.IncidentsPage(ctx, f)

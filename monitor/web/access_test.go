@@ -2,9 +2,15 @@ package web
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/xml"
 	"fmt"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -22,6 +28,13 @@ import (
 // evil is what a stranger may have written anywhere. No page may take any of it for its own.
 const evil = "\"'><x-evil onload=alert(1)></textarea></pre></title><script>x-evil</script>{{.}}\u202e\x1b[2J"
 
+// hostileCertificate has such names too.
+var hostileCertificate = func() []byte {
+	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	name := pkix.Name{CommonName: evil, Organization: []string{evil}}
+	return must(x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(7), Subject: name, NotAfter: time.Now().Add(time.Hour)}, &x509.Certificate{Subject: name}, key.Public(), key))
+}()
+
 // world is some data to show, and what is done to it.
 type world struct {
 	decided  []monitor.Change
@@ -36,7 +49,7 @@ func (w *world) finding(id string) monitor.Finding {
 	index := uint64(7)
 	return monitor.Finding{
 		ID: id, Log: evil, Origin: evil, Index: 7, LogIndex: &index, Kind: evil, APIVersion: evil, Watch: map[string]string{"f-1": "acme", "f-2": "other"}[id], Verdict: policy.Unexpected, Severity: "high", Reason: evil,
-		Identities: []entry.Report{{Subjects: []string{evil}, Issuer: evil, Fingerprint: evil, Certificate: &entry.CertificateReport{Extensions: map[string]string{evil: evil}}}},
+		Identities: []entry.Report{{Subjects: []string{"key"}}, {Subjects: []string{"bytes"}}, {Subjects: []string{evil}, Issuer: evil, Fingerprint: evil, Certificate: &entry.CertificateReport{Extensions: map[string]string{evil: evil}}}},
 		Digests:    []string{evil}, SeenAt: at, EventTime: at, State: monitor.StateOpen, Note: evil, By: evil, ChangedAt: &at, Waits: []string{evil}, RuleHash: "sha256:00", Leaf: []byte(`{"a": "` + evil + `"}`), SignedNote: evil + "\n", Proof: []checkpoint.Hash{{1}},
 	}
 }
@@ -109,7 +122,8 @@ func newWorld() *world {
 		Announcements: func(context.Context, string) ([]monitor.Announcement, error) {
 			return []monitor.Announcement{{ID: "a-1", Watch: "acme"}, {ID: "a-2", Watch: "other"}}, nil
 		},
-		Report: func(context.Context, time.Time, time.Time, string) ([]byte, error) { return []byte("{}"), nil },
+		Certificates: func([]byte) [][]byte { return [][]byte{nil, []byte(evil), hostileCertificate} },
+		Report:       func(context.Context, time.Time, time.Time, string) ([]byte, error) { return []byte("{}"), nil },
 		Ledger: func(context.Context, uint64, int) ([]json.RawMessage, error) {
 			return []json.RawMessage{[]byte("{}")}, nil
 		},

@@ -4,8 +4,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-
-	"github.com/sigwarden/sigwarden/watchlist/entry"
 )
 
 // certificate is what a page shows of one beyond what is stored of it.
@@ -13,17 +11,15 @@ type certificate struct {
 	Serial, Issuer, Key, PEM string
 }
 
-// certificates are those in an entry, by the place of their identity; nil where there is none,
-// or none that can be read.
-func certificates(leaf []byte) []*certificate {
-	facts, _ := entry.Decode(leaf) // what cannot be decoded is shown raw
-	out := make([]*certificate, len(facts.Identities))
-	for i, id := range facts.Identities {
-		if id.Certificate == nil {
+// certificates are those of identities; nil where one has none.
+func certificates(list [][]byte) []*certificate {
+	out := make([]*certificate, len(list))
+	for i, der := range list {
+		if der == nil {
 			continue
 		}
-		c := &certificate{PEM: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: id.Certificate}))}
-		if cert, err := x509.ParseCertificate(id.Certificate); err == nil {
+		c := &certificate{PEM: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))}
+		if cert, err := x509.ParseCertificate(der); err == nil {
 			c.Serial, c.Issuer, c.Key = fmt.Sprintf("%x", cert.SerialNumber), cert.Issuer.String(), cert.PublicKeyAlgorithm.String()
 		}
 		out[i] = c

@@ -14,10 +14,13 @@ import (
 type Data struct {
 	// Findings and Incidents return pages, the newest first; with all that is known of one,
 	// Finding and Incident.
-	Findings  func(ctx context.Context, f monitor.Filter) (monitor.Page[monitor.Finding], error)
-	Finding   func(ctx context.Context, id string) (monitor.Finding, error)
-	Incidents func(ctx context.Context, f monitor.Filter) (monitor.Page[monitor.Incident], error)
-	Incident  func(ctx context.Context, id string) (monitor.Incident, error)
+	Findings func(ctx context.Context, f monitor.Filter) (monitor.Page[monitor.Finding], error)
+	Finding  func(ctx context.Context, id string) (monitor.Finding, error)
+	// Certificates are those in an entry, as DER, by the place of their identity; nil for one
+	// that has none.
+	Certificates func(leaf []byte) [][]byte
+	Incidents    func(ctx context.Context, f monitor.Filter) (monitor.Page[monitor.Incident], error)
+	Incident     func(ctx context.Context, id string) (monitor.Incident, error)
 	// Count counts findings, but no further than most.
 	Count func(ctx context.Context, f monitor.Filter, most int) (int, error)
 	// Triage decides about a finding or an incident.

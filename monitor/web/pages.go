@@ -330,7 +330,7 @@ func (s *Server) findingPage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	s.page(w, r, http.StatusOK, "finding", triageOf(r, f.State, map[string]any{"Title": fmt.Sprintf("%s: %s", f.Verdict, clean(f.Watch)), "Finding": f, "Raw": readable(f.Leaf), "Certificates": certificates(f.Leaf)}))
+	s.page(w, r, http.StatusOK, "finding", triageOf(r, f.State, map[string]any{"Title": fmt.Sprintf("%s: %s", f.Verdict, clean(f.Watch)), "Finding": f, "Raw": readable(f.Leaf), "Certificates": certificates(s.opts.Data.Certificates(f.Leaf))}))
 	return nil
 }
 
