@@ -7,6 +7,9 @@ import (
 	"slices"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/sigwarden/sigwarden/checkpoint"
 )
 
@@ -43,6 +46,11 @@ func (r *runner) pass(ctx context.Context, scanFor time.Duration) (out Outcome) 
 	r.waiting.Add(-1)
 	defer r.busy.Unlock()
 	defer r.first.Store(true)
+	ctx, span := tracer.Start(ctx, "poll", trace.WithAttributes(logName.String(r.cfg.Name)))
+	defer func() {
+		span.SetAttributes(attribute.Int64("sigwarden.head", int64(out.Head)), attribute.Int64("sigwarden.scanned", int64(out.Scanned)), attribute.String("sigwarden.halted", out.Halted))
+		endSpan(span, out.Err)
+	}()
 	if r.opts.Wake != nil {
 		// Other processes put deliveries into the outbox too.
 		defer r.opts.Wake()

@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"maps"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // turn is one poll: the state before and after it, and what it records.
@@ -51,7 +54,9 @@ func (t *turn) commit(ctx context.Context) error {
 	if t.old.Version != 0 && string(marshal(t.old)) == string(marshal(t.next)) && t.batch.empty() {
 		return nil
 	}
+	ctx, span := tracer.Start(ctx, "commit", trace.WithAttributes(logName.String(t.cfg.Name), attribute.Int("sigwarden.findings", len(t.batch.Findings)), attribute.Int("sigwarden.incidents", len(t.batch.Open))))
 	recorded, err := t.opts.Store.Commit(ctx, t.cfg.ID, t.old, &t.next, t.batch)
+	endSpan(span, err)
 	if err != nil {
 		return fmt.Errorf("storing the state of the log: %w", err)
 	}

@@ -8,6 +8,11 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Channel is a configured place to notify.
@@ -254,12 +259,20 @@ func (l *lane) wait(ctx context.Context, until time.Time) (done int, more bool) 
 	return 0, true
 }
 
+// tracer makes a span of each try, where somebody collects them.
+var tracer = otel.Tracer("github.com/sigwarden/sigwarden/notify")
+
 // try makes one try.
 func (l *lane) try(ctx context.Context, q Queued) {
 	out := outcome{q: q, started: time.Now()}
 	try, cancel := context.WithTimeout(ctx, tryFor)
 	defer cancel()
+	try, span := tracer.Start(try, "deliver", trace.WithAttributes(attribute.String("sigwarden.channel", q.Channel), attribute.String("sigwarden.event", q.Event.Type), attribute.Int("sigwarden.attempts", q.Attempts)))
 	out.err = l.Notify(try, q.Event)
+	if out.err != nil {
+		span.SetStatus(codes.Error, out.err.Error())
+	}
+	span.End()
 	out.stopped = out.err != nil && ctx.Err() != nil
 	l.tried <- out
 }

@@ -36,6 +36,11 @@ func (a *app) runCommand() *cobra.Command {
 			for _, w := range s.warnings {
 				log.Warn(w)
 			}
+			sent, err := a.traces(c.Context(), log)
+			if err != nil {
+				return err
+			}
+			defer sent()
 			st, err := store.Open(c.Context(), s.cfg.State, store.Options{Create: !requireState || initState, Exclusive: true, Version: version()})
 			if errors.Is(err, store.ErrMissing) {
 				return fmt.Errorf("%w, and --require-state was given: without it coverage would begin anew, with nothing known of what was seen before. Restore the file, or permit a new beginning with --init", err)

@@ -22,6 +22,10 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Options configure the client of one log. The zero value of every field but
@@ -243,6 +247,9 @@ func worthRetrying(err error) bool {
 	return true
 }
 
+// tracer makes a span of each request, where somebody collects them.
+var tracer = otel.Tracer("github.com/sigwarden/sigwarden/monitor/rekor")
+
 func (c *client) try(ctx context.Context, r request) (a answer, retryAfter time.Duration, err error) {
 	if err := c.pace.begin(ctx); err != nil {
 		return answer{}, 0, err
@@ -255,6 +262,14 @@ func (c *client) try(ctx context.Context, r request) (a answer, retryAfter time.
 	}()
 	ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout)
 	defer cancel()
+	ctx, span := tracer.Start(ctx, r.method(), trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
+		attribute.String("http.request.method", r.method()), attribute.String("server.address", c.base.Hostname()), attribute.String("url.path", r.path)))
+	defer func() {
+		if err != nil {
+			span.SetStatus(codes.Error, err.Error())
+		}
+		span.End()
+	}()
 	req, err := http.NewRequestWithContext(ctx, r.method(), c.base.String()+"/"+r.path, bytes.NewReader(r.body))
 	if err != nil {
 		return answer{}, 0, err
@@ -274,6 +289,7 @@ func (c *client) try(ctx context.Context, r request) (a answer, retryAfter time.
 	if err != nil {
 		return answer{}, 0, err
 	}
+	span.SetAttributes(attribute.Int("http.response.status_code", resp.StatusCode))
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusNotModified && r.etag != "" {
 		out.ok = true

@@ -12,6 +12,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/net/netutil"
 	"golang.org/x/time/rate"
 
@@ -85,7 +88,7 @@ func New(opts Options) *Server {
 		s.rest(mux)
 		s.site(mux)
 	}
-	s.handler = http.MaxBytesHandler(s.headed(problems(http.NewCrossOriginProtection().Handler(tagged(mux)))), maxRequest)
+	s.handler = http.MaxBytesHandler(s.headed(problems(http.NewCrossOriginProtection().Handler(tagged(traced(mux))))), maxRequest)
 	return s
 }
 
@@ -109,6 +112,26 @@ func (s *Server) headed(next http.Handler) http.Handler {
 
 // maxRequest bounds every request: a signed note is the largest.
 const maxRequest = checkpointSize + 1<<10
+
+// tracer makes a span of each request, where somebody collects them.
+var tracer = otel.Tracer("github.com/sigwarden/sigwarden/monitor/web")
+
+// traced makes spans of what people and programs ask for. What a stranger says of his own
+// trace is not believed.
+func traced(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p := r.URL.Path; p == "/healthz" || p == "/readyz" || p == "/metrics" || p == "/events" {
+			mux.ServeHTTP(w, r)
+			return
+		}
+		ctx, span := tracer.Start(r.Context(), r.Method, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(attribute.String("http.request.method", r.Method)))
+		defer span.End()
+		r = r.WithContext(ctx)
+		mux.ServeHTTP(w, r)
+		span.SetName(r.Pattern)
+		span.SetAttributes(attribute.String("http.route", r.Pattern))
+	})
+}
 
 // maxConnections bounds those who are served at once.
 const maxConnections = 1024
