@@ -265,7 +265,7 @@ func TestWithoutScript(t *testing.T) {
 		t.Helper()
 		for range 60 {
 			do(chromedp.KeyEvent("\t"))
-			if evaluate[bool](t, ctx, "document.activeElement.matches("+to+")") {
+			if evaluate[bool](t, ctx, "!!document.activeElement?.matches("+to+")") {
 				return
 			}
 		}
@@ -293,14 +293,18 @@ func TestWithoutScript(t *testing.T) {
 	}
 }
 
+// waitFor waits until a condition holds. Between two pages there may be nothing yet to ask, so an
+// error is no answer.
 func waitFor(t *testing.T, ctx context.Context, condition string) {
 	t.Helper()
+	var err error
 	for end := time.Now().Add(40 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-		if evaluate[bool](t, ctx, condition) {
+		var holds bool
+		if holds, err = chromedp.Run(ctx, chromedp.Evaluate[bool]("!!("+condition+")")); err == nil && holds {
 			return
 		}
 	}
-	t.Fatalf("in vain for %s on %s:\n%s", condition, evaluate[string](t, ctx, "location.href"), evaluate[string](t, ctx, "document.body.innerText"))
+	t.Fatalf("in vain for %s on %s (%v):\n%s", condition, evaluate[string](t, ctx, "location.href"), err, evaluate[string](t, ctx, "document.body.innerText"))
 }
 
 // media makes pages take a colour scheme.

@@ -48,7 +48,7 @@ func (s *Store) Troubles(ctx context.Context, channels []string, most int) ([]mo
 	out := []monitor.Trouble{}
 	for _, channel := range channels {
 		for _, state := range []string{"failed", "pending"} {
-			rows, err := s.db.QueryContext(ctx, "SELECT COALESCE(NULLIF(subject, ''), finding), created_at, attempts, due_at, error FROM outbox WHERE state = $1 AND channel = $2 AND attempts > 0 ORDER BY due_at DESC LIMIT $3", state, channel, most)
+			rows, err := s.db.QueryContext(ctx, "SELECT COALESCE(NULLIF(subject, ''), finding), created_at, attempts, due_at, error FROM outbox WHERE state = $1 AND channel = $2 AND (state = 'failed' OR attempts > 0) ORDER BY due_at DESC LIMIT $3", state, channel, most)
 			if err != nil {
 				return nil, s.explain("reading", err)
 			}

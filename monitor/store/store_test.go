@@ -324,6 +324,23 @@ func TestBrokenDelivery(t *testing.T) {
 	if c, err := s.Channels(ctx, []string{"c"}); err != nil || c[0].Pending != 1 || c[0].Failed != 1 {
 		t.Errorf("%+v, %v", c, err)
 	}
+	// What was tried in vain is shown: given up first, then what is tried again, and not what
+	// nobody has tried yet.
+	later := time.Now().Add(time.Hour)
+	due[0].Event.ID = "1"
+	if err := s.Retry(ctx, due[0], later, "refused"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.db.Exec("INSERT INTO outbox (channel, event_id, event, created_at, attempts, due_at, state, error) VALUES ('c', 'new', '{}', 0, 0, 0, 'pending', '')"); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Troubles(ctx, []string{"other", "c"}, 5)
+	if err != nil || len(got) != 2 || got[0].State != "failed" || !strings.Contains(got[0].Error, "cannot be read") || got[1].State != "pending" || got[1].Attempts != 1 || got[1].Error != "refused" || got[1].DueAt.Unix() != later.Unix() {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := s.Troubles(ctx, []string{"c"}, 0); err != nil || len(got) != 0 {
+		t.Errorf("%+v, %v", got, err)
+	}
 }
 
 func TestCoverageMerges(t *testing.T) {

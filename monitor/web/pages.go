@@ -124,6 +124,9 @@ func (s *Server) failed(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set(k, v)
 	}
 	login := no.status == http.StatusUnauthorized && s.opts.Access.Login != nil
+	if login && r.Header.Get("Authorization") == "" {
+		no = &refusal{status: no.status, detail: "You are not logged in."}
+	}
 	s.page(w, r, no.status, "failed", map[string]any{"Title": http.StatusText(no.status), "Detail": no.detail, "Login": login, "Back": r.URL.RequestURI()})
 }
 
