@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,10 +45,16 @@ func TestAction(t *testing.T) {
 	r := newReader(t)
 	r.run("sigwarden init --from-bundle widget-1.4.0.tar.gz.sigstore.json -o sigwarden.yaml && cat .log.yaml >> sigwarden.yaml")
 	// run goes through the steps, and returns the status of the job, and its outputs.
-	expression := regexp.MustCompile(`\$\{\{ *([a-z_.]+) *\}\}`)
+	expression := regexp.MustCompile(`\$\{\{ *(toJSON\()?([a-z_.]+)\)? *\}\}`)
+	keys := map[string]bool{} // of the cache
 	run := func(inputs map[string]string) (code int, outputs, summary string) {
 		t.Helper()
-		values := map[string]string{"github.action_path": repository(t), "steps.run.outputs.status": ""}
+		values := map[string]string{"github.action_path": repository(t), "github.workflow": "watch, hourly", "github.job": "read", "steps.run.outputs.status": ""}
+		for name := range values {
+			if v, ok := inputs[name]; ok {
+				values[name] = v
+			}
+		}
 		for name, in := range a.Inputs {
 			values["inputs."+name] = in.Default
 			if v, ok := inputs[name]; ok {
@@ -71,9 +78,14 @@ func TestAction(t *testing.T) {
 			}
 			for name, text := range step.Env {
 				c.Env = append(c.Env, name+"="+expression.ReplaceAllStringFunc(text, func(e string) string {
-					value, ok := values[expression.FindStringSubmatch(e)[1]]
+					found := expression.FindStringSubmatch(e)
+					value, ok := values[found[2]]
 					if !ok {
 						t.Errorf("step %q knows no %s", step.Name, e)
+					}
+					if found[1] != "" {
+						quoted, _ := json.Marshal(value)
+						value = string(quoted)
 					}
 					return value
 				}))
@@ -91,6 +103,7 @@ func TestAction(t *testing.T) {
 				break
 			}
 		}
+		keys[values["steps.name.outputs.key"]] = true
 		text, _ := os.ReadFile(files["GITHUB_STEP_SUMMARY"])
 		return code, values["steps.run.outputs.status"], string(text)
 	}
@@ -112,13 +125,26 @@ func TestAction(t *testing.T) {
 	if code, status, _ := run(map[string]string{"sigwarden": with["sigwarden"], "config": "nosuch.yaml"}); code == 0 || status == "0" {
 		t.Errorf("without a configuration: %d, %q", code, status)
 	}
-	// What is kept is told apart by configuration and job, and never holds the signing key.
+	// What is kept is told apart by workflow, job, configuration and file, and never holds the
+	// signing key.
+	if len(keys) != 2 {
+		t.Errorf("%v of two configurations", keys)
+	}
+	for _, other := range []map[string]string{{"github.workflow": "a", "github.job": "b-c"}, {"github.workflow": "a-b", "github.job": "c"}, {"state": "nosuch.db"}} {
+		other["sigwarden"] = with["sigwarden"]
+		run(other)
+	}
+	for key := range keys {
+		if len(keys) != 5 || !regexp.MustCompile(`^sigwarden-state-[0-9a-f]{32}$`).MatchString(key) {
+			t.Errorf("%d keys, one is %q", len(keys), key)
+		}
+	}
 	caches := 0
 	for _, step := range a.Runs.Steps {
 		if strings.Contains(step.Uses, "actions/cache/") {
 			caches++
 			key := step.With["key"]
-			if !strings.Contains(key, "inputs.config") || !strings.Contains(key, "github.job") || !strings.Contains(key, "github.run_id") || !strings.Contains(step.With["path"], "!${{ inputs.state }}-signing-key") {
+			if !strings.HasPrefix(key, "${{ steps.name.outputs.key }}-") || !strings.Contains(key, "github.run_id") || !strings.Contains(step.With["path"], "!${{ inputs.state }}-signing-key") {
 				t.Errorf("step %q: %+v", step.Name, step.With)
 			}
 		}

@@ -47,6 +47,18 @@ func TestAlerts(t *testing.T) {
 	if out, err := exec.Command(promtool, "check", "rules", "../deploy/prometheus/sigwarden.rules.yaml").CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
+	// What fires when: a server that is gone, and a channel that is behind; not one that is quiet.
+	tests := filepath.Join(t.TempDir(), "tests.yaml")
+	file, err := filepath.Abs("../deploy/prometheus/sigwarden.rules.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(tests, []byte(strings.ReplaceAll(alertTests, "RULES", file)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(promtool, "test", "rules", tests).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
 	address, _ := served(t)
 	resp, err := http.Get(address + "/metrics")
 	if err != nil {
@@ -83,6 +95,27 @@ func TestAlerts(t *testing.T) {
 	}
 }
 
+const alertTests = `
+rule_files: [RULES]
+evaluation_interval: 1m
+tests:
+  - name: gone
+    interval: 1m
+    input_series: [{series: 'other', values: '1x30'}]
+    alert_rule_test:
+      - {eval_time: 20m, alertname: SigwardenDown, exp_alerts: [{exp_labels: {job: sigwarden, severity: critical}, exp_annotations: {summary: sigwarden does not answer, description: Nobody reads the logs while it is down. What they sign meanwhile is read when it runs again.}}]}
+  - name: well
+    interval: 1m
+    input_series:
+      - {series: 'up{job="sigwarden"}', values: '1x90'}
+      - {series: 'sigwarden_deliveries_pending{channel="chat"}', values: '7x90'}
+      - {series: 'sigwarden_deliveries_due{channel="chat"}', values: '0x90'}
+      - {series: 'sigwarden_deliveries_due{channel="mail"}', values: '3x90'}
+    alert_rule_test:
+      - {eval_time: 60m, alertname: SigwardenDown, exp_alerts: []}
+      - {eval_time: 60m, alertname: SigwardenDeliveriesWait, exp_alerts: [{exp_labels: {channel: mail, severity: warning}, exp_annotations: {summary: channel mail does not accept what it is to be told, description: 3 notifications wait. They are tried again; nothing is lost.}}]}
+`
+
 // TestChart: helm takes the chart, and what it makes runs as nobody.
 func TestChart(t *testing.T) {
 	helm := program(t, "helm", "helm")
@@ -102,11 +135,17 @@ func TestChart(t *testing.T) {
 			t.Errorf("the chart makes no %q:\n%s", want, plain)
 		}
 	}
-	full := run("template", "w", "../deploy/helm/sigwarden", "--set", "monitoring.enabled=true,image.digest=sha256:aa,secretFiles=s,envFrom={a,b},storage.class=fast")
-	for _, want := range []string{"kind: ServiceMonitor", `image: "sigwarden@sha256:aa"`, `secretName: "s"`, `secretRef: {name: "a"}`, `storageClassName: "fast"`} {
+	full := run("template", "w", "../deploy/helm/sigwarden", "--set", "monitoring.enabled=true,image.digest=sha256:aa,secretFiles=s,envFrom={a,b},storage.class=fast,imagePullSecrets={p},config.http.access.tokens=true,config.http.page=true")
+	for _, want := range []string{"kind: ServiceMonitor", `image: "sigwarden@sha256:aa"`, `secretName: "s"`, `secretRef: {name: "a"}`, `storageClassName: "fast"`, `- {name: "p"}`, "tokens: true"} {
 		if !strings.Contains(full, want) {
 			t.Errorf("the chart makes no %q:\n%s", want, full)
 		}
+	}
+	// Access to a page that is not there is a mistake.
+	c := exec.Command(helm, "template", "w", "../deploy/helm/sigwarden", "--set", "config.http.access.tokens=true")
+	c.Env = append(os.Environ(), "HOME="+t.TempDir())
+	if out, err := c.CombinedOutput(); err == nil || !strings.Contains(string(out), "set it to true") {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

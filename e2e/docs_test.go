@@ -199,7 +199,7 @@ func TestDocumentation(t *testing.T) {
 					case "sh":
 						run++
 						r.run(text)
-					case "yaml":
+					case "yaml", "dockerfile":
 						r.file(text)
 					case "": // a picture
 					default:
@@ -229,6 +229,8 @@ func (r *reader) file(text string) {
 		r.workflow(name, text)
 	case name == ".gitlab-ci.yml":
 		r.pipeline(text)
+	case name == "Dockerfile":
+		r.image(text)
 	case name == "rekor-monitor.yaml", name == "sigwarden.yaml": // commands below say what of them
 	default:
 		// A part of a configuration.
@@ -238,6 +240,19 @@ func (r *reader) file(text string) {
 		if err != nil || strings.Contains(strings.ReplaceAll(string(out), "no channel is configured", ""), "warning: w") {
 			r.t.Errorf("%s: %v\n%s", name, err, out)
 		}
+	}
+}
+
+// image compares where an image takes the program from with where ours has it.
+func (r *reader) image(text string) {
+	r.t.Helper()
+	ours, err := os.ReadFile("../deploy/Dockerfile")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	from := regexp.MustCompile(`(?m)^COPY --from=\S+/sigwarden:\S+ (\S+) /usr/local/bin/sigwarden$`).FindStringSubmatch(text)
+	if from == nil || !regexp.MustCompile(`(?m)^ENTRYPOINT \["`+from[1]+`"`).Match(ours) {
+		r.t.Errorf("the image does not have what is copied from it\n%s\n%s", text, ours)
 	}
 }
 
@@ -299,7 +314,11 @@ func (r *reader) pipeline(text string) {
 	r.t.Helper()
 	var jobs map[string]struct {
 		Script []string
-		Cache  struct{ Paths []string }
+		Cache  struct {
+			Paths []string
+			When  string
+		}
+		Group string `yaml:"resource_group"`
 	}
 	if err := yaml.Unmarshal([]byte(text), &jobs); err != nil {
 		r.t.Fatal(err)
@@ -315,6 +334,21 @@ func (r *reader) pipeline(text string) {
 				r.t.Errorf("%s keeps %s: %v", name, path, err)
 			}
 		}
+		if job.Cache.When != "always" || job.Group == "" {
+			r.t.Errorf("%s: a run that finds something loses its state, or two runs share one", name)
+		}
+		// What is not kept is not needed.
+		entries, err := os.ReadDir(r.dir)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		for _, e := range entries {
+			if strings.HasPrefix(e.Name(), "sigwarden.db") && !slices.Contains(job.Cache.Paths, e.Name()) {
+				r.run("rm " + e.Name())
+			}
+		}
+		r.run(script)
+		r.run("sigwarden findings list --json | grep -q unexpected")
 		if !slices.ContainsFunc(job.Script, func(s string) bool { return strings.Contains(s, "--require-state") }) {
 			r.t.Errorf("%s begins anew where its cache is lost", name)
 		}

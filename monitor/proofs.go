@@ -403,6 +403,9 @@ func (p *provenReader) promiseOf(e *ServedEntry) *checkpoint.Promise {
 func (p *provenReader) readAll(ctx context.Context, res *result, entries []ServedEntry) error {
 	var decoder entry.Decoder
 	for i := range entries {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		e := &entries[i]
 		integrated := func() time.Time {
 			if p.way().Log.VerifyPromise(e.Leaf, e.Integrated, e.LogIndex, e.SET) != nil {

@@ -224,10 +224,10 @@ func (s *span) bundle(ctx context.Context, j job) result {
 		got := leafHashes(leaves)
 		if j.fits(got) {
 			res.chunk = j.chunk(got)
-			return s.readAll(res, leaves, got, nil)
+			return s.readAll(ctx, res, leaves, got, nil)
 		}
 		if try >= tries {
-			return s.mismatch(res, leaves, got)
+			return s.mismatch(ctx, res, leaves, got)
 		}
 	}
 }
@@ -296,12 +296,15 @@ func (j job) chunk(all []checkpoint.Hash) checkpoint.Chunk {
 
 // readAll decodes the leaves that are wanted, save those left out, and proves
 // those that are ours.
-func (s *span) readAll(res result, leaves [][]byte, proven []checkpoint.Hash, leaveOut map[uint64]bool) result {
+func (s *span) readAll(ctx context.Context, res result, leaves [][]byte, proven []checkpoint.Hash, leaveOut map[uint64]bool) result {
 	j := res.job
 	var decoder entry.Decoder
 	for i := j.from; i < j.to; i++ {
 		if leaveOut[i] {
 			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return result{job: j, err: err}
 		}
 		found := s.read(&decoder, i, leaves[i-j.first], proven[i-j.first], nil, &res.tally)
 		if len(found) == 0 {
@@ -339,7 +342,7 @@ func (s *span) gap(res result, reason string) result {
 
 // mismatch finds out which entries of a bundle do not fit, and goes on with
 // the others.
-func (s *span) mismatch(res result, leaves [][]byte, got []checkpoint.Hash) result {
+func (s *span) mismatch(ctx context.Context, res result, leaves [][]byte, got []checkpoint.Hash) result {
 	j := res.job
 	s.log.Warn("entries do not hash to the signed tree; the scan goes on past them", "bundle", j.index)
 	res.served = map[uint64][]byte{}
@@ -379,5 +382,5 @@ func (s *span) mismatch(res result, leaves [][]byte, got []checkpoint.Hash) resu
 			res.gaps = append(res.gaps, s.newGap(i, i+1, KindEntryMismatch))
 		}
 	}
-	return s.readAll(res, leaves, want, wrong)
+	return s.readAll(ctx, res, leaves, want, wrong)
 }

@@ -32,7 +32,7 @@ const (
 
 // Try reads the newest entries of every log's verified tree with another watchlist, proven
 // like any, and stores nothing. At most `most` findings of a log are returned, the newest
-// first. A log that was not polled yet, or whose entries are not read, is left out.
+// first. When ctx ends, entries that are left are not looked at. A log that was not polled yet, or whose entries are not read, is left out.
 func (e *Engine) Try(ctx context.Context, list *watchlist.List, most int) ([]Trial, error) {
 	other, err := New(Options{Store: e.opts.Store, Watches: list, WatchConfigs: make([]WatchConfig, len(list.Watches())), Now: e.opts.Now})
 	if err != nil {
@@ -46,7 +46,12 @@ func (e *Engine) Try(ctx context.Context, list *watchlist.List, most int) ([]Tri
 			continue
 		}
 		all.Go(func() {
-			with := &runner{Engine: other, cfg: r.cfg, log: r.log}
+			// One bundle after the other: who reads the logs goes first.
+			cfg := r.cfg
+			if r.way().Proofs == nil {
+				cfg.Parallel = 1
+			}
+			with := &runner{Engine: other, cfg: cfg, log: r.log}
 			with.trust.Store(r.trust.Load())
 			with.access.Store(r.way())
 			t, begun := with.try(ctx, most)

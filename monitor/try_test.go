@@ -2,7 +2,11 @@ package monitor_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
@@ -65,4 +69,70 @@ func TestTry(t *testing.T) {
 	if got := try(); got[0].Err == nil || got[0].Read != 0 {
 		t.Errorf("%+v", got)
 	}
+}
+
+// TestTryIsStopped: a rule that takes long is tried until its time is over, however many entries
+// are left of a bundle.
+func TestTryIsStopped(t *testing.T) {
+	r := newRig(t)
+	r.fill(r.log, 700)
+	if out := r.once(); out.Err != nil {
+		t.Fatal(out.Err)
+	}
+	heavy := watchlist.Watch{Name: "try"}
+	for i := range 40 {
+		heavy.Match = append(heavy.Match, watchlist.Item{Subject: []string{fmt.Sprintf(`re:(?:\pL?[^%c]?.?){200,990}`, 'a'+i%26)}})
+	}
+	list, err := watchlist.Compile([]watchlist.Watch{heavy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	got, err := r.engine.Try(ctx, list, 5)
+	if err != nil || len(got) != 1 || !errors.Is(got[0].Err, context.DeadlineExceeded) || got[0].Read >= monitor.TriedEntries {
+		t.Fatalf("%+v, %v", got, err)
+	}
+}
+
+// TestTryBesidePolls: what is tried meanwhile changes nothing of what is read.
+func TestTryBesidePolls(t *testing.T) {
+	r := newRig(t)
+	r.fill(r.log, 300)
+	if out := r.once(); out.Err != nil {
+		t.Fatal(out.Err)
+	}
+	list, err := watchlist.Compile([]watchlist.Watch{{Name: "try", Match: []watchlist.Item{{Subject: []string{"https://*"}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	var tried sync.WaitGroup
+	for range 2 {
+		tried.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if got, err := r.engine.Try(t.Context(), list, 5); err != nil || len(got) != 1 || got[0].Err != nil || got[0].Matches == 0 {
+					t.Errorf("%+v, %v", got, err)
+					return
+				}
+			}
+		})
+	}
+	for range 5 {
+		r.fill(r.log, 100)
+		at := r.sign(r.log, unexpectedEvent())
+		if out := r.once(); out.Err != nil {
+			t.Error(out.Err)
+		}
+		if list := r.findings(); len(list) == 0 || list[len(list)-1].Index != at {
+			t.Errorf("%d findings, the last not of entry %d", len(list), at)
+		}
+	}
+	close(done)
+	tried.Wait()
 }

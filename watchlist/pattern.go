@@ -118,6 +118,53 @@ func compileRegexp(text, expr string) (*pattern, error) {
 	return p, nil
 }
 
+// Weight says what regular expressions in a watch cost, in instructions of a program that
+// matches them, about; what repeats counts as often as it may. Globs weigh nothing. What
+// cannot be parsed does not either: Compile says why.
+func (w Watch) Weight() int {
+	total := 0
+	each := func(patterns []string) {
+		for _, p := range patterns {
+			expr, ok := strings.CutPrefix(p, "re:")
+			if !ok {
+				continue
+			}
+			if re, err := syntax.Parse(expr, syntax.Perl); err == nil {
+				total = min(total+weight(re), maxWeight)
+			}
+		}
+	}
+	for _, items := range [][]Item{w.Match, w.Expect} {
+		for _, it := range items {
+			for _, list := range [][]string{it.Subject, it.Issuer, it.Fingerprint, it.Digest, it.Kind} {
+				each(list)
+			}
+			for _, list := range it.Extensions {
+				each(list)
+			}
+		}
+	}
+	return total
+}
+
+// maxWeight is more than anything that can be used.
+const maxWeight = 1 << 30
+
+func weight(re *syntax.Regexp) int {
+	total := 1 + len(re.Rune)/8
+	for _, sub := range re.Sub {
+		total = min(total+weight(sub), maxWeight)
+	}
+	if re.Op == syntax.OpRepeat {
+		times := max(re.Max, re.Min+1)
+		if total > maxWeight/times {
+			return maxWeight
+		}
+		total *= times
+	}
+	return total
+}
+
 // longestLiteral returns the longest text that is in every string that the
 // expression matches, as far as that is plain to see.
 func longestLiteral(re *syntax.Regexp) string {

@@ -479,3 +479,25 @@ func TestExtensionsThatCanNeverMatch(t *testing.T) {
 		}
 	}
 }
+
+// TestWeight: what repeats counts as often as it may, in every place where a pattern can stand.
+func TestWeight(t *testing.T) {
+	for pattern, want := range map[string][2]int{"https://*": {0, 0}, "re:a": {1, 4}, "re:(abc){1000}": {1000, 4000}, "re:((a{10}){10}){10}": {1000, 5000}, "re:(a{1000}": {0, 0}, `re:(\pL{500})?`: {500, 1 << 20}} {
+		item := Item{Subject: []string{pattern}}
+		one := Watch{Match: []Item{item}}.Weight()
+		if one < want[0] || one > want[1] {
+			t.Errorf("%s weighs %d, want %d to %d", pattern, one, want[0], want[1])
+		}
+		all := Watch{Match: []Item{{Subject: []string{pattern, pattern}, Issuer: []string{pattern}, Fingerprint: []string{pattern}, Digest: []string{pattern}, Kind: []string{pattern}, Extensions: map[string][]string{"a": {pattern}}}}, Expect: []Item{item}}.Weight()
+		if all != 8*one {
+			t.Errorf("%s eight times weighs %d, and once %d", pattern, all, one)
+		}
+	}
+	nested := "a"
+	for range 6 {
+		nested = "(?:" + nested + "){0,900}"
+	}
+	if n := (Watch{Match: []Item{{Subject: []string{"re:" + nested}}}}).Weight(); n != 0 && n < 1<<20 {
+		t.Errorf("%d", n) // the parser refuses what repeats so often
+	}
+}

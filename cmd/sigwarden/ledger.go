@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -49,23 +50,39 @@ func (s *setup) beginLedger(ctx context.Context, st *store.Store, engine *monito
 			return err
 		}
 	}
+	last, err := st.LastSigned(ctx)
+	if err != nil {
+		return err
+	}
+	_, ours, err := s.ledgerKey()
+	if err != nil {
+		return err
+	}
+	if last.Note != "" && !ours(last.Note) {
+		log.Warn("the ledger was signed with another key until now: whoever checks it with the old public key needs `sigwarden ledger key` of today. A key that stays is named as signing.key", "state", s.cfg.State)
+	}
 	_, err = s.signLedger(ctx, st)
 	return err
 }
 
-// signLedger has the head of the ledger signed.
-func (s *setup) signLedger(ctx context.Context, st *store.Store) (store.SignedHead, error) {
-	key, err := s.signingKey(true)
-	if err != nil {
-		return store.SignedHead{}, err
+// ledgerKey returns the key that heads of the ledger are signed with, and what tells whether one
+// was.
+func (s *setup) ledgerKey() (key crypto.Signer, ours func(note string) bool, err error) {
+	if key, err = s.signingKey(true); err != nil {
+		return nil, nil, err
 	}
 	public, err := publicPEM(key)
-	if err != nil {
-		return store.SignedHead{}, err
-	}
-	ours := func(note string) bool {
+	return key, func(note string) bool {
 		_, err := openHead([]byte(note), public)
 		return err == nil
+	}, err
+}
+
+// signLedger has the head of the ledger signed.
+func (s *setup) signLedger(ctx context.Context, st *store.Store) (store.SignedHead, error) {
+	key, ours, err := s.ledgerKey()
+	if err != nil {
+		return store.SignedHead{}, err
 	}
 	return st.SignLedger(ctx, time.Now(), func(origin, text string) (string, error) { return signNote(key, origin, text) }, ours)
 }

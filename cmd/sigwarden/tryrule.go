@@ -17,6 +17,10 @@ const (
 	// returned.
 	tryFor     = 20 * time.Second
 	triedShown = 20
+	// A rule that is tried is a stranger's to the process that reads the logs: it may be no
+	// longer than maxRule bytes, and its regular expressions no heavier than maxRuleWeight.
+	maxRule       = 8000
+	maxRuleWeight = 20000
 )
 
 // trials tries rules, one at a time: each asks every log for its newest entries.
@@ -27,11 +31,18 @@ type trials struct {
 
 // try says what a watch, as the configuration has it, finds among the newest entries.
 func (t *trials) try(ctx context.Context, rule string) ([]web.Trial, error) {
+	if len(rule) > maxRule {
+		return nil, fmt.Errorf("%w: a rule of %d bytes is too long to be tried: at most %d", web.ErrInvalid, len(rule), maxRule)
+	}
 	w, err := config.ParseWatch("rule", []byte(rule))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", web.ErrInvalid, err)
 	}
-	list, err := watchlist.Compile([]watchlist.Watch{{Name: w.Name, Match: itemsTo(w.Match), Expect: itemsTo(w.Expect), Untrusted: w.Untrusted}})
+	one := watchlist.Watch{Name: w.Name, Match: itemsTo(w.Match), Expect: itemsTo(w.Expect), Untrusted: w.Untrusted}
+	if n := one.Weight(); n > maxRuleWeight {
+		return nil, fmt.Errorf("%w: its regular expressions are too heavy to be tried beside the reading of logs (about %d steps a character, at most %d): repeat less in them, or use globs", web.ErrInvalid, n, maxRuleWeight)
+	}
+	list, err := watchlist.Compile([]watchlist.Watch{one})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", web.ErrInvalid, err)
 	}

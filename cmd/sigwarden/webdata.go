@@ -53,11 +53,8 @@ func (a *app) webOptions(ctx context.Context, s *setup, st *store.Store, engine 
 		},
 		PublicURL: strings.TrimRight(s.cfg.HTTP.PublicURL, "/"), Version: version(), Log: log,
 	}
-	if !s.cfg.HTTP.Page {
-		return out, nil
-	}
 	var err error
-	if out.Access, err = s.webAccess(ctx, st); err != nil {
+	if out.Access, err = s.webAccess(ctx, st); err != nil || !s.cfg.HTTP.Page {
 		return out, err
 	}
 	out.Data = s.webData(st, engine, dispatcher)

@@ -55,6 +55,7 @@ type visitor struct {
 	watches   []string // that a token is for; nil: all
 	secret    string   // of the login; empty: there is none
 	person    bool     // has a page before him
+	mark      string   // of what was shown when he asked
 }
 
 func (v *visitor) may(scope string) bool { return slices.Contains(v.scopes, scope) }
@@ -129,6 +130,11 @@ func (s *Server) who(r *http.Request) (*visitor, error) {
 		}
 	}
 	if a.Open {
+		for _, name := range []string{"Forwarded", "X-Forwarded-For", "Via"} {
+			if r.Header.Get(name) != "" {
+				return nil, &refusal{status: http.StatusMisdirectedRequest, detail: "this server is open to its own machine only, and a proxy brings somebody from elsewhere: http.access says who may come"}
+			}
+		}
 		if !a.named(r.Host) {
 			return nil, &refusal{status: http.StatusMisdirectedRequest, detail: fmt.Sprintf("this server is not called %.100q; http.public_url can name it", r.Host)}
 		}
@@ -218,6 +224,9 @@ func (a *Access) scopes(session monitor.Session) []string {
 	var c Claims
 	if a.Login == nil || json.Unmarshal(session.Claims, &c) != nil {
 		return nil
+	}
+	if c.By != a.Login.by() {
+		return nil // another provider has said it: one of today is to say it again
 	}
 	return a.Login.Scopes(c)
 }

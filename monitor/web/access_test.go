@@ -267,7 +267,7 @@ func TestScopes(t *testing.T) {
 func login(t *testing.T, w *world, scopes ...string) string {
 	t.Helper()
 	rec := httptest.NewRecorder()
-	claims := must(json.Marshal(Claims{Subject: strings.Join(scopes, " "), Email: "alice@acme.example", Verified: true}))
+	claims := must(json.Marshal(Claims{Subject: strings.Join(scopes, " "), Email: "alice@acme.example", Verified: true, By: w.opts.Access.Login.by()}))
 	if err := w.opts.Access.begin(t.Context(), rec, monitor.Session{Name: "alice@acme.example", Claims: claims, ExpiresAt: time.Now().Add(time.Hour)}); err != nil {
 		t.Fatal(err)
 	}
@@ -338,6 +338,15 @@ func TestOpen(t *testing.T) {
 			if got := ask(h, "GET", path, "", "Host", host); got.Code != want {
 				t.Errorf("%s called %q: %d, want %d", path, host, got.Code, want)
 			}
+		}
+	}
+	// A proxy on this machine brings people from elsewhere.
+	for _, name := range []string{"X-Forwarded-For", "Forwarded", "Via"} {
+		if got := ask(h, "GET", "/", "", "Host", "127.0.0.1:8480", name, "192.0.2.1"); got.Code != 421 || !strings.Contains(got.Body.String(), "http.access") {
+			t.Errorf("%s: %d", name, got.Code)
+		}
+		if got := ask(h, "GET", "/api/v1/status", "", "Host", "127.0.0.1:8480", name, "192.0.2.1", "Authorization", "Bearer reader"); got.Code != 200 {
+			t.Errorf("a token behind a proxy, %s: %d", name, got.Code)
 		}
 	}
 	if got := ask(h, "POST", "/findings/f-1", "action=ack&note=x", "Content-Type", form, "Origin", "https://evil.example"); got.Code != 403 || len(w.decided) != 0 {

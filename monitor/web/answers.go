@@ -59,7 +59,7 @@ func problems(next http.Handler) http.Handler {
 		kind, _, _ := mime.ParseMediaType(w.Header().Get("Content-Type"))
 		if b.status < 400 || kind == "application/problem+json" {
 			w.WriteHeader(b.status)
-			w.Write(b.body.Bytes())
+			steadily(w, b.body.Bytes())
 			return
 		}
 		w.Header().Del("Content-Length")

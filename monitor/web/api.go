@@ -107,7 +107,10 @@ func problem(w http.ResponseWriter, status int, detail string) {
 // allowed returns the token that a request comes with, if it is good for a scope;
 // otherwise it has answered.
 func (s *Server) allowed(w http.ResponseWriter, r *http.Request, scope string) (t monitor.Token, ok bool) {
-	t, err := s.bearer(r)
+	err := error(&refusal{status: http.StatusUnauthorized, detail: "this server takes no tokens: http.access.tokens lets in who has one"})
+	if s.opts.Access.Tokens {
+		t, err = s.bearer(r)
+	}
 	switch {
 	case err != nil:
 	case !s.good.allow(t.ID):

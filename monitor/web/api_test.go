@@ -29,6 +29,7 @@ func TestExpectations(t *testing.T) {
 	broken := error(nil)
 	var got []string
 	o := options(&engine{}, new(error))
+	o.Access.Tokens = true
 	o.API = API{
 		Token: func(_ context.Context, secret string) (monitor.Token, error) {
 			scopes := map[string][]string{"good": {"expect"}, "reader": {"read"}}[secret]

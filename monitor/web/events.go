@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"sync"
@@ -75,6 +76,18 @@ func (n *news) leave(c chan struct{}) {
 	}
 }
 
+// read returns the mark of what is shown now; "" where it cannot be had.
+func (n *news) read(ctx context.Context) string {
+	if n.mark == nil {
+		return ""
+	}
+	mark, err := n.mark(ctx)
+	if err != nil {
+		return ""
+	}
+	return mark
+}
+
 func (n *news) look(ctx context.Context) {
 	last, _ := n.mark(ctx)
 	tick := time.NewTicker(lookEvery)
@@ -105,7 +118,12 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Cache-Control", "no-store")
 	alive := time.NewTicker(aliveEvery)
 	defer alive.Stop()
-	message := "retry: 5000\n\n"
+	// A page that was made before compares its own mark with this one.
+	begin, err := json.Marshal(s.news.read(r.Context()))
+	if err != nil {
+		return err
+	}
+	message := "retry: 5000\nevent: mark\ndata: " + string(begin) + "\n\n"
 	for {
 		if err := out.SetWriteDeadline(time.Now().Add(aliveEvery)); err != nil {
 			return nil // nobody can be kept waiting by this writer

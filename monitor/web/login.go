@@ -51,7 +51,12 @@ type Claims struct {
 	Email    string `json:"email"`
 	Verified truth  `json:"email_verified"`
 	Groups   names  `json:"groups"`
+	// By is who has said it, and to whom; it is ours to set.
+	By string `json:"sigwarden_by"`
 }
+
+// by names the provider that people log in with now.
+func (l *Login) by() string { return l.Issuer + " " + l.ClientID }
 
 // truth is true, or "true" as some providers write it; anything else is not.
 type truth bool
@@ -234,6 +239,7 @@ func (s *Server) callback(w http.ResponseWriter, r *http.Request) {
 		refuse(http.StatusForbidden, err)
 		return
 	}
+	claims.By = l.by()
 	scopes := l.Scopes(claims)
 	if len(scopes) == 0 {
 		refuse(http.StatusForbidden, fmt.Errorf("http.access.oidc lets nobody in who is %.100q, e-mail %.100q (verified: %v), groups %.300q", claims.Subject, claims.Email, claims.Verified, claims.Groups))

@@ -240,6 +240,11 @@ func TestTakenOffTheList(t *testing.T) {
 	if got := b.get(h, "/findings/f-1"); got.Code != 200 || strings.Contains(got.Body.String(), `action="/findings/f-1"`) {
 		t.Errorf("%d: he still decides", got.Code)
 	}
+	w.opts.Access.Login.ClientID += "x"
+	if got := b.get(h, "/findings/f-1"); got.Code != 401 {
+		t.Errorf("%d: a login by another provider is still good", got.Code)
+	}
+	w.opts.Access.Login.ClientID = strings.TrimSuffix(w.opts.Access.Login.ClientID, "x")
 	w.opts.Access.Login.Scopes = ScopesFor([]string{"b@acme.example"}, nil, matches)
 	if got := b.get(h, "/findings/f-1"); got.Code != 401 {
 		t.Errorf("%d: he still reads", got.Code)

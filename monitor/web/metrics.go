@@ -19,6 +19,7 @@ type collector struct {
 	entries, undecodable, keyOnly *prometheus.Desc
 	bytes, findings, incidents    *prometheus.Desc
 	deliveries, deliveriesPending *prometheus.Desc
+	deliveriesDue                 *prometheus.Desc
 }
 
 // logStates are the values of the label state.
@@ -44,6 +45,7 @@ func newCollector(opts Options) *collector {
 		incidents:         d("incidents_open", "Incidents that are not resolved.", "class", "kind"),
 		deliveries:        d("deliveries_total", "Outcomes of tries to deliver since the process began.", "channel", "result"),
 		deliveriesPending: d("deliveries_pending", "Deliveries that wait in the outbox.", "channel"),
+		deliveriesDue:     d("deliveries_due", "Deliveries that wait although nothing holds them back: no digest, no quiet hours.", "channel"),
 	}
 }
 
@@ -93,6 +95,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, channel := range status.Channels {
 		gauge(c.deliveriesPending, float64(channel.Pending), channel.Name)
+		gauge(c.deliveriesDue, float64(channel.Due), channel.Name)
 	}
 	for name, n := range c.opts.Bytes() {
 		counter(c.bytes, float64(n), name)

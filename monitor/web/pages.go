@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"context"
 	"embed"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -73,7 +75,9 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request, status int, name s
 		http.Error(w, "the page cannot be made; the log of the server says why", http.StatusInternalServerError)
 		return
 	}
-	layout := map[string]any{"Title": titles[name], "Main": template.HTML(main.String()), "Version": s.opts.Version}
+	// What a form has answered, and why there is no page, is not to be fetched anew.
+	still := name == "failed" || r.Method != http.MethodGet
+	layout := map[string]any{"Title": titles[name], "Main": template.HTML(main.String()), "Version": s.opts.Version, "Still": still}
 	if t, ok := data["Title"]; ok {
 		layout["Title"] = t
 	}
@@ -81,6 +85,9 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request, status int, name s
 		layout["Refresh"] = back
 	}
 	if v := visitorOf(r.Context()); v != nil {
+		if !still {
+			layout["Mark"] = v.mark
+		}
 		layout["Who"], layout["Session"], layout["Nav"] = v.name, v.secret != "", s.nav(r)
 	}
 	if name == "incidents" || name == "overview" {
@@ -115,6 +122,8 @@ func (s *Server) failed(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.As(err, &no):
 	case errors.Is(err, ErrNoPage):
 		no = &refusal{status: http.StatusNotFound, detail: "There is no such page, finding or incident."}
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(r.Context().Err(), context.DeadlineExceeded):
+		no = &refusal{status: http.StatusServiceUnavailable, detail: "It took too long; ask for less."}
 	case errors.Is(err, ErrInvalid):
 		no = &refusal{status: http.StatusUnprocessableEntity, detail: strings.TrimPrefix(err.Error(), ErrInvalid.Error()+": ")}
 	default:
@@ -141,6 +150,8 @@ func (s *Server) guarded(scope string, show view) http.HandlerFunc {
 			err = &refusal{status: http.StatusForbidden, detail: "the token is for some watches only, and pages show all"}
 		}
 		if err == nil {
+			// What changes from here on is not on the page yet.
+			v.mark = s.news.read(r.Context())
 			r = withVisitor(r, v)
 			err = show(w, r)
 		}
@@ -393,7 +404,23 @@ func (s *Server) download(w http.ResponseWriter, r *http.Request) error {
 func attach(w http.ResponseWriter, kind, disposition string, data []byte) {
 	w.Header().Set("Content-Type", kind)
 	w.Header().Set("Content-Disposition", disposition)
-	w.Write(data)
+	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
+	steadily(w, data)
+}
+
+// steadily writes what may be long: each part of it in time, and not the whole.
+func steadily(w http.ResponseWriter, data []byte) {
+	const part = 256 << 10
+	out := http.NewResponseController(w)
+	for len(data) > 0 {
+		n := min(part, len(data))
+		// Where a writer has no deadline, that of the server holds.
+		_ = out.SetWriteDeadline(time.Now().Add(writeFor))
+		if _, err := w.Write(data[:n]); err != nil {
+			return
+		}
+		data = data[n:]
+	}
 }
 
 func (s *Server) leaf(w http.ResponseWriter, r *http.Request) error {

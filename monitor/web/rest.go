@@ -81,7 +81,7 @@ func (s *Server) failure(err error) error {
 	case errors.Is(err, ErrBusy):
 		return huma.ErrorWithHeaders(huma.NewError(http.StatusServiceUnavailable, err.Error()), http.Header{"Retry-After": {"5"}})
 	case errors.Is(err, context.DeadlineExceeded):
-		return huma.NewError(http.StatusServiceUnavailable, "it took too long")
+		return huma.NewError(http.StatusServiceUnavailable, "it took too long; ask for less, or ask the state file itself")
 	}
 	s.opts.Log.Error("the store cannot be read", "error", err)
 	return huma.NewError(http.StatusServiceUnavailable, "the store cannot be read; the log of the server says why")

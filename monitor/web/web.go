@@ -38,7 +38,7 @@ type Options struct {
 	// deliveries since the process began, by channel and result.
 	Bytes      func() map[string]int64
 	Deliveries func() map[[2]string]int64
-	// API is served if its Token is set.
+	// API is served if its Token is set, to those whom Access.Tokens lets in.
 	API API
 	// Hear compares a signed checkpoint that somebody has seen; nil: that cannot be
 	// asked. ErrNotCheckpoint where no log that is followed has signed it.
@@ -88,7 +88,7 @@ func New(opts Options) *Server {
 		s.rest(mux)
 		s.site(mux)
 	}
-	s.handler = http.MaxBytesHandler(s.headed(problems(http.NewCrossOriginProtection().Handler(tagged(traced(mux))))), maxRequest)
+	s.handler = http.MaxBytesHandler(s.headed(problems(http.NewCrossOriginProtection().Handler(hurried(tagged(traced(mux)))))), maxRequest)
 	return s
 }
 
@@ -113,6 +113,25 @@ func (s *Server) headed(next http.Handler) http.Handler {
 // maxRequest bounds every request: a signed note is the largest.
 const maxRequest = checkpointSize + 1<<10
 
+const (
+	// answerFor bounds how long an answer may take to be made, so that whoever waits is told
+	// before the connection is given up, which is after writeFor.
+	answerFor = 25 * time.Second
+	writeFor  = 30 * time.Second
+)
+
+// hurried bounds the making of answers; news is told for as long as somebody listens.
+func hurried(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/events" {
+			ctx, cancel := context.WithTimeout(r.Context(), answerFor)
+			defer cancel()
+			r = r.WithContext(ctx)
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // tracer makes a span of each request, where somebody collects them.
 var tracer = otel.Tracer("github.com/sigwarden/sigwarden/monitor/web")
 
@@ -132,9 +151,6 @@ func traced(mux *http.ServeMux) http.Handler {
 		span.SetAttributes(attribute.String("http.route", r.Pattern))
 	})
 }
-
-// maxConnections bounds those who are served at once.
-const maxConnections = 1024
 
 // Handler returns what is served.
 func (s *Server) Handler() http.Handler { return s.handler }
@@ -168,8 +184,9 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	listener = netutil.LimitListener(listener, maxConnections)
 	server := &http.Server{
 		Handler:           s.handler,
-		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute,
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: writeFor, IdleTimeout: idleFor,
 		MaxHeaderBytes: 32 << 10,
+		ConnState:      (&conns{most: maxConnections, ofNetwork: maxOfNetwork}).state,
 		ErrorLog:       slog.NewLogLogger(s.opts.Log.Handler(), slog.LevelDebug),
 	}
 	closed := make(chan struct{})

@@ -32,7 +32,7 @@ func options(e *engine, storeErr *error) Options {
 			return monitor.Status{
 				Logs: []monitor.LogStatus{{Name: "acme", State: "catching-up", Verified: monitor.VerifiedHead{Size: 200}, Scanned: 150, Lag: 60, Signed: 200, Entries: 150,
 					KeyOnly: 4, Undecodable: 2, LastSuccess: time.Unix(1700000000, 0)}},
-				Channels: []monitor.ChannelStatus{{Name: "chat", Pending: 7}},
+				Channels: []monitor.ChannelStatus{{Name: "chat", Pending: 7, Due: 3}},
 			}, *storeErr
 		},
 		OpenIncidents: func(context.Context) (map[[2]string]int, error) {
@@ -84,7 +84,7 @@ func TestServe(t *testing.T) {
 		`sigwarden_log_last_poll_success_timestamp_seconds{log="acme"} 1.7e+09`, `sigwarden_log_state{log="acme",state="catching-up"} 1`, `sigwarden_log_state{log="acme",state="ok"} 0`,
 		`sigwarden_entries_scanned_total{log="acme"} 150`, `sigwarden_entries_undecodable_total{log="acme"} 2`, `sigwarden_entries_key_only_total{log="acme"} 4`,
 		`sigwarden_bytes_fetched_total{log="acme"} 12345`, `sigwarden_findings_total{verdict="unexpected",watch="releases"} 3`,
-		`sigwarden_incidents_open{class="integrity",kind="fork"} 1`, `sigwarden_deliveries_total{channel="chat",result="delivered"} 9`, `sigwarden_deliveries_pending{channel="chat"} 7`,
+		`sigwarden_incidents_open{class="integrity",kind="fork"} 1`, `sigwarden_deliveries_total{channel="chat",result="delivered"} 9`, `sigwarden_deliveries_pending{channel="chat"} 7`, `sigwarden_deliveries_due{channel="chat"} 3`,
 	} {
 		if code != 200 || !strings.Contains(body, want) {
 			t.Errorf("metrics (%d) have no %s", code, want)
