@@ -58,6 +58,7 @@ func TestSchema(t *testing.T) {
 	}
 	for name, text := range map[string]string{
 		"nothing but a word": "trust:\nwatchlist: []\n",
+		"people":             "http: {listen: \"127.0.0.1:1\", public_url: HTTPS://a.example, access: {oidc: {issuer: https://b.example, client_id: c, read: group:x}}}",
 		"a mirror":           "trust: {sigstore: {mirror: https://tuf.acme.example, root: root.json}}",
 		"a policy":           "logs: [{name: a, type: rekor-v2, url: https://a.example, policy: p.policy}]",
 		"numbers":            "logs: [{name: 1, type: rekor-v1, url: https://a.example, start: 17, parallel: 8, requests_per_second: 0.5}]",
@@ -74,6 +75,10 @@ func TestSchema(t *testing.T) {
 		"an unknown key inside": "http: {listen: \"127.0.0.1:1\", acces: {}}",
 		"a wrong word":          "logs: [{name: a, type: rekor-v3, url: https://a.example}]",
 		"a watch of nothing":    "watchlist: [{name: a}]",
+		"a match of nothing":    "watchlist: [{name: a, match: []}]",
+		"an empty subject":      "watchlist: [{name: a, match: [{subject: \"\"}]}]",
+		"an empty one of two":   "watchlist: [{name: a, match: [{subject: [a, \"\"]}]}]",
+		"people of none":        "http: {listen: \"127.0.0.1:1\", public_url: https://a.example, access: {oidc: {issuer: https://b.example, client_id: c}}}",
 		"an empty list":         "watchlist: [{name: a, match: [{subject: []}]}]",
 		"two kinds of channel":  "notify: {channels: [{name: a, file: {path: x}, ntfy: {url: y}}]}",
 		"no kind of channel":    "notify: {channels: [{name: a}]}",

@@ -26,6 +26,13 @@ import (
 // served runs `sigwarden demo --serve`, and returns its address and its folder.
 func served(t *testing.T) (address, dir string) {
 	t.Helper()
+	address, dir, _ = servedUntil(t)
+	return address, dir
+}
+
+// servedUntil is served, until it is stopped.
+func servedUntil(t *testing.T) (address, dir string, stop func()) {
+	t.Helper()
 	c := exec.Command(program(t, "sigwarden", "sigwarden"), "demo", "--serve", "--listen", "127.0.0.1:0")
 	out, err := c.StdoutPipe()
 	if err != nil {
@@ -34,10 +41,11 @@ func served(t *testing.T) (address, dir string) {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		c.Process.Signal(os.Interrupt)
 		c.Wait()
 	})
+	t.Cleanup(stop)
 	found := make(chan []string, 1)
 	go func() {
 		var text strings.Builder
@@ -53,11 +61,11 @@ func served(t *testing.T) (address, dir string) {
 	}()
 	select {
 	case m := <-found:
-		return m[1], m[2]
+		return m[1], m[2], stop
 	case <-time.After(time.Minute):
 		t.Fatal("the demonstration does not serve")
 	}
-	return "", ""
+	return "", "", nil
 }
 
 // complaints gathers what the browser has to say of a page.
@@ -196,7 +204,7 @@ func daemon(t *testing.T, more string) string {
 // TestReadingOn: while new things come, whoever reads keeps what is open, where the focus is, and
 // what was written; updates can be paused, and one that is not live any more says so.
 func TestReadingOn(t *testing.T) {
-	address, _ := served(t)
+	address, _, stop := servedUntil(t)
 	ctx := browser(t)
 	said := complaints(t, ctx)
 	do := func(actions ...chromedp.Action[chromedp.Void]) {
@@ -236,9 +244,29 @@ func TestReadingOn(t *testing.T) {
 	if text := evaluate[string](t, ctx, `document.getElementById("rule").value`); !strings.Contains(text, "# mine") {
 		t.Errorf("what was written is gone: %q", text)
 	}
+	// What was found for a rule stays, and is not said to be out of date.
+	do(chromedp.Navigate(address+"/watchlist"), chromedp.WaitVisible("#rule"), chromedp.Click("form[action='/watchlist/try'] button"))
+	waitFor(t, ctx, `document.body.innerText.includes("of the newest")`)
+	time.Sleep(7 * time.Second)
+	if text := evaluate[string](t, ctx, `document.getElementById("live").textContent + document.getElementById("pause").hidden`); text != "true" {
+		t.Errorf("an answer of a moment ago says %q", text)
+	}
+	// Paused, not even what was on its way is shown.
+	do(chromedp.Navigate(address+"/"), chromedp.WaitVisible("#main > h1"))
+	evaluate[any](t, ctx, `{ const real = window.fetch; window.fetch = async (...a) => { window.asked = true; await new Promise((r) => setTimeout(r, 2000)); return real(...a); }; undefined }`)
+	waitFor(t, ctx, `window.asked`)
+	do(chromedp.Click("#pause"))
+	was = evaluate[string](t, ctx, `document.getElementById("main").innerText`)
+	time.Sleep(4 * time.Second)
+	if is := evaluate[string](t, ctx, `document.getElementById("main").innerText`); is != was {
+		t.Error("paused, the page shows what was on its way")
+	}
+	do(chromedp.Click("#pause"))
 	if list := said(); len(list) > 0 {
 		t.Errorf("the browser says: %s", strings.Join(list, "; "))
 	}
+	stop()
+	waitFor(t, ctx, `document.getElementById("live").textContent.startsWith("Not live")`)
 }
 
 // TestWithoutScript: all that a person does can be done with script switched off, and with the

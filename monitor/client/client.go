@@ -66,10 +66,10 @@ func New(base, token string, hc *http.Client) (*Client, error) {
 }
 
 const (
-	// A server that is asked too often says when to ask again. Then it is, maxRetries times,
-	// and no later than after maxWait.
-	maxRetries = 20
-	maxWait    = 30 * time.Second
+	// A server that is asked too often, or is busy, says when to ask again. Then it is, if that
+	// is after maxWait at most, until maxWaits have gone by.
+	maxWait  = 30 * time.Second
+	maxWaits = time.Minute
 )
 
 // do sends a request, and returns the answer. Where the server says that it did nothing, and
@@ -82,22 +82,34 @@ func (c *Client) do(ctx context.Context, method, path string, body any) ([]byte,
 			return nil, nil, err
 		}
 	}
-	for try := 0; ; try++ {
+	for end := time.Now().Add(maxWaits); ; {
 		data, header, err := c.send(ctx, method, path, doc)
 		var e *Error
-		if !errors.As(err, &e) || try == maxRetries || e.Status != http.StatusTooManyRequests && (e.Status != http.StatusServiceUnavailable || method != http.MethodGet) {
+		if !errors.As(err, &e) || e.Status != http.StatusTooManyRequests && (e.Status != http.StatusServiceUnavailable || method != http.MethodGet) {
 			return data, header, err
 		}
-		seconds, parseErr := strconv.Atoi(header.Get("Retry-After"))
-		if parseErr != nil || seconds < 0 || time.Duration(seconds)*time.Second > maxWait {
+		now := time.Now()
+		wait, ok := retryAfter(header.Get("Retry-After"), now)
+		if !ok || wait > maxWait || now.Add(wait).After(end) {
 			return nil, nil, err
 		}
 		select {
 		case <-ctx.Done():
 			return nil, nil, errors.Join(err, ctx.Err())
-		case <-time.After(time.Duration(seconds) * time.Second):
+		case <-time.After(wait):
 		}
 	}
+}
+
+// retryAfter reads both forms of the header (RFC 9110, 10.2.3). A server that says now is asked
+// a little later.
+func retryAfter(text string, now time.Time) (wait time.Duration, ok bool) {
+	const least = 100 * time.Millisecond
+	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {
+		return max(time.Duration(seconds)*time.Second, least), true
+	}
+	at, err := http.ParseTime(text)
+	return max(at.Sub(now), least), err == nil
 }
 
 // send sends a request once. With an *Error there is the header of the answer.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sigwarden/sigwarden/monitor"
@@ -58,5 +59,37 @@ func TestTooOften(t *testing.T) {
 	defer cancel()
 	if _, err := c.Status(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v", err)
+	}
+}
+
+type busy func(*http.Request) http.Header
+
+func (b busy) RoundTrip(r *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusTooManyRequests, Header: b(r), Body: http.NoBody, Request: r}, nil
+}
+
+// TestBusyForLong: a server that has no time for a minute is not waited for any longer, and what
+// might be done twice is not asked twice.
+func TestBusyForLong(t *testing.T) {
+	for name, retry := range map[string]func() string{
+		"seconds": func() string { return "20" },
+		"a date":  func() string { return time.Now().Add(20 * time.Second).UTC().Format(http.TimeFormat) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				asked := 0
+				c, err := New("http://sigwarden.example", "", &http.Client{Transport: busy(func(*http.Request) http.Header {
+					asked++
+					return http.Header{"Retry-After": {retry()}}
+				})})
+				if err != nil {
+					t.Fatal(err)
+				}
+				began := time.Now()
+				if _, err := c.Status(t.Context()); err == nil || asked != 4 || time.Since(began) != time.Minute {
+					t.Errorf("asked %d times in %s: %v", asked, time.Since(began), err)
+				}
+			})
+		})
 	}
 }

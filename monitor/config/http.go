@@ -73,6 +73,7 @@ func (c *Config) readOIDC(n ast.Node, path string) {
 		"issuer": f.webAddress(&o.Issuer), "client_id": f.into(&o.ClientID), "client_secret": f.secret(&o.ClientSecret), "read": f.texts(&o.Read), "triage": f.texts(&o.Triage),
 		"session": f.duration(&o.Session), "tls_ca": f.pem(&o.TLSCA),
 	}, "issuer", "client_id")
+	f.someOfKeys("read", "triage")
 	if o.Session < time.Minute || o.Session > maxSession {
 		f.fail(n, path+".session", "%s is not from a minute to %s", o.Session, maxSession)
 	}

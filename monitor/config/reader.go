@@ -309,7 +309,9 @@ func (f *file) path(s *string) field {
 func (f *file) texts(out *[]string) field {
 	return func(n ast.Node, path string) {
 		f.names(out)(n, path)
-		f.describe(func(shape *Schema) { shape.AnyOf[1].MinItems = 1 })
+		f.describe(func(shape *Schema) {
+			shape.AnyOf[0].MinLength, shape.AnyOf[1].MinItems, shape.AnyOf[1].Items.MinLength = 1, 1, 1
+		})
 		if *out != nil && len(*out) == 0 {
 			f.fail(n, path, "is an empty list; name at least one value, or leave the key out")
 		}
@@ -397,7 +399,7 @@ func (f *file) time(t *time.Time) field {
 func (f *file) webAddress(s *string) field {
 	return func(n ast.Node, path string) {
 		f.into(s)(n, path)
-		f.describe(func(shape *Schema) { shape.takes("address", "string").Pattern = "^https?://" })
+		f.describe(func(shape *Schema) { shape.takes("address", "string").Pattern = "^[hH][tT][tT][pP][sS]?://" })
 		if u, err := url.Parse(*s); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil {
 			f.fail(n, path, "%q is no http:// or https:// address", *s)
 		}

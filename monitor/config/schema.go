@@ -24,6 +24,7 @@ type Schema struct {
 	AdditionalProperties any                `json:"additionalProperties,omitempty"` // false, or a schema
 	Items                *Schema            `json:"items,omitempty"`
 	MinItems             int                `json:"minItems,omitempty"`
+	MinLength            int                `json:"minLength,omitempty"`
 	AnyOf                []*Schema          `json:"anyOf,omitempty"`
 	OneOf                []*Schema          `json:"oneOf,omitempty"`
 
@@ -84,6 +85,15 @@ func (f *file) describeEither(path string, keys, short field) {
 	long.Description, brief.Description = "", ""
 	f.shape.AnyOf, f.shape.Takes = []*Schema{brief, long}, brief.Takes+", or keys"
 	f.shape.Default, brief.Default = brief.Default, nil
+}
+
+// someOfKeys says that one or more of some keys must be there.
+func (f *file) someOfKeys(keys ...string) {
+	f.describe(func(s *Schema) {
+		for _, key := range keys {
+			s.AnyOf = append(s.AnyOf, &Schema{Required: []string{key}})
+		}
+	})
 }
 
 // exactlyOne says that one of some keys must be there.

@@ -13,8 +13,11 @@ func (c *Config) readWatch(n ast.Node, path string) {
 	f := c.file
 	w := Watch{Path: path, Severity: "high", Untrusted: "record"}
 	f.mapping(n, path, "a watch", map[string]field{
-		"name":      f.into(&w.Name),
-		"match":     func(n ast.Node, p string) { f.list(n, p, "match", c.readItem(&w.Match)) },
+		"name": f.into(&w.Name),
+		"match": func(n ast.Node, p string) {
+			f.list(n, p, "match", c.readItem(&w.Match))
+			f.describe(func(s *Schema) { s.takes("list", "array").MinItems = 1 })
+		},
 		"expect":    func(n ast.Node, p string) { f.list(n, p, "expect", c.readExpect(&w)) },
 		"silence":   f.duration(&w.Silence),
 		"severity":  f.oneOf(&w.Severity, "severity", Severities()...),
