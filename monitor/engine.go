@@ -48,6 +48,7 @@ type runner struct {
 	quiet    atomic.Bool  // it has ended, and everything was read
 	trust    atomic.Pointer[trust]
 	access   atomic.Pointer[access]
+	eyes     sync.Pool // of *eyes
 }
 
 // access is where a log is read, and with which keys. Like trust, it may change.

@@ -50,18 +50,41 @@ func (c *tally) add(o tally) {
 // maxKind bounds the name of an unknown kind that is counted.
 const maxKind = 60
 
+// eyes are what entries are read with, one after the other: nearly all are skimmed, and are
+// nobody's.
+type eyes struct {
+	skimmer entry.Skimmer
+	decoder entry.Decoder
+}
+
+// takeEyes returns eyes that nobody uses now; putEyes gives them back.
+func (r *runner) takeEyes() *eyes {
+	if e, ok := r.eyes.Get().(*eyes); ok {
+		return e
+	}
+	return new(eyes)
+}
+
+func (r *runner) putEyes(e *eyes) { r.eyes.Put(e) }
+
 // read decodes one proven leaf and returns a finding for every watch that it
 // belongs to. Proof and checkpoint are filled in by the caller.
 // integrated, if not nil, returns when the log took the entry in, zero if it has
 // not signed that.
-func (r *runner) read(decoder *entry.Decoder, index uint64, leaf []byte, hash checkpoint.Hash, integrated func() time.Time, count *tally) []Finding {
-	return r.judge(decoder, index, leaf, hash, integrated, "", count)
+func (r *runner) read(eyes *eyes, index uint64, leaf []byte, integrated func() time.Time, count *tally) []Finding {
+	return r.judge(eyes, index, leaf, integrated, "", count)
 }
 
 // judge is read for a log whose origin is known already, if that is not empty.
-func (r *runner) judge(decoder *entry.Decoder, index uint64, leaf []byte, hash checkpoint.Hash, integrated func() time.Time, origin string, count *tally) []Finding {
-	passing, err := decoder.Decode(leaf)
+func (r *runner) judge(eyes *eyes, index uint64, leaf []byte, integrated func() time.Time, origin string, count *tally) []Finding {
 	count.entries++
+	if skim, ok := eyes.skimmer.Skim(leaf); ok && !r.opts.Watches.MayMatch(skim) {
+		if skim.KeyOnly {
+			count.keyOnly++
+		}
+		return nil
+	}
+	passing, err := eyes.decoder.Decode(leaf)
 	if passing.KeyOnly() {
 		count.keyOnly++
 	}
@@ -122,7 +145,7 @@ func (r *runner) judge(decoder *entry.Decoder, index uint64, leaf []byte, hash c
 		origin = r.way().Log.Origin()
 	}
 	base := Finding{
-		Log: r.cfg.Name, LogID: r.cfg.ID, Origin: origin, Index: index, LeafHash: checkpoint.HexHash(hash),
+		Log: r.cfg.Name, LogID: r.cfg.ID, Origin: origin, Index: index, LeafHash: checkpoint.HexHash(checkpoint.LeafHash(leaf)),
 		Kind: facts.Kind, APIVersion: facts.APIVersion, Identities: reports, Digests: facts.Digests,
 		SCT: string(worst), SeenAt: r.opts.Now().UTC(), Leaf: slices.Clone(leaf),
 		Authorities: trust.document, TrustRoot: trust.root,

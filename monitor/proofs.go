@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
-	"github.com/sigwarden/sigwarden/watchlist/entry"
 )
 
 // Logs that serve proofs and no tiles: trees of Rekor v1. Entries come ten at a
@@ -401,7 +400,8 @@ func (p *provenReader) promiseOf(e *ServedEntry) *checkpoint.Promise {
 
 // readAll decodes proven entries and gives findings their proofs.
 func (p *provenReader) readAll(ctx context.Context, res *result, entries []ServedEntry) error {
-	var decoder entry.Decoder
+	eyes := p.takeEyes()
+	defer p.putEyes(eyes)
 	for i := range entries {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -413,7 +413,7 @@ func (p *provenReader) readAll(ctx context.Context, res *result, entries []Serve
 			}
 			return time.Unix(e.Integrated, 0).UTC()
 		}
-		found := p.read(&decoder, e.Index, e.Leaf, checkpoint.LeafHash(e.Leaf), integrated, &res.tally)
+		found := p.read(eyes, e.Index, e.Leaf, integrated, &res.tally)
 		if len(found) == 0 {
 			continue
 		}

@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
-	"github.com/sigwarden/sigwarden/watchlist/entry"
 )
 
 const (
@@ -298,7 +297,8 @@ func (j job) chunk(all []checkpoint.Hash) checkpoint.Chunk {
 // those that are ours.
 func (s *span) readAll(ctx context.Context, res result, leaves [][]byte, proven []checkpoint.Hash, leaveOut map[uint64]bool) result {
 	j := res.job
-	var decoder entry.Decoder
+	eyes := s.takeEyes()
+	defer s.putEyes(eyes)
 	for i := j.from; i < j.to; i++ {
 		if leaveOut[i] {
 			continue
@@ -306,7 +306,7 @@ func (s *span) readAll(ctx context.Context, res result, leaves [][]byte, proven 
 		if err := ctx.Err(); err != nil {
 			return result{job: j, err: err}
 		}
-		found := s.read(&decoder, i, leaves[i-j.first], proven[i-j.first], nil, &res.tally)
+		found := s.read(eyes, i, leaves[i-j.first], nil, &res.tally)
 		if len(found) == 0 {
 			continue
 		}

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sigwarden/sigwarden/checkpoint"
 	"github.com/sigwarden/sigwarden/notify"
 	"github.com/sigwarden/sigwarden/watchlist/entry"
 )
@@ -190,9 +189,8 @@ func (e *Engine) Reassess(f Finding, l Precedents) (Finding, error) {
 		}
 		return *f.Integrated
 	}
-	var decoder entry.Decoder
 	var count tally
-	for _, found := range r.judge(&decoder, f.Index, f.Leaf, checkpoint.Hash(f.LeafHash), integrated, f.Origin, &count) {
+	for _, found := range r.judge(new(eyes), f.Index, f.Leaf, integrated, f.Origin, &count) {
 		if found.Watch != f.Watch {
 			continue
 		}

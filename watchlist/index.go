@@ -1,116 +1,274 @@
 package watchlist
 
-import "strings"
+import (
+	"encoding/binary"
+	"math"
+	"math/bits"
+	"sync"
+)
 
-// index finds, among very many patterns, the few that could fit a value: by
-// the value itself, by how it begins or ends, or by what it contains. What it
-// finds is compared in full afterwards. All keys are in lower case.
+// index finds, among very many patterns, the few that could fit a text. Every pattern is filed
+// under one piece, of 8 bytes or of 4, that is in every text which it fits: the most telling one
+// that it has, which the fewest other patterns share. A text is looked through once for all
+// pieces, whatever their number; what is found is compared in full by whoever asks. All is in
+// lower case, and framed: a zero byte stands for the beginning and the end of a text, so that
+// what must be there is a part of the piece.
 type index struct {
-	exact  map[string][]int
-	begins trie
-	ends   trie
-	within []within // patterns with neither end fixed
+	filed  []filed // until build
+	long   pieces  // of 8 bytes
+	short  pieces  // of 4
+	always []int   // of patterns that have no piece
 }
 
-type within struct {
-	literal string
-	id      int
+// filed is a pattern that waits for build. Every text that fits has, of each of some lists, one
+// text at least.
+type filed struct {
+	needs [][]string
+	id    int
 }
 
-// add files a pattern under the most telling part of it.
-func (x *index) add(p *pattern, id int) {
-	switch {
-	case p.exact:
-		if x.exact == nil {
-			x.exact = make(map[string][]int)
+const (
+	longPiece  = 8
+	shortPiece = 4
+)
+
+// add files a pattern. build must be called before anything is found.
+func (x *index) add(p *pattern, id int) { x.filed = append(x.filed, filed{p.needs, id}) }
+
+// build chooses a piece for each pattern.
+func (x *index) build() {
+	counts := newPieceCounts(x.filed)
+	for _, f := range x.filed {
+		best, least := []piece(nil), math.Inf(1)
+		for _, oneOf := range f.needs {
+			if list, cost := counts.choose(oneOf); cost < least {
+				best, least = list, cost
+			}
 		}
-		x.exact[p.prefix] = append(x.exact[p.prefix], id)
-	case p.prefix == "" && p.suffix == "":
-		x.within = append(x.within, within{p.literal, id})
-	case len(p.prefix) >= len(p.suffix):
-		x.begins.add(p.prefix, id)
-	default:
-		x.ends.add(reversed(p.suffix), id)
+		if best == nil {
+			x.always = append(x.always, f.id)
+			continue
+		}
+		for _, p := range best {
+			if p.long {
+				x.long.add(p.bytes, f.id)
+			} else {
+				x.short.add(p.bytes, f.id)
+			}
+		}
+	}
+	x.filed = nil
+	x.long.build()
+	x.short.build()
+}
+
+// frame appends a text to room as it is looked through.
+func frame[T string | []byte](room []byte, text T) []byte {
+	room = append(append(append(room, 0), text...), 0)
+	lower(room)
+	return room
+}
+
+// lower folds ASCII letters, eight at a time: of each byte below 0x80 it is found out, in its top
+// bit, whether it is from A to Z.
+func lower(b []byte) {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	for ; len(b) >= 8; b = b[8:] {
+		v := binary.LittleEndian.Uint64(b)
+		low := v &^ tops
+		letters := (low + (0x80-'A')*ones) &^ (low + (0x80-'Z'-1)*ones) &^ v & tops
+		binary.LittleEndian.PutUint64(b, v|letters>>2)
+	}
+	for i, c := range b {
+		if c >= 'A' && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
 	}
 }
 
-// find calls yield with the id of every pattern that could fit.
+// may reports whether any pattern could fit a framed text.
+func (x *index) may(text []byte) bool {
+	if len(x.always) > 0 {
+		return true
+	}
+	found := false
+	x.scan(text, func([]int) bool { found = true; return false })
+	return found
+}
+
+// find calls yield with the id of every pattern that could fit a text in lower case.
 func (x *index) find(lower string, yield func(id int)) {
-	for _, id := range x.exact[lower] {
+	for _, id := range x.always {
 		yield(id)
 	}
-	x.begins.walk(len(lower), func(i int) byte { return lower[i] }, yield)
-	x.ends.walk(len(lower), func(i int) byte { return lower[len(lower)-1-i] }, yield)
-	for _, w := range x.within {
-		if strings.Contains(lower, w.literal) {
-			yield(w.id)
-		}
-	}
-}
-
-func reversed(s string) string {
-	b := []byte(s)
-	for i, j := 0, len(b)-1; i < j; i, j = i+1, j-1 {
-		b[i], b[j] = b[j], b[i]
-	}
-	return string(b)
-}
-
-// trie is a tree of bytes with pattern ids at its nodes.
-type trie struct {
-	nodes []trieNode
-}
-
-type trieNode struct {
-	edges []trieEdge
-	ids   []int
-}
-
-type trieEdge struct {
-	c  byte
-	to int
-}
-
-func (t *trie) add(key string, id int) {
-	if len(t.nodes) == 0 {
-		t.nodes = append(t.nodes, trieNode{})
-	}
-	at := 0
-	for i := range len(key) {
-		next := t.nodes[at].next(key[i])
-		if next == 0 {
-			next = len(t.nodes)
-			t.nodes[at].edges = append(t.nodes[at].edges, trieEdge{key[i], next})
-			t.nodes = append(t.nodes, trieNode{})
-		}
-		at = next
-	}
-	t.nodes[at].ids = append(t.nodes[at].ids, id)
-}
-
-func (n *trieNode) next(c byte) int {
-	for _, e := range n.edges {
-		if e.c == c {
-			return e.to
-		}
-	}
-	return 0
-}
-
-func (t *trie) walk(n int, char func(int) byte, yield func(id int)) {
-	if len(t.nodes) == 0 {
-		return
-	}
-	at := 0
-	for i := 0; ; i++ {
-		for _, id := range t.nodes[at].ids {
+	x.scan(frame(make([]byte, 0, len(lower)+2), lower), func(ids []int) bool {
+		for _, id := range ids {
 			yield(id)
 		}
-		if i == n {
-			return
+		return true
+	})
+}
+
+// scan looks through a framed text for as long as yield wants.
+func (x *index) scan(text []byte, yield func(ids []int) bool) {
+	if x.long.ids != nil {
+		for i := 0; i+longPiece <= len(text); i++ {
+			if v := binary.LittleEndian.Uint64(text[i:]); x.long.may(v) {
+				if ids, ok := x.long.ids[v]; ok && !yield(ids) {
+					return
+				}
+			}
 		}
-		if at = t.nodes[at].next(char(i)); at == 0 {
-			return
+	}
+	if x.short.ids != nil {
+		for i := 0; i+shortPiece <= len(text); i++ {
+			if v := uint64(binary.LittleEndian.Uint32(text[i:])); x.short.may(v) {
+				if ids, ok := x.short.ids[v]; ok && !yield(ids) {
+					return
+				}
+			}
 		}
 	}
 }
+
+// pieces holds pieces of one length, with a bit for each, or for a few that share it, so that most
+// of any text costs a look at one word.
+type pieces struct {
+	ids   map[uint64][]int
+	bits  []uint64
+	shift uint
+}
+
+func (p *pieces) add(v uint64, id int) {
+	if p.ids == nil {
+		p.ids = map[uint64][]int{}
+	}
+	p.ids[v] = append(p.ids[v], id)
+}
+
+// golden is 2^64 divided by the golden ratio.
+const golden = 0x9e3779b97f4a7c15
+
+// build makes room for 32 bits a piece: from 64 bytes to as much as stays near a processor.
+func (p *pieces) build() {
+	if p.ids == nil {
+		return
+	}
+	size := min(max(bits.Len(uint(len(p.ids)))+5, 9), 21)
+	p.shift = uint(64 - size)
+	p.bits = make([]uint64, 1<<(size-6))
+	for v := range p.ids {
+		h := v * golden >> p.shift
+		p.bits[h/64] |= 1 << (h % 64)
+	}
+}
+
+func (p *pieces) may(v uint64) bool {
+	h := v * golden >> p.shift
+	return p.bits[h/64]&(1<<(h%64)) != 0
+}
+
+// piece is a part of a text.
+type piece struct {
+	bytes uint64
+	long  bool
+}
+
+// eachPiece calls yield with every piece of a text: those of 8 bytes, or of 4 where it is too
+// short for that.
+func eachPiece(text string, yield func(piece)) {
+	b := []byte(text)
+	for i := 0; i+longPiece <= len(b); i++ {
+		yield(piece{binary.LittleEndian.Uint64(b[i:]), true})
+	}
+	if len(b) < longPiece {
+		for i := 0; i+shortPiece <= len(b); i++ {
+			yield(piece{uint64(binary.LittleEndian.Uint32(b[i:])), false})
+		}
+	}
+}
+
+// pieceCounts counts, about, in how many places patterns have each piece.
+type pieceCounts struct {
+	slots []uint32
+	shift uint
+}
+
+func newPieceCounts(list []filed) *pieceCounts {
+	total := 0
+	for _, f := range list {
+		for _, oneOf := range f.needs {
+			for _, text := range oneOf {
+				total += len(text)
+			}
+		}
+	}
+	size := min(max(bits.Len(uint(total))+1, 8), 22)
+	c := &pieceCounts{make([]uint32, 1<<size), uint(64 - size)}
+	for _, f := range list {
+		for _, oneOf := range f.needs {
+			for _, text := range oneOf {
+				eachPiece(text, func(p piece) { c.slots[p.bytes*golden>>c.shift]++ })
+			}
+		}
+	}
+	return c
+}
+
+// choose returns a piece of each of some texts, the one that tells most, and what they cost
+// together; nothing if one of them is too short.
+func (c *pieceCounts) choose(texts []string) (list []piece, cost float64) {
+	for _, text := range texts {
+		var best piece
+		least := math.Inf(1)
+		eachPiece(text, func(p piece) {
+			if cost := c.cost(p); cost < least {
+				best, least = p, cost
+			}
+		})
+		list, cost = append(list, best), cost+least
+	}
+	return list, cost
+}
+
+// How often a piece is in a text, about, by how many of the pieces of 4 in it are common.
+var (
+	longChance  = [...]float64{1e-4, 1e-3, 1e-2, 5e-2, 2e-1, 1}
+	shortChance = [...]float64{1e-3, 1}
+)
+
+// cost is what it costs, on an average, to be told of a piece: to decode the entry, and to compare
+// it with the patterns that share the piece.
+func (c *pieceCounts) cost(p piece) float64 {
+	const decoding = 20 // comparisons
+	chances := shortChance[:]
+	if p.long {
+		chances = longChance[:]
+	}
+	usual, common := commonPieces(), 0
+	for i := range len(chances) - 1 {
+		if usual[uint32(p.bytes>>(8*i))] {
+			common++
+		}
+	}
+	return chances[common] * (decoding + float64(c.slots[p.bytes*golden>>c.shift]))
+}
+
+// commonTexts are parts of very many names of signers.
+var commonTexts = []string{
+	"\x00https://github.com/", "\x00https://gitlab.com/", "/.github/workflows/", "//.gitlab-ci.yml@refs/", ".yml@refs/heads/", ".yaml@refs/heads/", "@refs/tags/v", "refs/heads/main\x00", "refs/heads/master\x00",
+	"refs/pull/", "/merge\x00", "/release", "release.yml", "publish.yml", "build.yml", "docker", "deploy.yml", "test.yml", "main.yml", "/ci.yml",
+	"\x00https://token.actions.githubusercontent.com\x00", "\x00https://accounts.google.com\x00", "\x00https://github.com/login/oauth\x00", "\x00https://oauth2.sigstore.dev/auth\x00", "\x00https://agent.buildkite.com\x00",
+	"@gmail.com\x00", ".iam.gserviceaccount.com\x00", "@users.noreply.github.com\x00", ".com\x00", ".org\x00", ".dev\x00", ".net\x00",
+}
+
+// commonPieces are the pieces of 4 bytes of those.
+var commonPieces = sync.OnceValue(func() map[uint32]bool {
+	out := map[uint32]bool{}
+	for _, text := range commonTexts {
+		for i := 0; i+shortPiece <= len(text); i++ {
+			out[binary.LittleEndian.Uint32([]byte(text[i:]))] = true
+		}
+	}
+	return out
+})

@@ -89,7 +89,7 @@ func (l *List) matchOne(hits []Hit, v *view, at int) []Hit {
 		l.issuers.find(v.issuers[i].lower, try)
 	}
 	if len(v.issuers) == 0 {
-		for _, id := range l.issuers.exact[""] {
+		for _, id := range l.noIssuer {
 			try(id)
 		}
 	}

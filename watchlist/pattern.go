@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"regexp"
 	"regexp/syntax"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/sigwarden/sigwarden/watchlist/entry"
 )
@@ -31,10 +33,12 @@ type pattern struct {
 	glob []globPart
 	// re is set instead for a regular expression.
 	re *regexp.Regexp
-	// prefix, suffix and literal, in lower case, must begin, end and occur in
-	// whatever fits. They are what patterns are found by.
-	prefix, suffix, literal string
-	exact                   bool // the prefix is all of it
+	// prefix and literal, in lower case, must begin and occur in whatever fits.
+	prefix, literal string
+	exact           bool // the prefix is all of it
+	// needs are what patterns are found by: of each list, one text at least is in whatever fits,
+	// in lower case and framed as the index has it.
+	needs [][]string
 }
 
 type globPart struct {
@@ -88,13 +92,21 @@ func compilePattern(text string) (*pattern, error) {
 		p.prefix = asciiLower(first.text)
 		p.exact = len(p.glob) == 1
 	}
-	if last := p.glob[len(p.glob)-1]; last.kind == 'l' {
-		p.suffix = asciiLower(last.text)
-	}
-	for _, part := range p.glob {
-		if len(part.text) > len(p.literal) {
-			p.literal = asciiLower(part.text)
+	for i, part := range p.glob {
+		if part.kind != 'l' {
+			continue
 		}
+		text := asciiLower(part.text)
+		if len(text) > len(p.literal) {
+			p.literal = text
+		}
+		if i == 0 {
+			text = "\x00" + text
+		}
+		if i == len(p.glob)-1 {
+			text += "\x00"
+		}
+		p.needs = append(p.needs, []string{text})
 	}
 	return p, nil
 }
@@ -112,9 +124,18 @@ func compileRegexp(text, expr string) (*pattern, error) {
 	p.literal = asciiLower(longestLiteral(parsed))
 	if bare, err := regexp.Compile(expr); err == nil {
 		prefix, whole := bare.LiteralPrefix()
+		if strings.ContainsRune(prefix, utf8.RuneError) {
+			prefix, whole = "", false
+		}
 		p.prefix = asciiLower(prefix)
 		p.exact = whole && prefix != ""
+		if p.exact {
+			p.needs = append(p.needs, []string{"\x00" + p.prefix + "\x00"})
+		} else if prefix != "" {
+			p.needs = append(p.needs, []string{"\x00" + p.prefix})
+		}
 	}
+	p.needs = append(p.needs, needsOf(parsed)...)
 	return p, nil
 }
 
@@ -173,6 +194,9 @@ func longestLiteral(re *syntax.Regexp) string {
 		if re.Flags&syntax.FoldCase != 0 && !foldsPlainly(re.Rune) {
 			return "" // what folds beyond ASCII is found by asking the expression
 		}
+		if slices.Contains(re.Rune, utf8.RuneError) {
+			return "" // it stands for bytes that are no text, too
+		}
 		return string(re.Rune)
 	case syntax.OpCapture, syntax.OpPlus:
 		return longestLiteral(re.Sub[0])
@@ -186,6 +210,53 @@ func longestLiteral(re *syntax.Regexp) string {
 		return longest
 	}
 	return ""
+}
+
+// needsOf returns lists of texts, in lower case: in every string that the expression matches there
+// is one at least of each list, as far as that is plain to see.
+func needsOf(re *syntax.Regexp) [][]string {
+	switch re.Op {
+	case syntax.OpLiteral:
+		if text := longestLiteral(re); text != "" {
+			return [][]string{{asciiLower(text)}}
+		}
+	case syntax.OpCapture, syntax.OpPlus:
+		return needsOf(re.Sub[0])
+	case syntax.OpConcat:
+		var all [][]string
+		for _, sub := range re.Sub {
+			all = append(all, needsOf(sub)...)
+		}
+		return all
+	case syntax.OpAlternate:
+		// One of the branches: of each the list whose shortest text is longest.
+		var any []string
+		for _, sub := range re.Sub {
+			var best []string
+			for _, oneOf := range needsOf(sub) {
+				if best == nil || shortest(oneOf) > shortest(best) {
+					best = oneOf
+				}
+			}
+			if best == nil || len(any)+len(best) > maxBranches {
+				return nil
+			}
+			any = append(any, best...)
+		}
+		return [][]string{any}
+	}
+	return nil
+}
+
+// maxBranches bounds the texts of a list: patterns with more are found by others, or asked.
+const maxBranches = 64
+
+func shortest(texts []string) int {
+	n := len(texts[0])
+	for _, t := range texts {
+		n = min(n, len(t))
+	}
+	return n
 }
 
 // foldsPlainly reports whether letters fold to ASCII letters alone. K and S have

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 	"strings"
@@ -95,7 +96,9 @@ type List struct {
 	extensions               map[string]*index
 	hashes                   map[string][]int // fingerprints and digests
 	globHashes               []int            // items with a fingerprint or digest that is a glob
+	noIssuer                 []int            // items that want no issuer, and have nothing more telling
 	fingerprints             bool             // whether any item needs fingerprints
+	skim                     skimIndex
 	raw                      *rawSearch
 }
 
@@ -155,6 +158,10 @@ func Compile(watches []Watch) (*List, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
+	for _, x := range append(slices.Collect(maps.Values(l.extensions)), &l.subjects, &l.issuers, &l.kinds) {
+		x.build()
+	}
+	l.skim = l.newSkimIndex()
 	l.raw = newRawSearch(l.items)
 	return l, nil
 }
@@ -317,7 +324,7 @@ func (l *List) add(it *item) {
 	case len(it.issuer) > 0 || it.noIssuer:
 		file(&l.issuers, it.issuer)
 		if it.noIssuer {
-			l.issuers.add(&pattern{exact: true, prefix: ""}, id)
+			l.noIssuer = append(l.noIssuer, id)
 		}
 	default:
 		file(&l.kinds, it.kind)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -331,14 +332,25 @@ func TestIndexFindsAll(t *testing.T) {
 		}
 		return s
 	}
+	// Expressions that fit much of what words make, in ways in which they can be put together.
+	expression := func() string {
+		q := func() string { return regexp.QuoteMeta(strings.NewReplacer("*", "q", "?", "r").Replace(words())) }
+		return "re:" + []string{q() + ".*", ".*" + q() + ".*", "(" + q() + "|" + q() + ").*", ".*(" + q() + "|" + q() + ")", q() + "?.*", "(?i).*" + q() + ".*", "(" + q() + ")+.*", "(?:.*" + q() + "){1,3}.*", q() + "{0}.*", ".*" + q()}[rng.IntN(10)]
+	}
 	kinds := []entry.SubjectType{entry.Email, entry.URI, entry.DNS, entry.Username}
-	matched := 0
+	matched, skimmed, maybe := 0, 0, 0
 	for range 3000 {
 		var watches []Watch
 		for range 1 + rng.IntN(8) {
 			it := Item{}
 			if rng.IntN(3) > 0 {
 				it.Subject = []string{words(), words()}
+			}
+			if rng.IntN(3) == 0 {
+				it.Subject = append(it.Subject, expression())
+			}
+			if rng.IntN(10) == 0 {
+				it.Digest = []string{fmt.Sprintf("%064x", rng.IntN(3))}
 			}
 			if rng.IntN(3) == 0 {
 				it.Extensions = map[string][]string{"build-trigger": {words()}}
@@ -361,9 +373,24 @@ func TestIndexFindsAll(t *testing.T) {
 		if rng.IntN(2) == 0 {
 			f.Identities[0].Issuers = []string{words()}
 		}
+		sum := [32]byte{31: byte(rng.IntN(4))}
+		f.Digests = []string{fmt.Sprintf("sha256:%x", sum)}
 		got := map[int]bool{}
 		for _, h := range l.Match(f) {
 			got[h.Watch] = true
+		}
+		if id := &f.Identities[0]; id.Subjects[0].Type == entry.Email || id.Subjects[0].Type == entry.URI {
+			s := &entry.Skim{Kind: f.Kind, Digests: [][32]byte{sum}, Subject: []byte(id.Subjects[0].Value), Type: id.Subjects[0].Type, Certificate: id.Certificate}
+			if len(id.Issuers) > 0 {
+				s.Issuer = []byte(id.Issuers[0])
+			}
+			s.Fulcio[entry.ExtensionNumber("build-trigger")] = []byte(id.Extensions[0].Value)
+			skimmed++
+			if l.MayMatch(s) {
+				maybe++
+			} else if len(got) > 0 {
+				t.Fatalf("%+v on %+v: there is a match, and MayMatch says that there is none", watches, f)
+			}
 		}
 		for _, it := range l.items {
 			v := view{facts: f, id: &f.Identities[0]}
@@ -374,8 +401,8 @@ func TestIndexFindsAll(t *testing.T) {
 			}
 		}
 	}
-	if matched < 500 {
-		t.Errorf("only %d matches: the test shows too little", matched)
+	if matched < 500 || maybe < 300 || skimmed-maybe < 300 {
+		t.Errorf("only %d matches, %d of %d skimmed may match: the test shows too little", matched, maybe, skimmed)
 	}
 }
 
@@ -395,6 +422,7 @@ func FuzzPattern(f *testing.F) {
 			}
 			var x index
 			x.add(p, 1)
+			x.build()
 			found := false
 			x.find(s.lower, func(int) { found = true })
 			if !found {
@@ -402,6 +430,46 @@ func FuzzPattern(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestMayMatchIsSelective: what looks like everybody else's is not asked about, whatever is on the
+// list, and nothing is allocated for it.
+func TestMayMatchIsSelective(t *testing.T) {
+	var watches []Watch
+	for i := range 2000 {
+		watches = append(watches, Watch{Match: []Item{
+			{Subject: []string{fmt.Sprintf("https://github.com/nobody%d/*", i), fmt.Sprintf("*@nobody%d.example", i)}, Issuer: []string{gh}},
+			{Subject: []string{fmt.Sprintf(`re:https://github\.com/(none|nobody)-%d/[a-z-]+/\.github/workflows/[a-z]+\.yml@refs/(heads|tags)/.*`, i)}},
+			{Subject: []string{fmt.Sprintf("https://github.com/who/%d/.github/workflows/release.yml@refs/heads/main", i)}},
+			{Extensions: map[string][]string{"source-repository-owner-uri": {fmt.Sprintf("https://github.com/nobody%d", i)}}},
+			{Fingerprint: []string{fmt.Sprintf("%064x", i)}},
+		}})
+	}
+	l, err := Compile(watches)
+	if err != nil {
+		t.Fatal(err)
+	}
+	maybe := 0
+	s := entry.Skim{Kind: "hashedrekord", Digests: make([][32]byte, 1), Issuer: []byte(gh), Type: entry.URI, Certificate: []byte("c"), SPKI: []byte("k")}
+	s.Digests[0][0] = 1
+	for i := range 2000 {
+		other := strings.Map(func(r rune) rune { return r - '0' + 'k' }, fmt.Sprint(1000000+i))
+		s.Subject = fmt.Appendf(nil, "https://github.com/%s/project/.github/workflows/release.yml@refs/heads/main", other)
+		s.Fulcio[entry.ExtensionNumber("source-repository-owner-uri")] = fmt.Appendf(nil, "https://github.com/%s", other)
+		if l.MayMatch(&s) {
+			maybe++
+		}
+	}
+	if maybe > 20 {
+		t.Errorf("%d of 2000 entries that are nobody's are asked about", maybe)
+	}
+	if n := testing.AllocsPerRun(10, func() { l.MayMatch(&s) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	s.Subject = []byte("https://GitHub.com/NoBody77/x")
+	if !l.MayMatch(&s) {
+		t.Error("nobody77 is not found")
+	}
 }
 
 // BenchmarkMatch compares a list of one watch with one of a thousand; the
@@ -426,6 +494,15 @@ func BenchmarkMatch(b *testing.B) {
 			for b.Loop() {
 				if len(l.Match(f)) != 0 {
 					b.Fatal("matched")
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("skimmed/watches=%d", n), func(b *testing.B) {
+			s := entry.Skim{Kind: "hashedrekord", Subject: []byte(f.Identities[0].Subjects[0].Value), Type: entry.URI, Issuer: []byte(gh)}
+			b.ReportAllocs()
+			for b.Loop() {
+				if l.MayMatch(&s) {
+					b.Fatal("it may match")
 				}
 			}
 		})

@@ -165,7 +165,14 @@ func (l *Log) CheckpointAt(size uint64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	text := fmt.Sprintf("%s\n%d\n%s\n", l.origin, size, base64.StdEncoding.EncodeToString(r[:]))
+	return l.sign(size, r, frozen)
+}
+
+// SignHead signs a head of a tree that somebody else keeps.
+func (l *Log) SignHead(size uint64, root Hash) ([]byte, error) { return l.sign(size, root, "") }
+
+func (l *Log) sign(size uint64, root Hash, frozen string) ([]byte, error) {
+	text := fmt.Sprintf("%s\n%d\n%s\n", l.origin, size, base64.StdEncoding.EncodeToString(root[:]))
 	if frozen != "" {
 		text += frozen + "\n"
 	}
