@@ -55,6 +55,7 @@ const maxKind = 60
 type eyes struct {
 	skimmer entry.Skimmer
 	decoder entry.Decoder
+	room    []byte // for the entries of a bundle
 }
 
 // takeEyes returns eyes that nobody uses now; putEyes gives them back.
@@ -65,7 +66,15 @@ func (r *runner) takeEyes() *eyes {
 	return new(eyes)
 }
 
-func (r *runner) putEyes(e *eyes) { r.eyes.Put(e) }
+func (r *runner) putEyes(e *eyes) {
+	if cap(e.room) > maxRoom {
+		e.room = nil
+	}
+	r.eyes.Put(e)
+}
+
+// maxRoom bounds what is kept for bundles to come: most have less than a megabyte.
+const maxRoom = 2 << 20
 
 // read decodes one proven leaf and returns a finding for every watch that it
 // belongs to. Proof and checkpoint are filled in by the caller.
@@ -92,7 +101,8 @@ func (r *runner) judge(eyes *eyes, index uint64, leaf []byte, integrated func() 
 	if err == nil && len(hits) == 0 {
 		return nil
 	}
-	// What is kept must not share the decoder's memory.
+	// What is kept must not share memory with the decoder, nor with the next bundle.
+	leaf = slices.Clone(leaf)
 	facts, err := entry.Decode(leaf)
 	var raw []watchlist.RawHit
 	if err != nil {
@@ -147,7 +157,7 @@ func (r *runner) judge(eyes *eyes, index uint64, leaf []byte, integrated func() 
 	base := Finding{
 		Log: r.cfg.Name, LogID: r.cfg.ID, Origin: origin, Index: index, LeafHash: checkpoint.HexHash(checkpoint.LeafHash(leaf)),
 		Kind: facts.Kind, APIVersion: facts.APIVersion, Identities: reports, Digests: facts.Digests,
-		SCT: string(worst), SeenAt: r.opts.Now().UTC(), Leaf: slices.Clone(leaf),
+		SCT: string(worst), SeenAt: r.opts.Now().UTC(), Leaf: leaf,
 		Authorities: trust.document, TrustRoot: trust.root,
 	}
 	if !when.IsZero() {

@@ -206,11 +206,14 @@ func (s *span) bundle(ctx context.Context, j job) result {
 	}
 	defer release()
 	tries := refetches
+	eyes := s.takeEyes()
+	defer s.putEyes(eyes)
+	room := &eyes.room
 	if s.retry {
-		tries = 0
+		tries, room = 0, nil // the entries are kept
 	}
 	for try := 0; ; try++ {
-		leaves, err := s.fetch(ctx, j)
+		leaves, err := s.fetch(ctx, j, room)
 		switch {
 		case err == nil:
 		case ctx.Err() == nil && (withheld(err) || s.forgiven()):
@@ -223,22 +226,23 @@ func (s *span) bundle(ctx context.Context, j job) result {
 		got := leafHashes(leaves)
 		if j.fits(got) {
 			res.chunk = j.chunk(got)
-			return s.readAll(ctx, res, leaves, got, nil)
+			return s.readAll(ctx, eyes, res, leaves, got, nil)
 		}
 		if try >= tries {
-			return s.mismatch(ctx, res, leaves, got)
+			return s.mismatch(ctx, eyes, res, leaves, got)
 		}
 	}
 }
 
-func (s *span) fetch(ctx context.Context, j job) ([][]byte, error) {
+// fetch reads all entries of a bundle. What is put into room is good until it is used again.
+func (s *span) fetch(ctx context.Context, j job, room *[]byte) ([][]byte, error) {
 	if s.retry && s.kept != nil && s.last.index == j.index {
 		return s.kept, nil
 	}
 	var leaves [][]byte
 	size := 0
 	for at := j.first; at < j.end; {
-		part, err := s.leaves(ctx, at, j.end)
+		part, err := s.leaves(ctx, at, j.end, room)
 		if err != nil {
 			return nil, err
 		}
@@ -248,7 +252,9 @@ func (s *span) fetch(ctx context.Context, j job) ([][]byte, error) {
 		for _, l := range part {
 			size += len(l)
 		}
-		leaves = append(leaves, part...)
+		if leaves = append(leaves, part...); len(leaves) < int(j.end-j.first) {
+			room = nil // it holds what there is
+		}
 		at = j.first + uint64(len(leaves))
 	}
 	s.budget.learn(size)
@@ -295,10 +301,8 @@ func (j job) chunk(all []checkpoint.Hash) checkpoint.Chunk {
 
 // readAll decodes the leaves that are wanted, save those left out, and proves
 // those that are ours.
-func (s *span) readAll(ctx context.Context, res result, leaves [][]byte, proven []checkpoint.Hash, leaveOut map[uint64]bool) result {
+func (s *span) readAll(ctx context.Context, eyes *eyes, res result, leaves [][]byte, proven []checkpoint.Hash, leaveOut map[uint64]bool) result {
 	j := res.job
-	eyes := s.takeEyes()
-	defer s.putEyes(eyes)
 	for i := j.from; i < j.to; i++ {
 		if leaveOut[i] {
 			continue
@@ -342,7 +346,7 @@ func (s *span) gap(res result, reason string) result {
 
 // mismatch finds out which entries of a bundle do not fit, and goes on with
 // the others.
-func (s *span) mismatch(ctx context.Context, res result, leaves [][]byte, got []checkpoint.Hash) result {
+func (s *span) mismatch(ctx context.Context, eyes *eyes, res result, leaves [][]byte, got []checkpoint.Hash) result {
 	j := res.job
 	s.log.Warn("entries do not hash to the signed tree; the scan goes on past them", "bundle", j.index)
 	res.served = map[uint64][]byte{}
@@ -382,5 +386,5 @@ func (s *span) mismatch(ctx context.Context, res result, leaves [][]byte, got []
 			res.gaps = append(res.gaps, s.newGap(i, i+1, KindEntryMismatch))
 		}
 	}
-	return s.readAll(ctx, res, leaves, want, wrong)
+	return s.readAll(ctx, eyes, res, leaves, want, wrong)
 }

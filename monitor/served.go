@@ -23,10 +23,21 @@ func (r *runner) checkpoint(ctx context.Context) ([]byte, error) {
 	return raw, err
 }
 
-func (r *runner) leaves(ctx context.Context, from, to uint64) ([][]byte, error) {
-	leaves, err := r.way().Source.Leaves(ctx, from, to)
+// leaves reads entries, into room if that is not nil and the source can.
+func (r *runner) leaves(ctx context.Context, from, to uint64, room *[]byte) (leaves [][]byte, err error) {
+	if source, ok := r.way().Source.(roomyLog); ok && room != nil {
+		leaves, err = source.LeavesInto(ctx, from, to, room)
+	} else {
+		leaves, err = r.way().Source.Leaves(ctx, from, to)
+	}
 	r.moved(err)
 	return leaves, err
+}
+
+// roomyLog is a TileLog that can put entries into memory which is used again.
+type roomyLog interface {
+	// LeavesInto is Leaves into room, which it grows.
+	LeavesInto(ctx context.Context, from, to uint64, room *[]byte) ([][]byte, error)
 }
 
 // served reads tiles for the pure code in checkpoint.

@@ -22,6 +22,7 @@ func main() {
 	watches := flag.Int("watches", 1, "")
 	res := flag.Int("res", 0, "")
 	certs := flag.Int("certs", 20000, "")
+	dir := flag.String("dir", "", "")
 	reps := flag.Int("reps", 5, "")
 	prof := flag.String("prof", "", "")
 	decodeOnly := flag.Bool("decode", false, "")
@@ -29,6 +30,15 @@ func main() {
 	c, err := corpus.New(corpus.Options{V1: *v1, Certificates: *certs})
 	if err != nil {
 		panic(err)
+	}
+	if *dir != "" {
+		start := time.Now()
+		if err := c.WriteDir(*dir, uint64(*n), 0); err != nil {
+			panic(err)
+		}
+		fmt.Println(time.Since(start))
+		os.WriteFile(*dir+"/c.yaml", []byte("state: "+*dir+"/s.db\nlogs:\n"+corpus.Config(*dir)+"watchlist:\n"+corpus.Watches(*watches, *res)), 0o600)
+		return
 	}
 	leaves := c.Leaves(0, *n)
 	var ws []watchlist.Watch

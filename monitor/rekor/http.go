@@ -193,6 +193,7 @@ type request struct {
 	body  []byte // JSON to post; nil: GET
 	limit int64  // of the inflated answer
 	etag  string
+	room  *[]byte // for the answer, grown where it is too small; nil: it gets memory of its own
 }
 
 func (r request) method() string {
@@ -304,7 +305,7 @@ func (c *client) try(ctx context.Context, r request) (a answer, retryAfter time.
 		return answer{}, parseRetryAfter(resp.Header.Get("Retry-After"), time.Now()), &StatusError{resp.StatusCode, r.method(), r.path, strings.TrimSpace(string(head))}
 	}
 	out.ok = true
-	body, err := c.read(resp, r.path, r.limit)
+	body, err := c.read(resp, r)
 	if err != nil {
 		return answer{}, 0, err
 	}
@@ -313,7 +314,8 @@ func (c *client) try(ctx context.Context, r request) (a answer, retryAfter time.
 
 // read returns the inflated body, or an error once it has more than limit
 // bytes, inflated or not.
-func (c *client) read(resp *http.Response, path string, limit int64) ([]byte, error) {
+func (c *client) read(resp *http.Response, asked request) ([]byte, error) {
+	path, limit := asked.path, asked.limit
 	// Compressing cannot make random bytes much longer than they are.
 	wire := &countingReader{r: io.LimitReader(resp.Body, limit+limit/100+1024), n: &c.bytes}
 	var r io.Reader = wire
@@ -331,7 +333,7 @@ func (c *client) read(resp *http.Response, path string, limit int64) ([]byte, er
 	}
 	// The length that a server promises is believed only as far as the limit.
 	size := min(max(resp.ContentLength, 0), limit) + 512
-	body, err := readAll(io.LimitReader(r, limit+1), size)
+	body, err := readAll(io.LimitReader(r, limit+1), size, asked.room)
 	if err != nil {
 		var corrupt flate.CorruptInputError
 		if errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) || errors.As(err, &corrupt) {
@@ -345,9 +347,15 @@ func (c *client) read(resp *http.Response, path string, limit int64) ([]byte, er
 	return body, nil
 }
 
-// readAll is io.ReadAll with a first buffer of the expected size.
-func readAll(r io.Reader, size int64) ([]byte, error) {
-	buf := make([]byte, 0, size)
+// readAll is io.ReadAll with a first buffer of the expected size, or in room, if that is not nil.
+func readAll(r io.Reader, size int64, room *[]byte) (buf []byte, err error) {
+	if room != nil {
+		buf = (*room)[:0]
+		defer func() { *room = buf }()
+	}
+	if int64(cap(buf)) < size {
+		buf = make([]byte, 0, size)
+	}
 	for {
 		n, err := r.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]

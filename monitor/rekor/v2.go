@@ -61,7 +61,7 @@ func (v *V2) Stats() Stats {
 // whether the last one has changed.
 func (v *V2) Checkpoint(ctx context.Context) ([]byte, error) {
 	if v.files != nil {
-		return v.files.read(ctx, "checkpoint", maxCheckpoint)
+		return v.files.read(ctx, "checkpoint", maxCheckpoint, nil)
 	}
 	v.mu.Lock()
 	etag, last := v.etag, v.checkpoint
@@ -83,7 +83,7 @@ func (v *V2) Checkpoint(ctx context.Context) ([]byte, error) {
 // the log has cleaned a partial tile up, they are cut from the full one. A tile
 // that the log does not have gives an error that is fs.ErrNotExist.
 func (v *V2) Tile(ctx context.Context, level uint, index uint64, width int) ([]byte, error) {
-	body, full, err := v.fetch(ctx, fmt.Sprintf("tile/%d/", level), index, width, tileWidth*hashSize)
+	body, full, err := v.fetch(ctx, fmt.Sprintf("tile/%d/", level), index, width, tileWidth*hashSize, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -102,13 +102,19 @@ func (v *V2) Tile(ctx context.Context, level uint, index uint64, width int) ([]b
 // the log does not have gives an error that is fs.ErrNotExist, one that is no
 // bundle of the right count a MalformedError. The entries share one buffer.
 func (v *V2) Leaves(ctx context.Context, from, to uint64) ([][]byte, error) {
+	return v.LeavesInto(ctx, from, to, nil)
+}
+
+// LeavesInto is Leaves into memory of the caller, which is grown where it is too small: the
+// entries are good until it is used again. room may be nil.
+func (v *V2) LeavesInto(ctx context.Context, from, to uint64, room *[]byte) ([][]byte, error) {
 	if from >= to {
 		return nil, fmt.Errorf("entries [%d, %d): nothing asked for", from, to)
 	}
 	index := from / tileWidth
 	first := index * tileWidth
 	width := int(min(to-first, tileWidth))
-	body, full, err := v.fetch(ctx, "tile/entries/", index, width, maxBundle)
+	body, full, err := v.fetch(ctx, "tile/entries/", index, width, maxBundle, room)
 	if err != nil {
 		return nil, err
 	}
@@ -127,18 +133,18 @@ func (v *V2) Leaves(ctx context.Context, from, to uint64) ([][]byte, error) {
 //
 // SPEC: tlog-tiles: a partial tile may be removed once the full one exists;
 // clients then take what they need from that.
-func (v *V2) fetch(ctx context.Context, prefix string, index uint64, width int, limit int64) (body []byte, full bool, err error) {
+func (v *V2) fetch(ctx context.Context, prefix string, index uint64, width int, limit int64, room *[]byte) (body []byte, full bool, err error) {
 	if width < 1 || width > tileWidth {
 		return nil, false, fmt.Errorf("width %d: a tile has 1 to %d", width, tileWidth)
 	}
 	path := tilePath(prefix, index)
 	if width < tileWidth {
-		body, err = v.read(ctx, fmt.Sprintf("%s.p/%d", path, width), limit)
+		body, err = v.read(ctx, fmt.Sprintf("%s.p/%d", path, width), limit, room)
 		if err == nil || !gone(err) {
 			return body, false, err
 		}
 	}
-	body, fullErr := v.read(ctx, path, limit)
+	body, fullErr := v.read(ctx, path, limit, room)
 	if fullErr != nil && err != nil && gone(fullErr) && (errors.Is(err, fs.ErrNotExist) || !errors.Is(fullErr, fs.ErrNotExist)) {
 		fullErr = err // speak of the tile that was asked for
 	}
@@ -152,15 +158,15 @@ func gone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.As(err, &status) && status.Status == http.StatusForbidden
 }
 
-func (v *V2) read(ctx context.Context, path string, limit int64) ([]byte, error) {
+func (v *V2) read(ctx context.Context, path string, limit int64, room *[]byte) ([]byte, error) {
 	if v.files != nil {
-		return v.files.read(ctx, path, limit)
+		return v.files.read(ctx, path, limit, room)
 	}
 	kind := "tile"
 	if limit == maxBundle {
 		kind = "bundle"
 	}
-	a, err := v.client.get(ctx, kind, "api/v2/"+path, limit, "")
+	a, err := v.client.do(ctx, request{kind: kind, path: "api/v2/" + path, limit: limit, room: room})
 	return a.body, err
 }
 
