@@ -1,121 +1,145 @@
-// Bench compares the speed of a verified scan with that of hashing alone.
+// Bench compares the speed of sigwarden's scan with that of hashing the same leaves alone, which
+// nothing that verifies a log can do without, and with what else it depends on. It prints ratios:
+// both sides of each were measured in turns, in one run on one machine.
+//
+//	go run ./bench                  all of them, a few minutes
+//	go run ./bench -only scan,v1    some
+//
+// With -require it ends with status 1 where one does not reach what it has to.
 package main
 
 import (
-	"crypto/sha256"
 	"flag"
 	"fmt"
+	"io"
 	"os"
-	"runtime/pprof"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
 	"time"
 
-	"github.com/goccy/go-yaml"
-
 	"github.com/sigwarden/sigwarden/e2e/bench/corpus"
-	"github.com/sigwarden/sigwarden/watchlist"
-	"github.com/sigwarden/sigwarden/watchlist/entry"
 )
 
+// bench is one run.
+type bench struct {
+	dir, program string
+	entries      uint64
+	large        uint64
+	runs         int
+	v2           *corpus.Corpus
+	failed       bool
+	out          io.Writer
+}
+
+// measure is a line of the table.
+type measure struct {
+	name, what string
+	// least or most is what the ratio has to reach; 0: nothing.
+	least, most float64
+	// run measures both sides once, and returns their ratio and what to say of it.
+	run func(b *bench) (ratio float64, note string, err error)
+}
+
+var measures = []measure{
+	{"scan", "verified scan : hashing the same leaves", 0.40, 0, (*bench).scanAgainstHashing},
+	{"fsck", "verified scan : fsck with two workers", 2, 0, (*bench).scanAgainstFsck},
+	{"watches", "cost of 10,000 watches : of one", 0, 1.15, func(b *bench) (float64, string, error) { return b.manyWatches(0) }},
+	{"expressions", "cost of 10,000 watches and expressions : of one watch", 0, 1.3, func(b *bench) (float64, string, error) { return b.manyWatches(1) }},
+	{"memory", "peak memory, MB at the larger size : at the smaller", 0, 1.1, (*bench).memory},
+	{"latency", "speed with 50 ms a request : without", 0.7, 0, (*bench).latency},
+	{"cores", "scaling to two cores : that of hashing", 0.9, 0, (*bench).cores},
+	{"v1", "bodies of v1 from memory : hashing them", 0.30, 0, func(b *bench) (float64, string, error) { return b.v1(0) }},
+	{"v1-matches", "the same, one in 100 ours, chains verified : hashing", 0.25, 0, func(b *bench) (float64, string, error) { return b.v1(100) }},
+}
+
 func main() {
-	n := flag.Int("n", 20000, "leaves")
-	v1 := flag.Bool("v1", false, "")
-	watches := flag.Int("watches", 1, "")
-	res := flag.Int("res", 0, "")
-	certs := flag.Int("certs", 20000, "")
-	dir := flag.String("dir", "", "")
-	reps := flag.Int("reps", 5, "")
-	prof := flag.String("prof", "", "")
-	decodeOnly := flag.Bool("decode", false, "")
+	var names []string
+	for _, m := range measures {
+		names = append(names, m.name)
+	}
+	b := &bench{out: os.Stdout}
+	only := flag.String("only", strings.Join(names, ","), "what to measure")
+	require := flag.Bool("require", false, "end with status 1 where a ratio is missed by more than the tolerance")
+	tolerance := flag.Float64("tolerance", 0, "by how much a ratio may miss what it has to reach: 0.2 is a fifth")
+	flag.Uint64Var(&b.entries, "entries", 1_000_000, "entries of the log")
+	flag.Uint64Var(&b.large, "large", 10_000_000, "entries of the larger log")
+	flag.IntVar(&b.runs, "runs", 5, "how often each is measured; the median counts")
+	flag.StringVar(&b.dir, "dir", "", "where the logs are kept; default: a folder that is removed")
 	flag.Parse()
-	c, err := corpus.New(corpus.Options{V1: *v1, Certificates: *certs})
-	if err != nil {
-		panic(err)
+	if err := b.all(strings.Split(*only, ","), *tolerance); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
 	}
-	if *dir != "" {
-		start := time.Now()
-		if err := c.WriteDir(*dir, uint64(*n), 0); err != nil {
-			panic(err)
+	if b.failed && *require {
+		os.Exit(1)
+	}
+}
+
+func (b *bench) all(only []string, tolerance float64) (err error) {
+	if b.dir == "" {
+		if b.dir, err = os.MkdirTemp("", "sigwarden-bench-"); err != nil {
+			return err
 		}
-		fmt.Println(time.Since(start))
-		os.WriteFile(*dir+"/c.yaml", []byte("state: "+*dir+"/s.db\nlogs:\n"+corpus.Config(*dir)+"watchlist:\n"+corpus.Watches(*watches, *res)), 0o600)
-		return
+		defer os.RemoveAll(b.dir)
 	}
-	leaves := c.Leaves(0, *n)
-	var ws []watchlist.Watch
-	var doc []struct {
-		Name  string
-		Match []map[string]any
+	b.program = filepath.Join(b.dir, "sigwarden")
+	build := exec.Command("go", "-C", "..", "build", "-trimpath", "-o", b.program, "./cmd/sigwarden")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("building: %w\n%s", err, out)
 	}
-	if err := yaml.Unmarshal([]byte(corpus.Watches(*watches, *res)), &doc); err != nil {
-		panic(err)
+	if b.v2, err = corpus.New(corpus.Options{Certificates: 200_000, Seed: 1}); err != nil {
+		return err
 	}
-	for _, d := range doc {
-		w := watchlist.Watch{Name: d.Name}
-		for _, m := range d.Match {
-			it := watchlist.Item{}
-			if s, ok := m["subject"].(string); ok {
-				it.Subject = []string{s}
+	if err := b.v2.WriteDir(b.log("small"), b.entries, 0); err != nil {
+		return err
+	}
+	settle()
+	fmt.Fprintf(b.out, "%d entries, %d cores, %s\n%-56s %8s %8s %8s %8s\n", b.entries, runtime.GOMAXPROCS(0), runtime.Version(), "", "wanted", "median", "least", "most")
+	for _, m := range measures {
+		if !slices.Contains(only, m.name) {
+			continue
+		}
+		var ratios []float64
+		var note string
+		for range b.runs {
+			ratio, said, err := m.run(b)
+			if err != nil {
+				return fmt.Errorf("%s: %w", m.name, err)
 			}
-			if s, ok := m["issuer"].(string); ok {
-				it.Issuer = []string{s}
+			ratios, note = append(ratios, ratio), said
+		}
+		slices.Sort(ratios)
+		median := ratios[len(ratios)/2]
+		wanted, missed := "", ""
+		switch {
+		case m.least > 0:
+			wanted = fmt.Sprintf(">= %.2f", m.least)
+			if median < m.least {
+				missed = "MISSED"
 			}
-			if e, ok := m["extensions"].(map[string]any); ok {
-				it.Extensions = map[string][]string{}
-				for k, v := range e {
-					it.Extensions[k] = []string{v.(string)}
-				}
+			b.failed = b.failed || median < m.least*(1-tolerance)
+		case m.most > 0:
+			wanted = fmt.Sprintf("<= %.2f", m.most)
+			if median > m.most {
+				missed = "MISSED"
 			}
-			w.Match = append(w.Match, it)
+			b.failed = b.failed || median > m.most*(1+tolerance)
 		}
-		ws = append(ws, w)
+		fmt.Fprintf(b.out, "%-56s %8s %8.3f %8.3f %8.3f  %s %s\n", m.what, wanted, median, ratios[0], ratios[len(ratios)-1], note, missed)
 	}
-	list, err := watchlist.Compile(ws)
-	if err != nil {
-		panic(err)
+	return nil
+}
+
+func (b *bench) log(name string) string { return filepath.Join(b.dir, name) }
+
+// settle waits until what was written is on its way to the disk no more.
+func settle() {
+	runtime.GC()
+	if exec.Command("sync").Run() != nil {
+		time.Sleep(time.Second)
 	}
-	run := func(do func(leaf []byte)) time.Duration {
-		best := time.Hour
-		for range *reps {
-			start := time.Now()
-			for _, l := range leaves {
-				do(l)
-			}
-			best = min(best, time.Since(start))
-		}
-		return best / time.Duration(len(leaves))
-	}
-	h := sha256.New()
-	var sum [32]byte
-	hash := run(func(l []byte) { h.Reset(); h.Write([]byte{0}); h.Write(l); h.Sum(sum[:0]) })
-	var d entry.Decoder
-	if *prof != "" {
-		f, _ := os.Create(*prof)
-		pprof.StartCPUProfile(f)
-	}
-	if *prof != "" {
-		decodeOnly = decodeOnly
-	}
-	var sk entry.Skimmer
-	missed, maybe := 0, 0
-	skim := run(func(l []byte) {
-		if _, ok := sk.Skim(l); !ok {
-			missed++
-		}
-	})
-	fast := run(func(l []byte) {
-		k, ok := sk.Skim(l)
-		if !ok || list.MayMatch(k) {
-			maybe++
-		}
-	})
-	pprof.StopCPUProfile()
-	decode := run(func(l []byte) { d.Decode(l) })
-	both := run(func(l []byte) {
-		f, _ := d.Decode(l)
-		if !*decodeOnly && len(list.Match(f)) > 0 {
-			panic("hit")
-		}
-	})
-	fmt.Printf("skim %v skim+may %v missed %d maybe %d: %.3f\n", skim, fast, missed, maybe, float64(hash)/float64(hash+fast))
-	fmt.Printf("hash %v decode %v decode+match %v: hash/(hash+both) = %.3f\n", hash, decode, both, float64(hash)/float64(hash+both))
 }
