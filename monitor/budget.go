@@ -36,7 +36,7 @@ func (b *budget) take(ctx context.Context) (release func(), err error) {
 
 // learn follows growing bundles at once and shrinking ones slowly.
 func (b *budget) learn(size int) {
-	n, old := int64(size)*2, b.estimate.Load()
+	n, old := int64(size)*9/8, b.estimate.Load()
 	if n < old {
 		n = old - (old-n)/8
 	}

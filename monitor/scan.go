@@ -79,7 +79,8 @@ func (r *runner) newSpan(tree *checkpoint.Tree, epoch string) *span {
 // bundle after the other, in order. It returns how far it came; what take has
 // had is good even if there is an error.
 func (s *span) run(ctx context.Context, from, to uint64, take func(result) error) (uint64, error) {
-	jobs, done := make(chan job), make(chan result)
+	// While a batch is committed, workers go on: there is room for all that a window holds.
+	jobs, done := make(chan job), make(chan result, window)
 	slots := make(chan struct{}, window)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {

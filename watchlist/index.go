@@ -111,18 +111,20 @@ func (x *index) find(lower string, yield func(id int)) {
 
 // scan looks through a framed text for as long as yield wants.
 func (x *index) scan(text []byte, yield func(ids []int) bool) {
-	if x.long.ids != nil {
-		for i := 0; i+longPiece <= len(text); i++ {
-			if v := binary.LittleEndian.Uint64(text[i:]); x.long.may(v) {
+	if words, shift := x.long.bits, x.long.shift; words != nil {
+		for rest := text; len(rest) >= longPiece; rest = rest[1:] {
+			v := binary.LittleEndian.Uint64(rest)
+			if h := v * golden >> shift; words[h/64]&(1<<(h%64)) != 0 {
 				if ids, ok := x.long.ids[v]; ok && !yield(ids) {
 					return
 				}
 			}
 		}
 	}
-	if x.short.ids != nil {
-		for i := 0; i+shortPiece <= len(text); i++ {
-			if v := uint64(binary.LittleEndian.Uint32(text[i:])); x.short.may(v) {
+	if words, shift := x.short.bits, x.short.shift; words != nil {
+		for rest := text; len(rest) >= shortPiece; rest = rest[1:] {
+			v := uint64(binary.LittleEndian.Uint32(rest))
+			if h := v * golden >> shift; words[h/64]&(1<<(h%64)) != 0 {
 				if ids, ok := x.short.ids[v]; ok && !yield(ids) {
 					return
 				}
@@ -161,11 +163,6 @@ func (p *pieces) build() {
 		h := v * golden >> p.shift
 		p.bits[h/64] |= 1 << (h % 64)
 	}
-}
-
-func (p *pieces) may(v uint64) bool {
-	h := v * golden >> p.shift
-	return p.bits[h/64]&(1<<(h%64)) != 0
 }
 
 // piece is a part of a text.

@@ -6,7 +6,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -223,7 +225,11 @@ func (s *setup) makeLog(l config.Log, root *inForce, keys [][]byte) (*made, erro
 		cfg.Family = l.Name
 		return &made{server: &server{name: l.Name, family: l.Name, rekor: reader, keys: keys, template: cfg}}, nil
 	}
-	if cfg.Parallel == 0 {
+	switch {
+	case strings.HasPrefix(cfg.URL, "file:"):
+		// Nobody is waited for: more than there are processors only take memory.
+		cfg.Parallel = runtime.GOMAXPROCS(0) + 1
+	case cfg.Parallel == 0:
 		cfg.Parallel = 16
 	}
 	reader, err := s.clients.openV2(l.Name, opts)

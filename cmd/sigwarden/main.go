@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	_ "time/tzdata" // names of time zones, in images that hold the program alone
@@ -22,11 +21,6 @@ func main() {
 	defer stop()
 	// The first signal asks to stop, a second one does not ask.
 	context.AfterFunc(ctx, stop)
-	if os.Getenv("GOGC") == "" {
-		// What is alive is small, and a scan makes much that dies at once: letting
-		// the heap grow to three times that costs 40 MB and saves a tenth of the time.
-		debug.SetGCPercent(200)
-	}
 	code := run(ctx, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)

@@ -46,6 +46,7 @@ type measure struct {
 var measures = []measure{
 	{"scan", "verified scan : hashing the same leaves", 0.40, 0, (*bench).scanAgainstHashing},
 	{"fsck", "verified scan : fsck with two workers", 2, 0, (*bench).scanAgainstFsck},
+	{"fsck-http", "the same, both over loopback", 0, 0, (*bench).scanAgainstFsckOverHTTP},
 	{"watches", "cost of 10,000 watches : of one", 0, 1.15, func(b *bench) (float64, string, error) { return b.manyWatches(0) }},
 	{"expressions", "cost of 10,000 watches and expressions : of one watch", 0, 1.3, func(b *bench) (float64, string, error) { return b.manyWatches(1) }},
 	{"memory", "peak memory, MB at the larger size : at the smaller", 0, 1.1, (*bench).memory},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -11,8 +12,8 @@ import (
 
 	"github.com/transparency-dev/merkle/rfc6962"
 	"github.com/transparency-dev/tessera/api"
-	"github.com/transparency-dev/tessera/client"
 	"github.com/transparency-dev/tessera/fsck"
+	"k8s.io/klog/v2"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
 	"github.com/sigwarden/sigwarden/e2e/bench/corpus"
@@ -74,7 +75,7 @@ func each(cores int, begin func() func(i int)) float64 {
 }
 
 // fsck checks the log with tessera's, which hashes, and decodes and compares nothing.
-func (b *bench) fsck(workers uint) (float64, error) {
+func (b *bench) fsck(from fsck.Fetcher, workers uint) (float64, error) {
 	pem, err := os.ReadFile(b.log("small") + "/log.pub")
 	if err != nil {
 		return 0, err
@@ -83,7 +84,7 @@ func (b *bench) fsck(workers uint) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	check := fsck.New(corpus.Origin, key, &client.FileFetcher{Root: b.log("small") + "/log"}, func(bundle []byte) ([][]byte, error) {
+	check := fsck.New(corpus.Origin, key, from, func(bundle []byte) ([][]byte, error) {
 		e := &api.EntryBundle{}
 		if err := e.UnmarshalText(bundle); err != nil {
 			return nil, err
@@ -94,6 +95,8 @@ func (b *bench) fsck(workers uint) (float64, error) {
 		}
 		return hashes, nil
 	}, fsck.Opts{N: workers})
+	klog.LogToStderr(false)
+	klog.SetOutput(io.Discard)
 	start := time.Now()
 	err = check.Check(context.Background())
 	return float64(b.entries) / time.Since(start).Seconds(), err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/transparency-dev/tessera/client"
 
 	"github.com/sigwarden/sigwarden/e2e/bench/corpus"
 )
@@ -106,7 +109,7 @@ func (b *bench) scanAgainstHashing() (float64, string, error) {
 }
 
 func (b *bench) scanAgainstFsck() (float64, string, error) {
-	other, err := b.fsck(2)
+	other, err := b.fsck(&client.FileFetcher{Root: b.log("small") + "/log"}, 2)
 	if err != nil {
 		return 0, "", err
 	}
@@ -126,8 +129,9 @@ func (b *bench) manyWatches(expressions int) (float64, string, error) {
 // memory compares a log with a larger one, whose entries come again and again: all the same to who
 // forgets them.
 func (b *bench) memory() (float64, string, error) {
-	if _, err := os.Stat(b.log("large")); err != nil {
-		if err := b.v2.WriteDir(b.log("large"), b.large, min(b.entries, 256*1024)); err != nil {
+	name := fmt.Sprintf("large-%d", b.large)
+	if _, err := os.Stat(b.log(name)); err != nil {
+		if err := b.v2.WriteDir(b.log(name), b.large, min(b.entries, 256*1024)); err != nil {
 			return 0, "", err
 		}
 		settle()
@@ -136,26 +140,56 @@ func (b *bench) memory() (float64, string, error) {
 	if err != nil {
 		return 0, "", err
 	}
-	large, err := b.scan(setting{log: "large", entries: b.large})
+	large, err := b.scan(setting{log: name, entries: b.large})
 	return large.peak / small.peak, fmt.Sprintf("%.0f MB at %d, %.0f MB at %d", small.peak, b.entries, large.peak, b.large), err
 }
 
-// latency serves the log over loopback, each answer after some time.
+// serve serves the log over loopback, each answer after some time.
+func (b *bench) serve(wait time.Duration) (address string, stop func(), err error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
+	}
+	files := http.FileServer(http.Dir(b.log("small") + "/log"))
+	server := &http.Server{Handler: http.StripPrefix("/api/v2/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(wait)
+		files.ServeHTTP(w, r)
+	}))}
+	go server.Serve(listener)
+	return "http://" + listener.Addr().String(), func() { server.Close() }, nil
+}
+
+func (b *bench) scanAgainstFsckOverHTTP() (float64, string, error) {
+	address, stop, err := b.serve(0)
+	if err != nil {
+		return 0, "", err
+	}
+	defer stop()
+	root, err := url.Parse(address + "/api/v2/")
+	if err != nil {
+		return 0, "", err
+	}
+	fetcher, err := client.NewHTTPFetcher(root, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	other, err := b.fsck(fetcher, 2)
+	if err != nil {
+		return 0, "", err
+	}
+	o, err := b.scan(setting{log: "small", url: address})
+	return o.rate / other, fmt.Sprintf("fsck %.0f entries/s", other), err
+}
+
 func (b *bench) latency() (float64, string, error) {
 	var rates [2]float64
 	for i, wait := range []time.Duration{0, 50 * time.Millisecond} {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		address, stop, err := b.serve(wait)
 		if err != nil {
 			return 0, "", err
 		}
-		files := http.FileServer(http.Dir(b.log("small") + "/log"))
-		server := &http.Server{Handler: http.StripPrefix("/api/v2/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			time.Sleep(wait)
-			files.ServeHTTP(w, r)
-		}))}
-		go server.Serve(listener)
-		o, err := b.scan(setting{log: "small", url: "http://" + listener.Addr().String()})
-		server.Close()
+		o, err := b.scan(setting{log: "small", url: address})
+		stop()
 		if err != nil {
 			return 0, "", err
 		}

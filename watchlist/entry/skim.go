@@ -346,12 +346,32 @@ func skimValidity(validity []byte) bool {
 	if len(validity) != 2*15 {
 		return false
 	}
+	return plainDay(validity[:15]) && plainDay(validity[15:]) || readsAsTimes(validity)
+}
+
+func readsAsTimes(validity []byte) bool {
 	s := cryptobyte.String(validity)
 	_, ok := readPlainTime(&s)
 	if ok {
 		_, ok = readPlainTime(&s)
 	}
 	return ok
+}
+
+// plainDay reports whether a UTCTime is of the form YYMMDDhhmmssZ, on one of the days that every
+// month has.
+func plainDay(b []byte) bool {
+	if b[0] != 0x17 || b[1] != 13 || b[14] != 'Z' {
+		return false
+	}
+	for _, c := range b[2:14] {
+		if c-'0' > 9 {
+			return false
+		}
+	}
+	two := func(i int) byte { return (b[i]-'0')*10 + b[i+1] - '0' }
+	month, day := two(4), two(6)
+	return month >= 1 && month <= 12 && day >= 1 && day <= 28 && two(8) < 24 && two(10) < 60 && two(12) < 60
 }
 
 // extensions reads the extensions of a certificate: each at most once, Fulcio's, the promise of a
