@@ -12,25 +12,30 @@ import (
 	"time"
 )
 
-// TestIdleConnections: connections that wait for nothing keep nobody out, however many there
-// are.
-func TestIdleConnections(t *testing.T) {
-	t.Parallel()
+// listening serves a world on loopback until the test ends.
+func listening(t *testing.T, w *world) (address string) {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := newWorld()
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- New(w.opts).Serve(ctx, listener) }()
-	defer func() {
+	t.Cleanup(func() {
 		cancel()
 		if err := <-served; err != nil {
 			t.Error(err)
 		}
-	}()
-	address := listener.Addr().String()
+	})
+	return listener.Addr().String()
+}
+
+// TestIdleConnections: connections that wait for nothing keep nobody out, however many there
+// are.
+func TestIdleConnections(t *testing.T) {
+	t.Parallel()
+	address := listening(t, newWorld())
 	for i := range maxConnections + 20 {
 		conn, err := net.Dial("tcp", address)
 		if err != nil {

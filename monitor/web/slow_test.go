@@ -1,7 +1,6 @@
 package web
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,21 +17,8 @@ func TestSlowClients(t *testing.T) {
 		t.Skip("waits for the limits of the server")
 	}
 	t.Parallel()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	w := newWorld()
-	ctx, cancel := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() { served <- New(w.opts).Serve(ctx, listener) }()
-	defer func() {
-		cancel()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	}()
-	address := listener.Addr().String()
+	address := listening(t, w)
 
 	const clients = 100
 	gone := make(chan error, 3*clients)

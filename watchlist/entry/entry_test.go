@@ -331,6 +331,26 @@ func TestNotUnderstood(t *testing.T) {
 	}
 }
 
+// bodyOf returns the entry of a Sigstore bundle.
+func bodyOf(t *testing.T, file string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bundle struct {
+		VerificationMaterial struct {
+			TlogEntries []struct {
+				CanonicalizedBody []byte `json:"canonicalizedBody"`
+			} `json:"tlogEntries"`
+		} `json:"verificationMaterial"`
+	}
+	if err := json.Unmarshal(data, &bundle); err != nil {
+		t.Fatal(err)
+	}
+	return bundle.VerificationMaterial.TlogEntries[0].CanonicalizedBody
+}
+
 // TestRealBundles decodes entries of the public instance.
 func TestRealBundles(t *testing.T) {
 	dir := os.Getenv("SIGWARDEN_REALDATA")
@@ -351,21 +371,7 @@ func TestRealBundles(t *testing.T) {
 		"bundle-v2-production-hashedrekord002.json":  {"hashedrekord", "0.0.2", "", nil, nil},
 		"bundle-v2-staging-alpha1-hashedrekord.json": {"hashedrekord", "0.0.2", issuer, beacon, []string{artifact}},
 	} {
-		data, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var bundle struct {
-			VerificationMaterial struct {
-				TlogEntries []struct {
-					CanonicalizedBody []byte `json:"canonicalizedBody"`
-				} `json:"tlogEntries"`
-			} `json:"verificationMaterial"`
-		}
-		if err := json.Unmarshal(data, &bundle); err != nil {
-			t.Fatal(err)
-		}
-		f, err := entry.Decode(bundle.VerificationMaterial.TlogEntries[0].CanonicalizedBody)
+		f, err := entry.Decode(bodyOf(t, filepath.Join(dir, name)))
 		if err != nil || f.Kind != want.kind || f.APIVersion != want.version || len(f.Identities) != 1 || len(f.Warnings) != 0 {
 			t.Errorf("%s: %+v, %v", name, f, err)
 			continue
