@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -31,6 +32,45 @@ type Authority struct {
 type Authorities struct {
 	list   []authority
 	ctlogs map[[sha256.Size]byte][]CTLog // by id
+	known  *verdicts                     // nil for the zero value
+}
+
+// verdicts remembers what became of certificates a moment ago: an entry is asked about more than
+// once, and one certificate may have signed many entries.
+type verdicts struct {
+	mu   sync.Mutex
+	seen map[verdictKey]verdict
+}
+
+// verdictKey is all that a verdict depends on, beside the authorities.
+type verdictKey struct {
+	certificate [sha256.Size]byte
+	named       bool // the alternative names were read
+	at          time.Time
+}
+
+type verdict struct {
+	chain []*x509.Certificate
+	err   error
+}
+
+// maxVerdicts bounds what is remembered: some megabytes.
+const maxVerdicts = 512
+
+func (v *verdicts) of(k verdictKey) (verdict, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	found, ok := v.seen[k]
+	return found, ok
+}
+
+func (v *verdicts) keep(k verdictKey, is verdict) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.seen == nil || len(v.seen) >= maxVerdicts {
+		v.seen = map[verdictKey]verdict{} // what is asked again soon is soon there again
+	}
+	v.seen[k] = is
 }
 
 type authority struct {
@@ -40,7 +80,7 @@ type authority struct {
 
 // NewAuthorities prepares authorities for use, once.
 func NewAuthorities(list ...Authority) (*Authorities, error) {
-	a := &Authorities{}
+	a := &Authorities{known: &verdicts{}}
 	for i, ca := range list {
 		if len(ca.Chain) == 0 || len(ca.Chain) > maxChain {
 			return nil, fmt.Errorf("certificate authority %d has a chain of %d certificates, want 1 to %d", i, len(ca.Chain), maxChain)
@@ -144,11 +184,24 @@ func (a *Authorities) Chain(id *Identity, at time.Time) ([][]byte, error) {
 	return out, err
 }
 
-// verify returns the chain that was accepted, leaf to root.
+// verify returns the chain that was accepted, leaf to root, which is not to be changed.
 func (a *Authorities) verify(id *Identity, at time.Time) (chain []*x509.Certificate, err error) {
 	if id.Certificate == nil {
 		return nil, errors.New("a bare key has no certificate")
 	}
+	if a.known == nil {
+		return a.verifyAnew(id, at)
+	}
+	k := verdictKey{sha256.Sum256(id.Certificate), len(id.Subjects) > 0, at.UTC()}
+	if v, ok := a.known.of(k); ok {
+		return v.chain, v.err
+	}
+	chain, err = a.verifyAnew(id, at)
+	a.known.keep(k, verdict{chain, err})
+	return chain, err
+}
+
+func (a *Authorities) verifyAnew(id *Identity, at time.Time) (chain []*x509.Certificate, err error) {
 	cert, err := x509.ParseCertificate(id.Certificate)
 	if err != nil {
 		return nil, fmt.Errorf("certificate cannot be parsed: %w", err)

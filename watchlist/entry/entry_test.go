@@ -487,3 +487,72 @@ func FuzzCertificate(f *testing.F) {
 		}
 	})
 }
+
+// TestVerdictsAreKept: a certificate is verified once for each time that it is asked about, and
+// what is remembered is never that of another, of another time, or of other authorities.
+func TestVerdictsAreKept(t *testing.T) {
+	ca, other := newCA(t), newCA(t)
+	trust := func(ca *testca.CA) *entry.Authorities {
+		a, err := entry.NewAuthorities(entry.Authority{Chain: ca.Chain()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	a, b := trust(ca), trust(other)
+	parse := func(s testca.Signer) *entry.Identity {
+		id, err := entry.ParseCertificate(s.Cert)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &id
+	}
+	ours, theirs := parse(issue(t, ca, testca.Identity{Email: "a@b.example", Issuer: issuer})), parse(issue(t, other, testca.Identity{Email: "a@b.example", Issuer: issuer}))
+	user := parse(issue(t, ca, testca.Identity{OtherName: "u!d", Issuer: issuer}))
+	unread := *user
+	unread.Subjects = nil // as if its names had not been read
+	late := ours.NotAfter.Add(time.Hour)
+	for range 3 {
+		for i, c := range []struct {
+			a  *entry.Authorities
+			id *entry.Identity
+			at time.Time
+			ok bool
+		}{{a, ours, time.Time{}, true}, {b, ours, time.Time{}, false}, {a, theirs, time.Time{}, false}, {b, theirs, time.Time{}, true}, {a, ours, late, false}, {a, ours, late.In(time.FixedZone("x", 3600)), false}, {a, user, time.Time{}, true}, {a, &unread, time.Time{}, false}} {
+			if err := c.a.VerifyAt(c.id, c.at); (err == nil) != c.ok {
+				t.Errorf("case %d: %v", i, err)
+			}
+			if chain, err := c.a.Chain(c.id, c.at); (err == nil) != c.ok || c.ok && len(chain) != 3 {
+				t.Errorf("case %d: a chain of %d, %v", i, len(chain), err)
+			}
+		}
+	}
+	// More than are remembered.
+	changed := *ours
+	for i := range 2000 {
+		changed.Certificate = append(slices.Clone(ours.Certificate), byte(i), byte(i>>8))
+		if a.Verify(&changed) == nil {
+			t.Fatal("a certificate with something behind it is trusted")
+		}
+	}
+	if err := a.Verify(ours); err != nil {
+		t.Error(err)
+	}
+}
+
+func BenchmarkVerify(b *testing.B) {
+	ca := newCA(b)
+	a, err := entry.NewAuthorities(entry.Authority{Chain: ca.Chain()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	id, err := entry.ParseCertificate(issue(b, ca, testca.Identity{Email: "a@b.example", Issuer: issuer}).Cert)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if err := a.Verify(&id); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
