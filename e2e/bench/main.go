@@ -53,6 +53,7 @@ var measures = []measure{
 	{"latency", "speed with 50 ms a request : without", 0.7, 0, (*bench).latency},
 	{"cores", "scaling to two cores : that of hashing", 0.9, 0, (*bench).cores},
 	{"v1", "bodies of v1 from memory : hashing them", 0.30, 0, func(b *bench) (float64, string, error) { return b.v1(0) }},
+	{"idle", "an idle daemon with 20 logs, polled each minute", 0, 0.002, (*bench).idle},
 	{"v1-matches", "the same, one in 100 ours, chains verified : hashing", 0.25, 0, func(b *bench) (float64, string, error) { return b.v1(100) }},
 }
 
@@ -118,19 +119,19 @@ func (b *bench) all(only []string, tolerance float64) (err error) {
 		wanted, missed := "", ""
 		switch {
 		case m.least > 0:
-			wanted = fmt.Sprintf(">= %.2f", m.least)
+			wanted = fmt.Sprintf(">= %.3g", m.least)
 			if median < m.least {
 				missed = "MISSED"
 			}
 			b.failed = b.failed || median < m.least*(1-tolerance)
 		case m.most > 0:
-			wanted = fmt.Sprintf("<= %.2f", m.most)
+			wanted = fmt.Sprintf("<= %.3g", m.most)
 			if median > m.most {
 				missed = "MISSED"
 			}
 			b.failed = b.failed || median > m.most*(1+tolerance)
 		}
-		fmt.Fprintf(b.out, "%-56s %8s %8.3f %8.3f %8.3f  %s %s\n", m.what, wanted, median, ratios[0], ratios[len(ratios)-1], note, missed)
+		fmt.Fprintf(b.out, "%-56s %8s %8.3g %8.3g %8.3g  %s %s\n", m.what, wanted, median, ratios[0], ratios[len(ratios)-1], note, missed)
 	}
 	return nil
 }
