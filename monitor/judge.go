@@ -68,7 +68,7 @@ func (r *runner) takeEyes() *eyes {
 
 func (r *runner) putEyes(e *eyes) {
 	if cap(e.room) > maxRoom {
-		e.room = nil
+		return // the decoder may still point into it
 	}
 	r.eyes.Put(e)
 }

@@ -79,8 +79,9 @@ func (r *runner) newSpan(tree *checkpoint.Tree, epoch string) *span {
 // bundle after the other, in order. It returns how far it came; what take has
 // had is good even if there is an error.
 func (s *span) run(ctx context.Context, from, to uint64, take func(result) error) (uint64, error) {
-	// While a batch is committed, workers go on: there is room for all that a window holds.
-	jobs, done := make(chan job), make(chan result, window)
+	// While a batch is committed, workers go on: there is room for all that a window holds, but
+	// for findings, which may be large and many. Those wait with their workers.
+	jobs, done, heavy := make(chan job), make(chan result, window), make(chan result)
 	slots := make(chan struct{}, window)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -94,8 +95,12 @@ func (s *span) run(ctx context.Context, from, to uint64, take func(result) error
 			defer workers.Done()
 			for j := range jobs {
 				res := s.bundle(gctx, j)
+				out := done
+				if len(res.findings)+len(res.served) > 0 {
+					out = heavy
+				}
 				select {
-				case done <- res:
+				case out <- res:
 				case <-gctx.Done():
 					return gctx.Err()
 				}
@@ -103,11 +108,25 @@ func (s *span) run(ctx context.Context, from, to uint64, take func(result) error
 			return nil
 		})
 	}
-	g.Go(func() error { workers.Wait(); close(done); return nil })
+	g.Go(func() error { workers.Wait(); close(done); close(heavy); return nil })
 	reached := from
 	g.Go(func() error {
 		waiting := map[uint64]result{} // by first leaf wanted
-		for res := range done {
+		for done, heavy := done, heavy; done != nil || heavy != nil; {
+			var res result
+			var ok bool
+			select {
+			case res, ok = <-done:
+				if !ok {
+					done = nil
+					continue
+				}
+			case res, ok = <-heavy:
+				if !ok {
+					heavy = nil
+					continue
+				}
+			}
 			waiting[res.job.from] = res
 			for {
 				next, ok := waiting[reached]

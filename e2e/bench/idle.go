@@ -73,7 +73,7 @@ func (b *bench) idle() (float64, string, error) {
 		var after, peak float64
 		if after, err = used(c.Process.Pid); err == nil {
 			data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.Process.Pid))
-			_, rest, _ := strings.Cut(string(data), "VmRSS:")
+			_, rest, _ := strings.Cut(string(data), "VmHWM:")
 			if fields := strings.Fields(rest); len(fields) > 0 {
 				peak, _ = strconv.ParseFloat(fields[0], 64)
 			}

@@ -6,8 +6,6 @@ import (
 	"testing"
 )
 
-// FuzzBase64: what is decoded is what the standard decoder makes of it, and
-// nothing is taken that is not in canonical form.
 // TestBase64Everywhere puts every byte into every place of texts of every length up to some blocks,
 // and compares what comes of it with encoding/base64.
 func TestBase64Everywhere(t *testing.T) {
@@ -60,6 +58,8 @@ func TestBase64Everywhere(t *testing.T) {
 	}
 }
 
+// FuzzBase64: what is decoded is what the standard decoder makes of it, and
+// nothing is taken that is not in canonical form.
 func FuzzBase64(f *testing.F) {
 	for _, s := range []string{"", "QQ==", "QUI=", "QUJD", "QR==", "QUJDREVGR0hJSktM", "QUJDREVGR0hJSktM\n", "QUJD\nREVGR0hJSktM", "QUJDREVGR0hJSk=M", "QUJDREVGR0hJSktMTQ=", "!!!!!!!!!!!!"} {
 		f.Add([]byte(s))
