@@ -99,12 +99,7 @@ http:
 		}
 	}
 	ctx := browser(t)
-	do := func(actions ...chromedp.Action[chromedp.Void]) {
-		t.Helper()
-		if err := chromedp.Do(ctx, actions...); err != nil {
-			t.Fatal(err)
-		}
-	}
+	do := doing(t, ctx)
 	login := func(user string) {
 		t.Helper()
 		do(chromedp.Navigate(address+"/channels"), chromedp.WaitVisible("#main > h1"))

@@ -103,12 +103,7 @@ func TestPageInBrowser(t *testing.T) {
 	address, dir := served(t)
 	ctx := browser(t)
 	said := complaints(t, ctx)
-	do := func(actions ...chromedp.Action[chromedp.Void]) {
-		t.Helper()
-		if err := chromedp.Do(ctx, actions...); err != nil {
-			t.Fatal(err)
-		}
-	}
+	do := doing(t, ctx)
 	do(chromedp.EmulateViewport(1280, 900), chromedp.Navigate(address+"/findings"), chromedp.WaitVisible("#main > h1"))
 	// A new one appears by itself, and stands out.
 	waitFor(t, ctx, `!!document.querySelector("tr.fresh a")`)
@@ -207,12 +202,7 @@ func TestReadingOn(t *testing.T) {
 	address, _, stop := servedUntil(t)
 	ctx := browser(t)
 	said := complaints(t, ctx)
-	do := func(actions ...chromedp.Action[chromedp.Void]) {
-		t.Helper()
-		if err := chromedp.Do(ctx, actions...); err != nil {
-			t.Fatal(err)
-		}
-	}
+	do := doing(t, ctx)
 	do(chromedp.Navigate(address+"/findings"), chromedp.WaitVisible("#main > h1"))
 	// The focus stays on a link of a row although rows are put before it.
 	link := evaluate[string](t, ctx, `{ const a = document.querySelector("tbody tr:last-child a"); a.focus(); a.getAttribute("href") }`)
@@ -274,12 +264,7 @@ func TestReadingOn(t *testing.T) {
 func TestWithoutScript(t *testing.T) {
 	address, _ := served(t)
 	ctx := browser(t)
-	do := func(actions ...chromedp.Action[chromedp.Void]) {
-		t.Helper()
-		if err := chromedp.Do(ctx, actions...); err != nil {
-			t.Fatal(err)
-		}
-	}
+	do := doing(t, ctx)
 	do(chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
 		_, err := cdp.Call(ctx, t, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
 		return err
@@ -318,6 +303,16 @@ func TestWithoutScript(t *testing.T) {
 	waitFor(t, ctx, `document.body.innerText.includes("of the newest")`)
 	if where, text := page(); where != "/watchlist/try" || !strings.Contains(text, "unexpected") && !strings.Contains(text, "0 of the newest") {
 		t.Errorf("%s:\n%s", where, text)
+	}
+}
+
+// doing returns what does something in a browser, or ends the test.
+func doing(t *testing.T, ctx context.Context) func(actions ...chromedp.Action[chromedp.Void]) {
+	return func(actions ...chromedp.Action[chromedp.Void]) {
+		t.Helper()
+		if err := chromedp.Do(ctx, actions...); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

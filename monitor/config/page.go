@@ -77,11 +77,11 @@ func (s *Schema) defaultText(format string) string {
 	}
 	text, ok := s.Default.(string)
 	if !ok {
-		data, err := json.Marshal(s.Default)
-		if err != nil {
-			panic(err) // a bool, or a list of texts
+		text = fmt.Sprint(s.Default)
+		// A list of texts is written as in a configuration; everything else is a bool.
+		if data, err := json.Marshal(s.Default); err == nil {
+			text = string(data)
 		}
-		text = string(data)
 	}
 	return fmt.Sprintf(format, "`"+text+"`")
 }
