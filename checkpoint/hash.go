@@ -2,8 +2,9 @@ package checkpoint
 
 import (
 	"crypto/sha256"
-	"hash"
 	"math/bits"
+
+	"github.com/sigwarden/sigwarden/checkpoint/lanes"
 )
 
 // Hash is a SHA-256 hash of a leaf or of an interior node of a log's tree.
@@ -15,38 +16,32 @@ const HashSize = sha256.Size
 // EmptyRoot is the root of a tree of size 0: the hash of no bytes (RFC 6962, 2.1).
 var EmptyRoot = Hash(sha256.Sum256(nil))
 
+// Prefixes of what is hashed (RFC 6962, 2.1).
+const (
+	leafPrefix = 0
+	nodePrefix = 1
+)
+
 // LeafHash returns H(0x00 || leaf), the leaf hash of RFC 6962, 2.1.
-func LeafHash(leaf []byte) Hash {
-	return NewLeafHasher().Hash(leaf)
+func LeafHash(leaf []byte) (sum Hash) {
+	h := sha256.New() // stays on the stack
+	h.Write([]byte{leafPrefix})
+	h.Write(leaf)
+	h.Sum(sum[:0])
+	return sum
 }
 
-// LeafHasher computes leaf hashes without allocating for each of them. It must
-// not be used by two goroutines at a time.
-type LeafHasher struct {
-	h   hash.Hash
-	sum [HashSize]byte
-}
-
-// NewLeafHasher returns a LeafHasher ready for use.
-func NewLeafHasher() *LeafHasher {
-	return &LeafHasher{h: sha256.New()}
-}
-
-var leafPrefix = []byte{0}
-
-// Hash returns the leaf hash of the given bytes.
-func (l *LeafHasher) Hash(leaf []byte) Hash {
-	l.h.Reset()
-	l.h.Write(leafPrefix)
-	l.h.Write(leaf)
-	l.h.Sum(l.sum[:0])
-	return l.sum
+// LeafHashes returns the leaf hashes of many leaves, which is faster than one by one.
+func LeafHashes(leaves [][]byte) []Hash {
+	out := make([]Hash, len(leaves))
+	lanes.Sum(leafPrefix, leaves, out)
+	return out
 }
 
 // nodeHash returns H(0x01 || left || right), the hash of an interior node.
 func nodeHash(left, right Hash) Hash {
 	var buf [1 + 2*HashSize]byte
-	buf[0] = 1
+	buf[0] = nodePrefix
 	copy(buf[1:], left[:])
 	copy(buf[1+HashSize:], right[:])
 	return sha256.Sum256(buf[:])
@@ -59,8 +54,31 @@ func PerfectRoot(hashes []Hash) Hash {
 	if len(hashes) == 0 {
 		return EmptyRoot
 	}
+	var room [TileWidth / 2]Hash
+	for len(hashes) >= 2*manyPairs && len(hashes) <= 2*len(room) {
+		hashes = foldPairs(room[:], hashes)
+	}
 	var stack [64]Hash
 	return foldInto(stack[:0], hashes)
+}
+
+// manyPairs is from how many pairs on they are hashed at once.
+const manyPairs = 8
+
+// foldPairs puts the nodes above hashes, which a tile has room for, into room, and returns them: a
+// last one without a pair goes up as it is. Folding all levels this way comes to the tree of
+// RFC 6962. room may be where hashes are.
+func foldPairs(room, hashes []Hash) []Hash {
+	var pairs [TileWidth / 2][2 * HashSize]byte
+	var messages [TileWidth / 2][]byte
+	n := len(hashes) / 2
+	for i := range n {
+		copy(pairs[i][:], hashes[2*i][:])
+		copy(pairs[i][HashSize:], hashes[2*i+1][:])
+		messages[i] = pairs[i][:]
+	}
+	lanes.Sum(nodePrefix, messages[:n], room)
+	return append(room[:n], hashes[2*n:]...)
 }
 
 // foldInto is the stack machine behind PerfectRoot: after each leaf, complete

@@ -202,14 +202,12 @@ func (s *simLog) monitor(t testing.TB, l *Log, start, scanned, head uint64) Know
 			at = end
 		}
 		var tiles []Tile
-		if k.Scanned, tiles, err = Grow(k.Scanned, kept.read, chunks); err != nil {
+		if k.Scanned, tiles, err = Grow(k.Scanned, kept.read, chunks, head); err != nil {
 			t.Fatal(err)
 		}
 		kept.put(tiles)
 	}
-	if last := scanned / 256; last > KeptLeafTiles {
-		kept.prune(last - KeptLeafTiles)
-	}
+	kept.prune(min(scanned/256, OldestLeafTile(head)))
 	k.Own = kept.read
 	if k.Link, err = tree.nodes(scanned, head); err != nil {
 		t.Fatal(err)

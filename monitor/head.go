@@ -230,7 +230,7 @@ func (c *committer) flush(ctx context.Context) error {
 		return nil
 	}
 	t := c.turn
-	frontier, tiles, err := checkpoint.Grow(c.frontier, t.own(ctx), c.chunks)
+	frontier, tiles, err := checkpoint.Grow(c.frontier, t.own(ctx), c.chunks, c.tree.Head().Size())
 	if err != nil {
 		return fmt.Errorf("own hashes: %w", err)
 	}
@@ -248,9 +248,7 @@ func (c *committer) move(ctx context.Context, frontier checkpoint.Frontier) erro
 		return fmt.Errorf("linking the scanned size %d to the head: %w", to, err)
 	}
 	t.next.Scanned, t.next.Peaks, t.next.Link = to, hexes(frontier.Peaks()), hexes(link)
-	if last := to / checkpoint.TileWidth; last > checkpoint.KeptLeafTiles {
-		t.batch.PruneLeafTiles = last - checkpoint.KeptLeafTiles
-	}
+	t.batch.PruneLeafTiles = min(to/checkpoint.TileWidth, checkpoint.OldestLeafTile(c.tree.Head().Size()))
 	// A gap is covered by nobody until it is filled.
 	t.batch.Coverage, t.batch.WatchSet, t.batch.Trust = without(Range{from, to}, rangesOf(t.batch.SetGaps)), t.watchSet, t.trust.Load().hash
 	next, err := t.commitAndGoOn(ctx)

@@ -198,15 +198,14 @@ func (p *provenReader) prove(ctx context.Context, batch []ServedEntry) (result, 
 // fits reports whether entries are the next ones of the tree, and returns the
 // frontier behind them.
 func (p *provenReader) fits(ctx context.Context, batch []ServedEntry) (checkpoint.Frontier, bool, error) {
-	hashes := make([]checkpoint.Hash, len(batch))
-	hasher := checkpoint.NewLeafHasher()
+	leaves := make([][]byte, len(batch))
 	for i := range batch {
 		if batch[i].Leaf == nil {
 			return checkpoint.Frontier{}, false, nil
 		}
-		hashes[i] = hasher.Hash(batch[i].Leaf)
+		leaves[i] = batch[i].Leaf
 	}
-	next := p.frontier.Append(hashes...)
+	next := p.frontier.Append(checkpoint.LeafHashes(leaves)...)
 	proof, err := prover{ctx, p.runner}.Consistency(next.Size(), p.head.Size())
 	if errors.Is(err, checkpoint.ErrUnproven) {
 		return next, false, nil

@@ -243,7 +243,7 @@ func (s *span) bundle(ctx context.Context, j job) result {
 			res.err = fmt.Errorf("fetching entries %d to %d: %w", j.first, j.end, err)
 			return res
 		}
-		got := leafHashes(leaves)
+		got := checkpoint.LeafHashes(leaves)
 		if j.fits(got) {
 			res.chunk = j.chunk(got)
 			return s.readAll(ctx, eyes, res, leaves, got, nil)
@@ -282,15 +282,6 @@ func (s *span) fetch(ctx context.Context, j job, room *[]byte) ([][]byte, error)
 		s.last, s.kept = j, leaves
 	}
 	return leaves, nil
-}
-
-func leafHashes(leaves [][]byte) []checkpoint.Hash {
-	hasher := checkpoint.NewLeafHasher()
-	out := make([]checkpoint.Hash, len(leaves))
-	for i, leaf := range leaves {
-		out[i] = hasher.Hash(leaf)
-	}
-	return out
 }
 
 // fits reports whether these are the leaf hashes of the bundle.

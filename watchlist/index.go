@@ -10,9 +10,10 @@ import (
 // index finds, among very many patterns, the few that could fit a text. Every pattern is filed
 // under one piece, of 8 bytes or of 4, that is in every text which it fits: the most telling one
 // that it has, which the fewest other patterns share. A text is looked through once for all
-// pieces, whatever their number; what is found is compared in full by whoever asks. All is in
-// lower case, and framed: a zero byte stands for the beginning and the end of a text, so that
-// what must be there is a part of the piece.
+// pieces, whatever their number; what is found is compared in full by whoever asks. Pieces are
+// folded, so that letters are the same in both cases (and a few other characters by chance), and
+// texts are framed: a zero byte stands for their beginning and their end, so that what must be
+// there is a part of the piece.
 type index struct {
 	filed  []filed // until build
 	long   pieces  // of 8 bytes
@@ -58,35 +59,14 @@ func (x *index) build() {
 		}
 	}
 	x.filed = nil
-	x.long.build()
-	x.short.build()
+	x.long.build(longPiece)
+	x.short.build(shortPiece)
 }
 
-// frame appends a text to room as it is looked through.
-func frame[T string | []byte](room []byte, text T) []byte {
-	room = append(append(append(room, 0), text...), 0)
-	lower(room)
-	return room
-}
+// folds has the bit of each byte in which the two cases of a letter differ.
+const folds = 0x2020202020202020
 
-// lower folds ASCII letters, eight at a time: of each byte below 0x80 it is found out, in its top
-// bit, whether it is from A to Z.
-func lower(b []byte) {
-	const ones, tops = 0x0101010101010101, 0x8080808080808080
-	for ; len(b) >= 8; b = b[8:] {
-		v := binary.LittleEndian.Uint64(b)
-		low := v &^ tops
-		letters := (low + (0x80-'A')*ones) &^ (low + (0x80-'Z'-1)*ones) &^ v & tops
-		binary.LittleEndian.PutUint64(b, v|letters>>2)
-	}
-	for i, c := range b {
-		if c >= 'A' && c <= 'Z' {
-			b[i] = c + 'a' - 'A'
-		}
-	}
-}
-
-// may reports whether any pattern could fit a framed text.
+// may reports whether any pattern could fit a text.
 func (x *index) may(text []byte) bool {
 	if len(x.always) > 0 {
 		return true
@@ -96,12 +76,12 @@ func (x *index) may(text []byte) bool {
 	return found
 }
 
-// find calls yield with the id of every pattern that could fit a text in lower case.
-func (x *index) find(lower string, yield func(id int)) {
+// find calls yield with the id of every pattern that could fit a text.
+func (x *index) find(text string, yield func(id int)) {
 	for _, id := range x.always {
 		yield(id)
 	}
-	x.scan(frame(make([]byte, 0, len(lower)+2), lower), func(ids []int) bool {
+	x.scan([]byte(text), func(ids []int) bool {
 		for _, id := range ids {
 			yield(id)
 		}
@@ -109,36 +89,29 @@ func (x *index) find(lower string, yield func(id int)) {
 	})
 }
 
-// scan looks through a framed text for as long as yield wants.
+// scan looks through a text for as long as yield wants.
 func (x *index) scan(text []byte, yield func(ids []int) bool) {
-	if words, shift := x.long.bits, x.long.shift; words != nil {
-		for rest := text; len(rest) >= longPiece; rest = rest[1:] {
-			v := binary.LittleEndian.Uint64(rest)
-			if h := v * golden >> shift; words[h/64]&(1<<(h%64)) != 0 {
-				if ids, ok := x.long.ids[v]; ok && !yield(ids) {
-					return
-				}
-			}
-		}
+	if len(text) < longPiece {
+		var room [longPiece + 2]byte
+		framed := room[:1+copy(room[1:], text)+1]
+		_ = x.long.each(framed, yield) && x.short.each(framed, yield)
+		return
 	}
-	if words, shift := x.short.bits, x.short.shift; words != nil {
-		for rest := text; len(rest) >= shortPiece; rest = rest[1:] {
-			v := uint64(binary.LittleEndian.Uint32(rest))
-			if h := v * golden >> shift; words[h/64]&(1<<(h%64)) != 0 {
-				if ids, ok := x.short.ids[v]; ok && !yield(ids) {
-					return
-				}
-			}
-		}
-	}
+	// The frame is put about the first piece and the last.
+	first, last := binary.LittleEndian.Uint64(text), binary.LittleEndian.Uint64(text[len(text)-longPiece:])
+	const half = 8 * (longPiece - shortPiece)
+	_ = x.long.one(first<<8, yield) && x.long.each(text, yield) && x.long.one(last>>8, yield) &&
+		x.short.one(first<<8&math.MaxUint32, yield) && x.short.each(text, yield) && x.short.one(last>>half>>8, yield)
 }
 
 // pieces holds pieces of one length, with a bit for each, or for a few that share it, so that most
 // of any text costs a look at one word.
 type pieces struct {
-	ids   map[uint64][]int
-	bits  []uint64
-	shift uint
+	length int
+	folds  uint64
+	ids    map[uint64][]int
+	bits   []uint64
+	mask   uint32 // of the numbers of bits
 }
 
 func (p *pieces) add(v uint64, id int) {
@@ -151,23 +124,86 @@ func (p *pieces) add(v uint64, id int) {
 // golden is 2^64 divided by the golden ratio.
 const golden = 0x9e3779b97f4a7c15
 
+// maxSize is the size of the largest table of bits, and hashShift what leaves so many bits of a
+// product: the highest, which most of the piece has to do with.
+const (
+	maxSize   = 21
+	hashShift = 64 - maxSize
+)
+
 // build makes room for 32 bits a piece: from 64 bytes to as much as stays near a processor.
-func (p *pieces) build() {
+func (p *pieces) build(length int) {
 	if p.ids == nil {
 		return
 	}
-	size := min(max(bits.Len(uint(len(p.ids)))+5, 9), 21)
-	p.shift = uint(64 - size)
+	p.length, p.folds = length, folds>>(64-8*length)
+	size := min(max(bits.Len(uint(len(p.ids)))+5, 9), maxSize)
+	p.mask = 1<<size - 1
 	p.bits = make([]uint64, 1<<(size-6))
 	for v := range p.ids {
-		h := v * golden >> p.shift
+		h := uint32(v*golden>>hashShift) & p.mask
 		p.bits[h/64] |= 1 << (h % 64)
 	}
 }
 
+// each calls yield with what is filed under each piece of a text. It returns false when yield
+// wants no more.
+func (p *pieces) each(text []byte, yield func(ids []int) bool) bool {
+	for at := p.next(text, 0); at >= 0; at = p.next(text, at+1) {
+		if !p.one(p.load(text[at:]), yield) {
+			return false
+		}
+	}
+	return true
+}
+
+// load reads a piece.
+func (p *pieces) load(text []byte) uint64 {
+	if p.length == longPiece {
+		return binary.LittleEndian.Uint64(text)
+	}
+	return uint64(binary.LittleEndian.Uint32(text))
+}
+
+// next returns from where on the next bytes of a text could be a piece; -1: none could.
+func (p *pieces) next(text []byte, at int) int {
+	words, mask := p.bits, p.mask
+	switch p.length {
+	case longPiece:
+		for ; at <= len(text)-longPiece; at++ {
+			h := uint32((binary.LittleEndian.Uint64(text[at:])|folds)*golden>>hashShift) & mask
+			if words[h/64]>>(h%64)&1 != 0 {
+				return at
+			}
+		}
+	case shortPiece:
+		for ; at <= len(text)-shortPiece; at++ {
+			h := uint32((uint64(binary.LittleEndian.Uint32(text[at:]))|folds&math.MaxUint32)*golden>>hashShift) & mask
+			if words[h/64]>>(h%64)&1 != 0 {
+				return at
+			}
+		}
+	}
+	return -1
+}
+
+// one calls yield with what is filed under a piece.
+func (p *pieces) one(v uint64, yield func(ids []int) bool) bool {
+	if p.bits == nil {
+		return true
+	}
+	v |= p.folds
+	if h := uint32(v*golden>>hashShift) & p.mask; p.bits[h/64]>>(h%64)&1 != 0 {
+		if ids, ok := p.ids[v]; ok {
+			return yield(ids)
+		}
+	}
+	return true
+}
+
 // piece is a part of a text.
 type piece struct {
-	bytes uint64
+	bytes uint64 // folded
 	long  bool
 }
 
@@ -176,11 +212,11 @@ type piece struct {
 func eachPiece(text string, yield func(piece)) {
 	b := []byte(text)
 	for i := 0; i+longPiece <= len(b); i++ {
-		yield(piece{binary.LittleEndian.Uint64(b[i:]), true})
+		yield(piece{binary.LittleEndian.Uint64(b[i:]) | folds, true})
 	}
 	if len(b) < longPiece {
 		for i := 0; i+shortPiece <= len(b); i++ {
-			yield(piece{uint64(binary.LittleEndian.Uint32(b[i:])), false})
+			yield(piece{uint64(binary.LittleEndian.Uint32(b[i:])) | folds&math.MaxUint32, false})
 		}
 	}
 }
@@ -264,7 +300,7 @@ var commonPieces = sync.OnceValue(func() map[uint32]bool {
 	out := map[uint32]bool{}
 	for _, text := range commonTexts {
 		for i := 0; i+shortPiece <= len(text); i++ {
-			out[binary.LittleEndian.Uint32([]byte(text[i:]))] = true
+			out[binary.LittleEndian.Uint32([]byte(text[i:]))|folds&math.MaxUint32] = true
 		}
 	}
 	return out

@@ -96,7 +96,7 @@ func (l *List) matchOne(hits []Hit, v *view, at int) []Hit {
 	if len(l.extensions) > 0 && v.id != nil {
 		for _, e := range v.id.Extensions {
 			if x := l.extensions[e.Name]; x != nil {
-				x.find(asciiLower(e.Value), try)
+				x.find(e.Value, try)
 			}
 		}
 	}
@@ -117,7 +117,7 @@ func (l *List) matchOne(hits []Hit, v *view, at int) []Hit {
 	for _, id := range l.globHashes {
 		try(id)
 	}
-	l.kinds.find(asciiLower(v.facts.Kind), try)
+	l.kinds.find(v.facts.Kind, try)
 	return hits
 }
 

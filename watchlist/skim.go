@@ -45,23 +45,22 @@ func (l *List) MayMatch(s *entry.Skim) bool {
 	if len(l.globHashes) > 0 {
 		return true
 	}
-	var room [512]byte
-	if s.Subject != nil && l.subjects.any() && l.subjects.may(frame(room[:0], s.Subject)) {
+	if s.Subject != nil && l.subjects.any() && l.subjects.may(s.Subject) {
 		return true
 	}
 	if s.Issuer == nil {
 		if len(l.noIssuer) > 0 {
 			return true
 		}
-	} else if l.issuers.any() && l.issuers.may(frame(room[:0], s.Issuer)) {
+	} else if l.issuers.any() && l.issuers.may(s.Issuer) {
 		return true
 	}
 	for _, x := range l.skim.fulcio {
-		if value := s.Fulcio[x.number]; value != nil && x.may(frame(room[:0], value)) {
+		if value := s.Extension(x.number); value != nil && x.may(value) {
 			return true
 		}
 	}
-	if l.kinds.any() && l.kinds.may(frame(room[:0], s.Kind)) {
+	if l.kinds.any() && l.kinds.may([]byte(s.Kind)) {
 		return true
 	}
 	if len(l.skim.sums) == 0 {

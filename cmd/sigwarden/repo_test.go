@@ -24,7 +24,8 @@ const module = "github.com/sigwarden/sigwarden/"
 // allowed is the order of imports: what each package may import of ours, in
 // files that are not tests. docs/architecture.md shows it as a picture.
 var allowed = map[string][]string{
-	"checkpoint":                    {},
+	"checkpoint":                    {"checkpoint/lanes"},
+	"checkpoint/lanes":              {},
 	"checkpoint/witness":            {"checkpoint"},
 	"checkpoint/ledger":             {"checkpoint"},
 	"watchlist/entry":               {},

@@ -34,9 +34,13 @@ func makeSextets() *[4][256]uint32 {
 // group. Where something is no base64, bad has notBase64 in it.
 func decodeGroups(dst, src []byte) (groups int, bad uint32) {
 	t, to := sextets, dst
-	if n := min(len(src)/32, (len(dst)-8)/24); blocksAtOnce && n > 0 {
-		// Where it stops, what follows finds out why.
-		n = decodeBlocks(&dst[0], &src[0], n)
+	// Where these stop, what follows finds out why.
+	if n := min(len(src)/64, (len(to)-16)/48); wideAtOnce && n > 0 {
+		n = decodeWide(&to[0], &src[0], n)
+		to, src = to[48*n:], src[64*n:]
+	}
+	if n := min(len(src)/32, (len(to)-8)/24); blocksAtOnce && n > 0 {
+		n = decodeBlocks(&to[0], &src[0], n)
 		to, src = to[24*n:], src[32*n:]
 	}
 	for len(src) >= 8 && len(to) >= 8 {

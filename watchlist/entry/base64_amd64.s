@@ -84,3 +84,71 @@ done:
 	VZEROUPPER
 	MOVQ    AX, ret+24(FP)
 	RET
+
+// With AVX-512 VBMI a table of 128 bytes is one instruction: the value of each character, with its
+// top bit set where it has none.
+DATA values<>+0(SB)/8, $0x8080808080808080
+DATA values<>+8(SB)/8, $0x8080808080808080
+DATA values<>+16(SB)/8, $0x8080808080808080
+DATA values<>+24(SB)/8, $0x8080808080808080
+DATA values<>+32(SB)/8, $0x8080808080808080
+DATA values<>+40(SB)/8, $0x3f8080803e808080
+DATA values<>+48(SB)/8, $0x3b3a393837363534
+DATA values<>+56(SB)/8, $0x8080808080803d3c
+DATA values<>+64(SB)/8, $0x0605040302010080
+DATA values<>+72(SB)/8, $0x0e0d0c0b0a090807
+DATA values<>+80(SB)/8, $0x161514131211100f
+DATA values<>+88(SB)/8, $0x8080808080191817
+DATA values<>+96(SB)/8, $0x201f1e1d1c1b1a80
+DATA values<>+104(SB)/8, $0x2827262524232221
+DATA values<>+112(SB)/8, $0x302f2e2d2c2b2a29
+DATA values<>+120(SB)/8, $0x8080808080333231
+GLOBL values<>(SB), RODATA|NOPTR, $128
+
+// Three bytes of each four, the highest first; the last sixteen are overwritten.
+DATA three<>+0(SB)/8, $0x090a040506000102
+DATA three<>+8(SB)/8, $0x161011120c0d0e08
+DATA three<>+16(SB)/8, $0x1c1d1e18191a1415
+DATA three<>+24(SB)/8, $0x292a242526202122
+DATA three<>+32(SB)/8, $0x363031322c2d2e28
+DATA three<>+40(SB)/8, $0x3c3d3e38393a3435
+DATA three<>+48(SB)/8, $0
+DATA three<>+56(SB)/8, $0
+GLOBL three<>(SB), RODATA|NOPTR, $64
+
+// func decodeWide(dst, src *byte, n int) int
+// Requires: AVX512F, AVX512BW, AVX512VBMI
+TEXT ·decodeWide(SB), NOSPLIT, $0-32
+	MOVQ           dst+0(FP), DI
+	MOVQ           src+8(FP), SI
+	MOVQ           n+16(FP), CX
+	XORQ           AX, AX
+	VMOVDQU64      values<>+0(SB), Z8
+	VMOVDQU64      values<>+64(SB), Z9
+	VBROADCASTI64X4 twelve<>(SB), Z10
+	VBROADCASTI64X4 twentyfour<>(SB), Z11
+	VMOVDQU64      three<>(SB), Z12
+
+wide:
+	CMPQ       AX, CX
+	JGE        end
+	VMOVDQU64  (SI), Z0
+	VMOVDQA64  Z0, Z1
+	VPERMI2B   Z9, Z8, Z1  // values of six bits
+	VPORQ      Z1, Z0, Z2
+	VPMOVB2M   Z2, K1
+	KTESTQ     K1, K1
+	JNZ        end         // something is no base64
+	VPMADDUBSW Z10, Z1, Z1
+	VPMADDWD   Z11, Z1, Z1
+	VPERMB     Z1, Z12, Z1
+	VMOVDQU64  Z1, (DI)
+	ADDQ       $64, SI
+	ADDQ       $48, DI
+	INCQ       AX
+	JMP        wide
+
+end:
+	VZEROUPPER
+	MOVQ AX, ret+24(FP)
+	RET

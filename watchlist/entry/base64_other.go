@@ -2,6 +2,8 @@
 
 package entry
 
-const blocksAtOnce = false
+var blocksAtOnce, wideAtOnce = false, false
 
 func decodeBlocks(_, _ *byte, _ int) int { return 0 }
+
+func decodeWide(_, _ *byte, _ int) int { return 0 }

@@ -3,12 +3,27 @@ package entry
 import (
 	"bytes"
 	"encoding/base64"
+	"strings"
 	"testing"
 )
 
+// everyWay calls test with all that the processor has for base64, and with ever less of it.
+func everyWay(test func()) {
+	wide, blocks := wideAtOnce, blocksAtOnce
+	defer func() { wideAtOnce, blocksAtOnce = wide, blocks }()
+	test()
+	wideAtOnce = false
+	test()
+	blocksAtOnce = false
+	test()
+}
+
 // TestBase64Everywhere puts every byte into every place of texts of every length up to some blocks,
 // and compares what comes of it with encoding/base64.
-func TestBase64Everywhere(t *testing.T) {
+func TestBase64Everywhere(t *testing.T) { everyWay(func() { base64Everywhere(t) }) }
+
+func base64Everywhere(t *testing.T) {
+	t.Helper()
 	raw := make([]byte, 150)
 	for i := range raw {
 		raw[i] = byte(i*73 + i>>2)
@@ -31,7 +46,7 @@ func TestBase64Everywhere(t *testing.T) {
 	for n := range raw {
 		check([]byte(base64.StdEncoding.EncodeToString(raw[:n])))
 	}
-	for _, n := range []int{24, 47, 48, 60, 75} {
+	for _, n := range []int{24, 47, 48, 60, 75, 100, 121} {
 		src := []byte(base64.StdEncoding.EncodeToString(raw[:n]))
 		for i := range src {
 			was := src[i]
@@ -61,16 +76,18 @@ func TestBase64Everywhere(t *testing.T) {
 // FuzzBase64: what is decoded is what the standard decoder makes of it, and
 // nothing is taken that is not in canonical form.
 func FuzzBase64(f *testing.F) {
-	for _, s := range []string{"", "QQ==", "QUI=", "QUJD", "QR==", "QUJDREVGR0hJSktM", "QUJDREVGR0hJSktM\n", "QUJD\nREVGR0hJSktM", "QUJDREVGR0hJSk=M", "QUJDREVGR0hJSktMTQ=", "!!!!!!!!!!!!"} {
+	for _, s := range []string{"", "QQ==", "QUI=", "QUJD", "QR==", "QUJDREVGR0hJSktM", "QUJDREVGR0hJSktM\n", "QUJD\nREVGR0hJSktM", "QUJDREVGR0hJSk=M", "QUJDREVGR0hJSktMTQ=", "!!!!!!!!!!!!", strings.Repeat("QUJD", 40), strings.Repeat("z/+9", 33)} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, src []byte) {
-		dst := make([]byte, base64.StdEncoding.DecodedLen(len(src)))
-		n, err := decodeBase64(dst, src)
 		want, wantErr := strictBase64.DecodeString(string(src))
 		canonical := wantErr == nil && base64.StdEncoding.EncodeToString(want) == string(src)
-		if (err == nil) != canonical || canonical && !bytes.Equal(dst[:n], want) {
-			t.Fatalf("%q: %q, %v; want %q, %v", src, dst[:n], err, want, wantErr)
-		}
+		everyWay(func() {
+			dst := make([]byte, base64.StdEncoding.DecodedLen(len(src)))
+			n, err := decodeBase64(dst, src)
+			if (err == nil) != canonical || canonical && !bytes.Equal(dst[:n], want) {
+				t.Fatalf("%q: %q, %v; want %q, %v", src, dst[:n], err, want, wantErr)
+			}
+		})
 	})
 }

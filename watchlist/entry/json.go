@@ -263,19 +263,21 @@ func (p *parser) str() ([]byte, error) {
 // neither has one its top bit, nor does subtracting 0x20 borrow into it.
 func plainASCII(text []byte) bool {
 	const ones, tops = 0x0101010101010101, 0x8080808080808080
-	for len(text) >= 8 {
+	if len(text) < 8 {
+		for _, c := range text {
+			if c < 0x20 || c >= 0x80 {
+				return false
+			}
+		}
+		return true
+	}
+	last := binary.LittleEndian.Uint64(text[len(text)-8:])
+	bad := last | (last - 0x20*ones)
+	for ; len(text) > 8; text = text[8:] {
 		x := binary.LittleEndian.Uint64(text)
-		if (x|(x-0x20*ones))&tops != 0 {
-			return false
-		}
-		text = text[8:]
+		bad |= x | (x - 0x20*ones)
 	}
-	for _, c := range text {
-		if c < 0x20 || c >= 0x80 {
-			return false
-		}
-	}
-	return true
+	return bad&tops == 0
 }
 
 // place says where something stands in an entry. It is put into words for

@@ -3,7 +3,9 @@ package entry
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
+	"math"
 
 	"golang.org/x/crypto/cryptobyte"
 )
@@ -22,8 +24,21 @@ type Skim struct {
 	Subject           []byte
 	Type              SubjectType
 	Issuer            []byte
-	// Fulcio holds Fulcio's extensions by ExtensionNumber; nil: it has none of that number.
-	Fulcio [len(extensionNames)][]byte
+	// Fulcio says where in Certificate Fulcio's extensions are, by ExtensionNumber.
+	Fulcio [len(extensionNames)]Place
+}
+
+// Place is a part of a certificate, up to To; zero where there is none.
+type Place struct{ From, To uint16 }
+
+// Extension returns the value of one of Fulcio's extensions, by ExtensionNumber; nil: there is
+// none of that number.
+func (k *Skim) Extension(number int) []byte {
+	at := k.Fulcio[number]
+	if at.To == 0 {
+		return nil
+	}
+	return k.Certificate[at.From:at.To]
 }
 
 // Skimmer reads entries of the shapes that logs hold nearly always, in one pass and without
@@ -294,7 +309,7 @@ func cutDER(b []byte, tag byte) (content, rest []byte, ok bool) {
 	if n += head; n > len(b) {
 		return nil, nil, false
 	}
-	return b[head:n:n], b[n:], true
+	return b[head:n], b[n:], true
 }
 
 // certificate walks a certificate as Fulcio issues them.
@@ -303,7 +318,7 @@ func (k *Skim) certificate(der []byte) bool {
 		integer, sequence, explicit3, context0 = 0x02, 0x30, 0xa3, 0xa0
 	)
 	cert, rest, ok := cutDER(der, sequence)
-	if !ok || len(rest) > 0 || len(der) > maxCertificate {
+	if !ok || len(rest) > 0 || len(der) > math.MaxUint16 {
 		return false
 	}
 	tbs, _, ok := cutDER(cert, sequence)
@@ -384,8 +399,20 @@ func (k *Skim) extensions(list []byte) bool {
 	var seen [3]uint64 // of Fulcio's, of 2.5.29, of others
 	var issuer [2][]byte
 	for count := 0; len(list) > 0; count++ {
+		if count == maxUsual {
+			return false
+		}
+		if n, value, rest := cutFulcio(list); n > 0 {
+			if seen[0]&(1<<n) != 0 || !plainASCII(value) {
+				return false
+			}
+			seen[0] |= 1 << n
+			k.Fulcio[n] = k.place(value)
+			list = rest
+			continue
+		}
 		ext, rest, ok := cutDER(list, sequence)
-		if !ok || count == maxUsual {
+		if !ok {
 			return false
 		}
 		list = rest
@@ -423,7 +450,7 @@ func (k *Skim) extensions(list []byte) bool {
 			case 8:
 				issuer[1] = value
 			default:
-				k.Fulcio[n] = value
+				k.Fulcio[n] = k.place(value)
 			}
 		case len(oid) == 3 && oid[0] == oidCE[0] && oid[1] == oidCE[1]:
 			class, n = 1, int(oid[2])
@@ -448,6 +475,41 @@ func (k *Skim) extensions(list []byte) bool {
 		k.Issuer = issuer[1]
 	}
 	return true
+}
+
+// place returns where in the certificate a part of it is: nothing that is cut off gets less
+// capacity than there is.
+func (k *Skim) place(part []byte) Place {
+	from := cap(k.Certificate) - cap(part)
+	return Place{uint16(from), uint16(from + len(part))}
+}
+
+// cutFulcio takes one of Fulcio's extensions, whose length and number are below 128 and which are
+// not critical, off a list. They are most of a certificate, so that this is worth its while: n is
+// 0 where extensions is to find out what is there.
+func cutFulcio(list []byte) (n int, value, rest []byte) {
+	// 30 length, 06 0a and the object, 04 length, the value
+	const at, object, ending = 16, 0x060a_2b060104_0183, 0x83bf30_01
+	if len(list) < at || list[0] != 0x30 || list[1] >= 0x80 {
+		return 0, nil, nil
+	}
+	end := 2 + int(list[1])
+	if end < at || end > len(list) ||
+		binary.BigEndian.Uint64(list[2:]) != object || binary.BigEndian.Uint32(list[9:]) != ending ||
+		list[14] != 0x04 || int(list[15]) != end-at {
+		return 0, nil, nil
+	}
+	n, value = int(list[13]), list[at:end]
+	switch {
+	case n <= 1 || n == 7 || n == 8 || n >= len(extensionNames): // 1 and 8 are issuers
+		return 0, nil, nil
+	case n > 8: // a DER UTF8String
+		if len(value) < 2 || value[0] != 0x0c || int(value[1]) != len(value)-2 {
+			return 0, nil, nil
+		}
+		value = value[2:]
+	}
+	return n, value, list[end:]
 }
 
 // subject reads a list of alternative names with one name.

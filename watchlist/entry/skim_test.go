@@ -34,8 +34,8 @@ func skimmed(t testing.TB, s *entry.Skimmer, leaf []byte) bool {
 		digests = append(digests, fmt.Sprintf("sha256:%x", d))
 	}
 	var extensions []entry.Extension
-	for n, value := range k.Fulcio {
-		if value != nil {
+	for n := range k.Fulcio {
+		if value := k.Extension(n); value != nil {
 			name, known := entry.ExtensionName(fmt.Sprintf("1.3.6.1.4.1.57264.1.%d", n))
 			if !known || entry.ExtensionNumber(name) != n {
 				t.Fatalf("extension %d is called %q", n, name)

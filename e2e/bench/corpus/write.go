@@ -35,7 +35,6 @@ func (c *Corpus) WriteDir(dir string, n, different uint64) error {
 	}
 	w := &writer{dir: filepath.Join(dir, "log")}
 	m := c.Maker()
-	hasher := checkpoint.NewLeafHasher()
 	var again [][]checkpoint.Hash // the hashes of bundles that come again
 	var bundle, leaf []byte
 	for from := uint64(0); from < n; from += tileWidth {
@@ -58,7 +57,7 @@ func (c *Corpus) WriteDir(dir string, n, different uint64) error {
 		hashes := make([]checkpoint.Hash, count)
 		for i := range hashes {
 			leaf = m.Append(leaf[:0], from+uint64(i))
-			hashes[i] = hasher.Hash(leaf)
+			hashes[i] = checkpoint.LeafHash(leaf)
 			bundle = append(binary.BigEndian.AppendUint16(bundle, uint16(len(leaf))), leaf...)
 		}
 		if err := write(filepath.Join(w.dir, locallog.BundlePath(from/tileWidth, int(count))), bundle); err != nil {

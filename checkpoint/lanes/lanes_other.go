@@ -1,0 +1,7 @@
+//go:build !amd64
+
+package lanes
+
+var available = false
+
+func blocks(_ *[8][width]uint32, _ *[width]*byte, _ int) {}
