@@ -9,12 +9,12 @@ import (
 
 const (
 	// budgetBytes bounds the entries that are in memory at a time.
-	budgetBytes = 48 << 20
+	budgetBytes = 32 << 20
 	minEstimate = 128 << 10
 )
 
-// budget bounds the bytes of bundles in flight. How large a bundle is, is only
-// known once it is there, so each takes what the last ones needed.
+// budget bounds the bytes of bundles in memory. Where nobody says how large one
+// is, that is only known once it is there: it takes what the last ones needed.
 type budget struct {
 	bytes    *semaphore.Weighted
 	estimate atomic.Int64
@@ -26,8 +26,12 @@ func newBudget() *budget {
 	return b
 }
 
-func (b *budget) take(ctx context.Context) (release func(), err error) {
-	n := min(max(b.estimate.Load(), minEstimate), budgetBytes)
+// take takes so many bytes; 0: nobody knows.
+func (b *budget) take(ctx context.Context, size int64) (release func(), err error) {
+	if size == 0 {
+		size = b.estimate.Load()
+	}
+	n := min(max(size, minEstimate), budgetBytes)
 	if err := b.bytes.Acquire(ctx, n); err != nil {
 		return nil, err
 	}

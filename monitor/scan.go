@@ -20,6 +20,8 @@ const (
 	// window bounds the bundles that are on their way from the producer to the
 	// committer.
 	window = 256
+	// tileLeaves are the leaves below a full tile of level 1.
+	tileLeaves = checkpoint.TileWidth * checkpoint.TileWidth
 	// maxServed bounds the wrong entries of a bundle that are kept as evidence.
 	maxServed = 4
 	// maxForgiven bounds the bundles that one pass goes past although the log did
@@ -62,6 +64,9 @@ type span struct {
 	epoch    string
 	deadline time.Time // no further bundles are begun after it; zero: none
 	budget   *budget
+	// roots are proven roots of bundles, the tile of level 1 that rootsOf is the number of.
+	roots   []checkpoint.Hash
+	rootsOf uint64
 	// retry reads gaps again, one after the other: each bundle is fetched once.
 	retry bool
 	last  job
@@ -155,11 +160,17 @@ func (s *span) run(ctx context.Context, from, to uint64, take func(result) error
 // produce proves the roots of bundles, a whole level-1 tile at a time, and
 // sends the bundles off: at least one, and no further ones after the deadline.
 func (s *span) produce(ctx context.Context, from, to uint64, slots chan<- struct{}, jobs chan<- job) error {
+	var ahead sync.WaitGroup
+	defer ahead.Wait()
 	for at := from; at < to; {
 		if at > from && s.over(s.deadline) {
 			return nil
 		}
 		j := s.job(at, to)
+		if next := at/tileLeaves + 1; (at == from || at%tileLeaves == 0) && next*tileLeaves < to {
+			// The tile that comes next is on its way meanwhile. What became of that is seen in its turn.
+			ahead.Go(func() { s.tree.Tile(1, next) })
+		}
 		select {
 		case slots <- struct{}{}:
 		case <-ctx.Done():
@@ -190,15 +201,19 @@ func (s *span) job(from, to uint64) job {
 		}
 		return j
 	}
-	roots, err := s.tree.Tile(1, index/checkpoint.TileWidth)
+	var err error
+	if tile := index / checkpoint.TileWidth; s.roots == nil || s.rootsOf != tile {
+		s.roots, err = s.tree.Tile(1, tile)
+		s.rootsOf = tile
+	}
 	if err == nil {
-		j.root = roots[index%checkpoint.TileWidth]
+		j.root = s.roots[index%checkpoint.TileWidth]
 		return j
 	}
 	j.err = fmt.Errorf("hashes of entries from %d on: %w", j.first, err)
 	// The root of a full level-1 tile is proven by the tile above it, so that the
 	// scan can go on behind what is withheld.
-	end := (index/checkpoint.TileWidth + 1) * checkpoint.TileWidth * checkpoint.TileWidth
+	end := (index/checkpoint.TileWidth + 1) * tileLeaves
 	if end <= s.tree.Head().Size() && (withheld(err) || s.forgiven()) {
 		j.lost, j.to = true, min(to, end)
 	}
@@ -220,20 +235,14 @@ func (s *span) bundle(ctx context.Context, j job) result {
 	if j.err != nil {
 		return res
 	}
-	release, err := s.budget.take(ctx)
-	if err != nil {
-		return result{job: j, err: err}
-	}
-	defer release()
 	tries := refetches
-	eyes := s.takeEyes()
-	defer s.putEyes(eyes)
-	room := &eyes.room
 	if s.retry {
-		tries, room = 0, nil // the entries are kept
+		tries = 0
 	}
+	place := seat{span: s}
+	defer place.leave()
 	for try := 0; ; try++ {
-		leaves, err := s.fetch(ctx, j, room)
+		leaves, err := s.fetch(ctx, j, &place)
 		switch {
 		case err == nil:
 		case ctx.Err() == nil && (withheld(err) || s.forgiven()):
@@ -246,18 +255,51 @@ func (s *span) bundle(ctx context.Context, j job) result {
 		got := checkpoint.LeafHashes(leaves)
 		if j.fits(got) {
 			res.chunk = j.chunk(got)
-			return s.readAll(ctx, eyes, res, leaves, got, nil)
+			return s.readAll(ctx, place.eyes, res, leaves, got, nil)
 		}
 		if try >= tries {
-			return s.mismatch(ctx, eyes, res, leaves, got)
+			return s.mismatch(ctx, place.eyes, res, leaves, got)
 		}
 	}
 }
 
-// fetch reads all entries of a bundle. What is put into room is good until it is used again.
-func (s *span) fetch(ctx context.Context, j job, room *[]byte) ([][]byte, error) {
+// seat is what a bundle takes once the log answers for it: until then it costs nothing, so that
+// many can be asked for at a time.
+type seat struct {
+	span    *span
+	eyes    *eyes
+	release func()
+}
+
+// take takes it, if that was not done yet, for so many bytes; 0: nobody knows.
+func (p *seat) take(ctx context.Context, size int64) (err error) {
+	if p.eyes == nil {
+		if p.release, err = p.span.budget.take(ctx, size); err == nil {
+			p.eyes = p.span.takeEyes()
+		}
+	}
+	return err
+}
+
+func (p *seat) leave() {
+	if p.eyes != nil {
+		p.span.putEyes(p.eyes)
+		p.release()
+	}
+}
+
+// fetch reads all entries of a bundle, with the memory of a seat: they are good until that is used
+// again.
+func (s *span) fetch(ctx context.Context, j job, place *seat) ([][]byte, error) {
 	if s.retry && s.kept != nil && s.last.index == j.index {
-		return s.kept, nil
+		return s.kept, place.take(ctx, 0)
+	}
+	inSeat := !s.retry // or else they are kept
+	room := func(size int64) (*[]byte, error) {
+		if err := place.take(ctx, size); err != nil || !inSeat {
+			return nil, err
+		}
+		return &place.eyes.room, nil
 	}
 	var leaves [][]byte
 	size := 0
@@ -273,7 +315,7 @@ func (s *span) fetch(ctx context.Context, j job, room *[]byte) ([][]byte, error)
 			size += len(l)
 		}
 		if leaves = append(leaves, part...); len(leaves) < int(j.end-j.first) {
-			room = nil // it holds what there is
+			inSeat = false // it holds what there is
 		}
 		at = j.first + uint64(len(leaves))
 	}

@@ -23,11 +23,11 @@ func (r *runner) checkpoint(ctx context.Context) ([]byte, error) {
 	return raw, err
 }
 
-// leaves reads entries, into room if that is not nil and the source can.
-func (r *runner) leaves(ctx context.Context, from, to uint64, room *[]byte) (leaves [][]byte, err error) {
-	if source, ok := r.way().Source.(roomyLog); ok && room != nil {
+// leaves reads entries, into room where the source can.
+func (r *runner) leaves(ctx context.Context, from, to uint64, room func(size int64) (*[]byte, error)) (leaves [][]byte, err error) {
+	if source, ok := r.way().Source.(roomyLog); ok {
 		leaves, err = source.LeavesInto(ctx, from, to, room)
-	} else {
+	} else if _, err = room(0); err == nil {
 		leaves, err = r.way().Source.Leaves(ctx, from, to)
 	}
 	r.moved(err)
@@ -36,8 +36,9 @@ func (r *runner) leaves(ctx context.Context, from, to uint64, room *[]byte) (lea
 
 // roomyLog is a TileLog that can put entries into memory which is used again.
 type roomyLog interface {
-	// LeavesInto is Leaves into room, which it grows.
-	LeavesInto(ctx context.Context, from, to uint64, room *[]byte) ([][]byte, error)
+	// LeavesInto is Leaves into memory that room is asked for when an answer begins, by its size
+	// or 0, and that is grown; nil: memory of its own.
+	LeavesInto(ctx context.Context, from, to uint64, room func(size int64) (*[]byte, error)) ([][]byte, error)
 }
 
 // served reads tiles for the pure code in checkpoint.

@@ -182,7 +182,7 @@ func (b *bench) scanAgainstFsckOverHTTP() (float64, string, error) {
 }
 
 func (b *bench) latency() (float64, string, error) {
-	var rates [2]float64
+	var rates, peaks [2]float64
 	for i, wait := range []time.Duration{0, 50 * time.Millisecond} {
 		address, stop, err := b.serve(wait)
 		if err != nil {
@@ -193,9 +193,9 @@ func (b *bench) latency() (float64, string, error) {
 		if err != nil {
 			return 0, "", err
 		}
-		rates[i] = o.rate
+		rates[i], peaks[i] = o.rate, o.peak
 	}
-	return rates[1] / rates[0], fmt.Sprintf("%.0f and %.0f entries/s", rates[1], rates[0]), nil
+	return rates[1] / rates[0], fmt.Sprintf("%.0f and %.0f entries/s, %.0f and %.0f MB", rates[1], rates[0], peaks[1], peaks[0]), nil
 }
 
 // cores compares how a scan gains from a second core with how hashing does.

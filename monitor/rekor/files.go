@@ -33,7 +33,7 @@ func newFiles(text string) (*files, error) {
 	return &files{dir: filepath.FromSlash(path)}, nil
 }
 
-func (f *files) read(ctx context.Context, path string, limit int64, room *[]byte) ([]byte, error) {
+func (f *files) read(ctx context.Context, path string, limit int64, room func(int64) (*[]byte, error)) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -49,7 +49,12 @@ func (f *files) read(ctx context.Context, path string, limit int64, room *[]byte
 	if !info.Mode().IsRegular() {
 		return nil, &MalformedError{path, "not a regular file"}
 	}
-	body, err := readAll(io.LimitReader(file, limit+1), min(info.Size(), limit)+1, room)
+	size := min(info.Size(), limit)
+	memory, err := roomFor(room, size)
+	if err != nil {
+		return nil, err
+	}
+	body, err := readAll(io.LimitReader(file, limit+1), size+1, memory)
 	if err != nil {
 		return nil, err
 	}

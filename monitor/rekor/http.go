@@ -193,7 +193,7 @@ type request struct {
 	body  []byte // JSON to post; nil: GET
 	limit int64  // of the inflated answer
 	etag  string
-	room  *[]byte // for the answer, grown where it is too small; nil: it gets memory of its own
+	room  func(size int64) (*[]byte, error) // that of LeavesInto
 }
 
 func (r request) method() string {
@@ -331,9 +331,18 @@ func (c *client) read(resp *http.Response, asked request) ([]byte, error) {
 	default:
 		return nil, &MalformedError{path, fmt.Sprintf("content encoding %.40q is not understood (gzip and identity are)", enc)}
 	}
-	// The length that a server promises is believed only as far as the limit.
-	size := min(max(resp.ContentLength, 0), limit) + 512
-	body, err := readAll(io.LimitReader(r, limit+1), size, asked.room)
+	// The length that a server promises is believed only as far as the limit, and is not that of
+	// what it was compressed from.
+	size, promised := min(max(resp.ContentLength, 0), limit), int64(0)
+	if r == wire {
+		promised = size
+	}
+	room, err := roomFor(asked.room, promised)
+	if err != nil {
+		return nil, err
+	}
+	size += 512
+	body, err := readAll(io.LimitReader(r, limit+1), size, room)
 	if err != nil {
 		var corrupt flate.CorruptInputError
 		if errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) || errors.As(err, &corrupt) {
@@ -345,6 +354,14 @@ func (c *client) read(resp *http.Response, asked request) ([]byte, error) {
 		return nil, &MalformedError{path, fmt.Sprintf("answer is longer than %d bytes", limit)}
 	}
 	return body, nil
+}
+
+// roomFor asks for memory.
+func roomFor(room func(int64) (*[]byte, error), size int64) (*[]byte, error) {
+	if room == nil {
+		return nil, nil
+	}
+	return room(size)
 }
 
 // readAll is io.ReadAll with a first buffer of the expected size, or in room, if that is not nil.

@@ -105,9 +105,11 @@ func (v *V2) Leaves(ctx context.Context, from, to uint64) ([][]byte, error) {
 	return v.LeavesInto(ctx, from, to, nil)
 }
 
-// LeavesInto is Leaves into memory of the caller, which is grown where it is too small: the
-// entries are good until it is used again. room may be nil.
-func (v *V2) LeavesInto(ctx context.Context, from, to uint64, room *[]byte) ([][]byte, error) {
+// LeavesInto is Leaves into memory of the caller: the entries are good until it is used again.
+// room, if not nil, is asked for it when an answer begins; size is how long that is said to be, 0
+// if that is not said. What room returns is grown where it is too small; nil: the answer gets
+// memory of its own.
+func (v *V2) LeavesInto(ctx context.Context, from, to uint64, room func(size int64) (*[]byte, error)) ([][]byte, error) {
 	if from >= to {
 		return nil, fmt.Errorf("entries [%d, %d): nothing asked for", from, to)
 	}
@@ -133,7 +135,7 @@ func (v *V2) LeavesInto(ctx context.Context, from, to uint64, room *[]byte) ([][
 //
 // SPEC: tlog-tiles: a partial tile may be removed once the full one exists;
 // clients then take what they need from that.
-func (v *V2) fetch(ctx context.Context, prefix string, index uint64, width int, limit int64, room *[]byte) (body []byte, full bool, err error) {
+func (v *V2) fetch(ctx context.Context, prefix string, index uint64, width int, limit int64, room func(int64) (*[]byte, error)) (body []byte, full bool, err error) {
 	if width < 1 || width > tileWidth {
 		return nil, false, fmt.Errorf("width %d: a tile has 1 to %d", width, tileWidth)
 	}
@@ -158,7 +160,7 @@ func gone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.As(err, &status) && status.Status == http.StatusForbidden
 }
 
-func (v *V2) read(ctx context.Context, path string, limit int64, room *[]byte) ([]byte, error) {
+func (v *V2) read(ctx context.Context, path string, limit int64, room func(int64) (*[]byte, error)) ([]byte, error) {
 	if v.files != nil {
 		return v.files.read(ctx, path, limit, room)
 	}
