@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
@@ -94,45 +96,97 @@ func (r *runner) over(deadline time.Time) bool {
 	return !deadline.IsZero() && (r.waiting.Load() > 0 || !r.opts.Now().Before(deadline))
 }
 
-// readPart reads the newest part of the backlog, and reports whether it came to
-// its end.
+const (
+	// segmentProofs is how long the segments are that a log of proofs is read in, and maxSegments
+	// how many at a time: each is proven by itself, from a frontier of its own. They share the
+	// requests that may be under way.
+	segmentProofs = 4 * provenBatch
+	maxSegments   = 4
+)
+
+// segments returns what of a backlog is to be read together: what was left of segments first, and
+// then the newest part, from its beginning on.
+func segments(backlog []Range, parallel int) []Range {
+	most := min(max(parallel/2, 1), maxSegments)
+	var out []Range
+	for _, part := range slices.Backward(backlog) {
+		if part.To-part.From <= segmentProofs && len(out) < most {
+			out = append(out, part)
+		}
+	}
+	for _, part := range slices.Backward(backlog) {
+		for at := part.From; part.To-part.From > segmentProofs && at < part.To && len(out) < most; at += segmentProofs {
+			out = append(out, Range{at, min(at+segmentProofs, part.To)})
+		}
+	}
+	return out
+}
+
+// readPart reads the newest part of the backlog, or a few segments, and reports whether it came to
+// the end of that.
 func (r *runner) readPart(ctx context.Context, head checkpoint.Checkpoint, tree *checkpoint.Tree, deadline time.Time, st State, out *Outcome) (done bool, err error) {
 	gaps, err := r.opts.Store.Gaps(ctx, r.cfg.ID)
 	if err != nil {
 		return false, err
 	}
-	part := st.Backlog[len(st.Backlog)-1]
-	rec := &recorder{runner: r, head: head, epoch: st.Epoch, out: out, history: true, tree: tree, at: part.From, from: part.From, gaps: gaps, began: r.opts.Now()}
-	take := func(res result) error { return rec.take(ctx, res) }
+	parts := st.Backlog[len(st.Backlog)-1:]
+	if r.way().Proofs != nil {
+		parts = segments(st.Backlog, r.cfg.Parallel)
+	}
+	first := parts[0].From
 	forgive := int32(0)
-	if stuck := st.StuckBehind; stuck != nil && stuck.Scanned == part.From && stuck.Polls >= strikes-1 && out.Err == nil {
+	if stuck := st.StuckBehind; stuck != nil && stuck.Scanned == first && stuck.Polls >= strikes-1 && out.Err == nil {
 		forgive = maxForgiven
 	}
-	var runErr error
-	if r.way().Proofs != nil {
-		runErr = r.readProven(ctx, head, st.Epoch, part, deadline, forgive, take)
-	} else {
-		s := r.newSpan(tree, st.Epoch)
-		s.deadline = deadline
-		s.forgive.Store(forgive)
-		_, runErr = s.run(ctx, part.From, part.To, take)
+	var (
+		booking sync.Mutex // one after the other
+		group   sync.WaitGroup
+		moved   bool
+		runErr  error
+		lostErr error // what was read could not be stored
+	)
+	done = true
+	for _, part := range parts {
+		rec := &recorder{runner: r, head: head, epoch: st.Epoch, out: out, history: true, tree: tree, at: part.From, from: part.From, gaps: gaps, began: r.opts.Now()}
+		take := func(res result) error {
+			booking.Lock()
+			defer booking.Unlock()
+			return rec.take(ctx, res)
+		}
+		group.Go(func() {
+			var readErr error
+			if r.way().Proofs != nil {
+				readErr = r.readProven(ctx, head, st.Epoch, part, r.cfg.Parallel/len(parts), deadline, forgive, take)
+			} else {
+				s := r.newSpan(tree, st.Epoch)
+				s.deadline = deadline
+				s.forgive.Store(forgive)
+				_, readErr = s.run(ctx, part.From, part.To, take)
+			}
+			booking.Lock()
+			defer booking.Unlock()
+			last, cancel := grace(ctx, lastWrite)
+			defer cancel()
+			lostErr = errors.Join(lostErr, rec.flush(last))
+			moved, done, runErr = moved || rec.at > part.From, done && rec.at == part.To, errors.Join(runErr, readErr)
+		})
+	}
+	group.Wait()
+	if lostErr != nil {
+		return false, errors.Join(lostErr, runErr)
 	}
 	last, cancel := grace(ctx, lastWrite)
 	defer cancel()
-	if err := rec.flush(last); err != nil {
-		return false, errors.Join(err, runErr)
-	}
-	moved := rec.at > part.From
 	out.Moved = out.Moved || moved
 	if ctx.Err() == nil {
-		if err := r.stuckBehind(last, part.From, runErr != nil && !moved && out.Err == nil, out); err != nil {
+		if err := r.stuckBehind(last, first, runErr != nil && !moved && out.Err == nil, out); err != nil {
 			return false, errors.Join(err, runErr)
 		}
 	}
 	if runErr != nil {
 		return false, fmt.Errorf("reading history: %w", runErr)
 	}
-	return rec.at == part.To, nil
+	return done, nil
 }
 
 // fullTiles returns the full hash tiles above the leaves that cover a part of

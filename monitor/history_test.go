@@ -293,6 +293,40 @@ func TestRekorV1NewEntriesComeFirst(t *testing.T) {
 	r.auditFindings()
 }
 
+// TestRekorV1Segments reads a history in segments, each proven by itself: one holds a wrong entry,
+// one is not answered for, and the program is stopped amid them.
+func TestRekorV1Segments(t *testing.T) {
+	r := newRigV1(t)
+	ours := map[uint64]bool{0: true, 8000: true, 9000: true, 15999: true, 17000: true, 19999: true}
+	for i := range uint64(20_000) {
+		if ours[i] {
+			r.v1.Append(r.entry(unexpectedEvent(), int(i)))
+		} else {
+			r.v1.Append(r.filler)
+		}
+	}
+	r.v1.Set(locallog.FaultsV1{Alter: map[uint64][]byte{12_345: []byte("{}")}, NoAnswer: map[uint64]bool{18_003: true}})
+	r.cfg.Schedule, r.opts.LeapAfter, r.cfg.Parallel, r.opts.CommitEvery = every(5*time.Millisecond), 100, 8, 1000
+	r.restart()
+	several := false
+	r.follow("several segments are read at a time", func() bool {
+		several = several || len(r.state().Backlog) > 2
+		return several
+	})
+	r.restart()
+	r.follow("history is read", func() bool {
+		r.clock.move(time.Minute)
+		return r.coverage() == "[0,20000)-[12345,12346)entry-mismatch-[18000,18010)entry-withheld"
+	})
+	if got := r.verdicts(); got != "0:unexpected 8000:unexpected 9000:unexpected 15999:unexpected 17000:unexpected 19999:unexpected" {
+		t.Errorf("findings %s", got)
+	}
+	if s := r.state(); s.Entries != 20_000-11 || len(s.Backlog) != 0 || s.Scanned != 20_000 {
+		t.Errorf("%d entries, scanned %d, backlog %v", s.Entries, s.Scanned, s.Backlog)
+	}
+	r.auditFindings()
+}
+
 // TestRekorV1LeapFaults is TestLeapFaults with proofs in place of tiles.
 func TestRekorV1LeapFaults(t *testing.T) {
 	for _, persisted := range []bool{false, true} {

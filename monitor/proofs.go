@@ -35,6 +35,8 @@ type provenReader struct {
 	head   checkpoint.Checkpoint
 	epoch  string
 	offset uint64
+	// parallel is how many requests may be under way.
+	parallel int
 	// before are the signed heads of the trees that offset counts: unproven.
 	before [][]byte
 	// frontier is that of what was handed on so far.
@@ -49,7 +51,7 @@ type provenReader struct {
 func (r *runner) newProvenReader(ctx context.Context, head checkpoint.Checkpoint, epoch string) (*provenReader, error) {
 	offset, before, err := r.way().Proofs.Offset(ctx)
 	r.moved(err)
-	return &provenReader{runner: r, head: head, epoch: epoch, offset: offset, before: before, related: map[TreeHead]error{}}, err
+	return &provenReader{runner: r, head: head, epoch: epoch, offset: offset, parallel: r.cfg.Parallel, before: before, related: map[TreeHead]error{}}, err
 }
 
 // run reads [from, to), and gives take one proven batch after the other. It
@@ -96,7 +98,7 @@ func (p *provenReader) fetchAll(ctx context.Context, from, to uint64, deadline t
 		done     chan struct{}
 	}
 	// The queue keeps the order; workers fill its chunks as they come.
-	queue, work := make(chan *chunk, 4*p.cfg.Parallel), make(chan *chunk)
+	queue, work := make(chan *chunk, 4*p.parallel), make(chan *chunk)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(work)
@@ -116,7 +118,7 @@ func (p *provenReader) fetchAll(ctx context.Context, from, to uint64, deadline t
 		}
 		return nil
 	})
-	for range p.cfg.Parallel {
+	for range p.parallel {
 		g.Go(func() error {
 			for c := range work {
 				c.entries, c.err = p.fetch(gctx, c.from, c.to)

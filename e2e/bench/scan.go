@@ -24,6 +24,7 @@ import (
 type setting struct {
 	log                  string // name of the directory
 	url                  string // in place of it
+	config               string // of the log, in place of both
 	entries              uint64
 	watches, expressions int
 	cores                int
@@ -50,7 +51,10 @@ func (b *bench) scan(s setting) (o outcome, err error) {
 	for _, suffix := range []string{"", "-wal", "-shm", "-ledger-mark", "-signing-key"} {
 		os.Remove(state + suffix)
 	}
-	log := corpus.Config(b.log(s.log))
+	log := s.config
+	if log == "" {
+		log = corpus.Config(b.log(s.log))
+	}
 	if s.url != "" {
 		log = strings.Replace(log, "file://"+b.log(s.log)+"/log", s.url, 1)
 		log = strings.Replace(log, "start: first", "start: first, requests_per_second: 10000, parallel: 256", 1)
