@@ -35,16 +35,19 @@ func (st *State) Unread() uint64 {
 	return n
 }
 
+func (r *runner) leapAfter() uint64 {
+	switch {
+	case r.opts.LeapAfter != 0:
+		return r.opts.LeapAfter
+	case r.way().Proofs != nil:
+		return leapProofs
+	}
+	return leapTiles
+}
+
 // far reports whether the scan should leap.
 func (t *turn) far() bool {
-	leap := t.opts.LeapAfter
-	if leap == 0 {
-		leap = leapTiles
-		if t.way().Proofs != nil {
-			leap = leapProofs
-		}
-	}
-	return t.old.HeadSize-t.old.Scanned > leap && len(t.old.Backlog) < maxBacklog
+	return t.old.HeadSize-t.old.Scanned > t.leapAfter() && len(t.old.Backlog) < maxBacklog
 }
 
 // leap takes the scan to the head and books what is in between as backlog. Where
@@ -96,27 +99,23 @@ func (r *runner) over(deadline time.Time) bool {
 	return !deadline.IsZero() && (r.waiting.Load() > 0 || !r.opts.Now().Before(deadline))
 }
 
-const (
-	// segmentProofs is how long the segments are that a log of proofs is read in, and maxSegments
-	// how many at a time: each is proven by itself, from a frontier of its own. They share the
-	// requests that may be under way.
-	segmentProofs = 4 * provenBatch
-	maxSegments   = 4
-)
+// maxSegments is in how many segments at a time a log of proofs is read: each is proven by itself,
+// from a frontier of its own. They share the requests that may be under way.
+const maxSegments = 4
 
-// segments returns what of a backlog is to be read together: what was left of segments first, and
-// then the newest part, from its beginning on.
-func segments(backlog []Range, parallel int) []Range {
+// segments returns what of a backlog is to be read together, in segments of a length: what was left
+// of earlier ones first, and then the newest part, from its beginning on.
+func segments(backlog []Range, length uint64, parallel int) []Range {
 	most := min(max(parallel/2, 1), maxSegments)
 	var out []Range
 	for _, part := range slices.Backward(backlog) {
-		if part.To-part.From <= segmentProofs && len(out) < most {
+		if part.To-part.From <= length && len(out) < most {
 			out = append(out, part)
 		}
 	}
 	for _, part := range slices.Backward(backlog) {
-		for at := part.From; part.To-part.From > segmentProofs && at < part.To && len(out) < most; at += segmentProofs {
-			out = append(out, Range{at, min(at+segmentProofs, part.To)})
+		for at := part.From; part.To-part.From > length && at < part.To && len(out) < most; at += length {
+			out = append(out, Range{at, min(at+length, part.To)})
 		}
 	}
 	return out
@@ -131,7 +130,7 @@ func (r *runner) readPart(ctx context.Context, head checkpoint.Checkpoint, tree 
 	}
 	parts := st.Backlog[len(st.Backlog)-1:]
 	if r.way().Proofs != nil {
-		parts = segments(st.Backlog, r.cfg.Parallel)
+		parts = segments(st.Backlog, max(r.leapAfter()*2/5, provenChunk), r.cfg.Parallel)
 	}
 	first := parts[0].From
 	forgive := int32(0)
