@@ -196,13 +196,19 @@ func (a *app) once(ctx context.Context, s *setup, st *store.Store, log *slog.Log
 		}
 		code = max(code, a.exitOf(out))
 	}
-	if notifying, err := engine.Decide(ctx); err != nil {
+	switch notifying, err := engine.Decide(ctx); {
+	case ctx.Err() != nil:
+		log.Warn("stopped before the end: the next run goes on where this one came to")
+		code = max(code, exitFailed)
+	case err != nil:
 		log.Error("what is due could not be decided; the next run tries again", "error", err)
 		code = max(code, exitFailed)
-	} else if notifying > 0 {
+	case notifying > 0:
 		code = max(code, exitFindings)
 	}
-	a.sayUncovered(ctx, engine, st, log)
+	if ctx.Err() == nil {
+		a.sayUncovered(ctx, engine, st, log)
+	}
 	drain, cancel := context.WithTimeout(ctx, drainFor)
 	defer cancel()
 	s.deliver(drain, st, dispatcher, log, true, true)
