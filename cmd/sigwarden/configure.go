@@ -53,7 +53,7 @@ people, as in docs/configuration.md. A schema cannot say everything: ` + "`sigwa
 	}
 	schema.Flags().StringVar(&format, "format", format, "json or markdown")
 	group := &cobra.Command{Use: "config", Short: "Configurations as files"}
-	group.AddCommand(imports, schema)
+	group.AddCommand(imports, schema, a.reloadCommand())
 	return group
 }
 

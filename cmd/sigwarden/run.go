@@ -55,7 +55,7 @@ func (a *app) runCommand() *cobra.Command {
 			if once {
 				return a.once(c.Context(), s, st, log, timeout, left)
 			}
-			return a.daemon(c.Context(), s, st, log)
+			return a.follow(c.Context(), s, st, log)
 		},
 	}
 	c.Flags().BoolVar(&once, "once", false, "make one full pass over every log and exit")
@@ -67,7 +67,8 @@ func (a *app) runCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) daemon(ctx context.Context, s *setup, st *store.Store, log *slog.Logger) error {
+// daemon follows logs until ctx ends, and calls begun once all has begun.
+func (a *app) daemon(ctx context.Context, s *setup, st *store.Store, log *slog.Logger, begun func()) error {
 	dispatcher := s.dispatcher(st, log)
 	cosigning, err := a.openWitness(ctx, s, st, log)
 	if err != nil {
@@ -146,9 +147,9 @@ func (a *app) daemon(ctx context.Context, s *setup, st *store.Store, log *slog.L
 		})
 	}
 	log.Info("following logs", "logs", s.describeLogs(), "watches", len(s.watches), "channels", len(s.channels), "version", version())
+	begun()
 	engine.Run(ctx)
 	wg.Wait()
-	log.Info("stopped cleanly")
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
 	}

@@ -97,6 +97,22 @@ func Open(ctx context.Context, path string, opts Options) (*Store, error) {
 	return s, nil
 }
 
+// Followed reports whether an exclusive user, the daemon, has a state file open.
+func Followed(path string) (bool, error) {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	if _, err := os.Stat(path + ".lock"); errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	lock := flock.New(path + ".lock")
+	free, err := lock.TryLock()
+	if err != nil {
+		return false, fmt.Errorf("state file %s: %w", path, err)
+	}
+	return !free, lock.Unlock()
+}
+
 // look finds out whether there is a state file, and whether it can be one.
 func (s *Store) look(opts Options) error {
 	info, err := os.Stat(s.path)
