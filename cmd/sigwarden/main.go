@@ -100,7 +100,7 @@ evidence that does not hold. When several apply, the highest is returned.`,
 	root.PersistentFlags().StringVar(&a.tokenFile, "token-file", "", "with --server: file with the token (default: environment variable "+tokenVariable+")")
 	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "log more to standard error")
 	root.AddCommand(a.runCommand(), a.demoCommand(), a.checkCommand(), a.statusCommand(), a.findingsCommand(), a.incidentsCommand(), a.expectCommand(), a.auditCommand(), a.tokenCommand(),
-		a.logsCommand(), a.scanCommand(), a.inspectCommand(), a.evidenceCommand(), a.ledgerCommand(), a.coverageCommand(), a.reportCommand(), a.notifyCommand(), a.witnessCommand(), a.initCommand(), a.configCommand(), a.backupCommand(), a.restoreCommand(), a.versionCommand())
+		a.logsCommand(), a.scanCommand(), a.inspectCommand(), a.evidenceCommand(), a.ledgerCommand(), a.coverageCommand(), a.reportCommand(), a.notifyCommand(), a.witnessCommand(), a.initCommand(), a.configCommand(), a.doctorCommand(), a.backupCommand(), a.restoreCommand(), a.versionCommand())
 	root.InitDefaultCompletionCmd()
 	root.SetHelpCommand(helpCommand(root))
 	wrap(root)

@@ -210,6 +210,18 @@ func (s *Store) contents(ctx context.Context) (c Contents, err error) {
 	return c, err
 }
 
+// Check reads all of a state, and says what is damaged.
+func (s *Store) Check(ctx context.Context) error {
+	var verdict string
+	if err := s.db.QueryRowContext(ctx, "PRAGMA integrity_check(1)").Scan(&verdict); err != nil {
+		return s.explain("checking", err)
+	}
+	if verdict != "ok" {
+		return fmt.Errorf("state file %s is damaged (%s)", s.path, verdict)
+	}
+	return nil
+}
+
 // Restore puts a backup in the place of a state file that nobody uses. What was there is moved
 // aside, to names that are returned. A crash leaves one or the other.
 func Restore(ctx context.Context, backup, path string, at time.Time) (aside []string, err error) {
