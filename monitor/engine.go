@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/sigwarden/sigwarden/checkpoint"
 	"github.com/sigwarden/sigwarden/watchlist"
 	"github.com/sigwarden/sigwarden/watchlist/entry"
@@ -23,10 +25,10 @@ import (
 // Engine follows logs.
 type Engine struct {
 	opts     Options
-	watchSet []string      // hashes of the rules of today
-	counters [][]string    // of items of expect, by watch
-	budget   *budget       // of all logs together
-	kicked   chan struct{} // something may have become due
+	watchSet []string            // hashes of the rules of today
+	counters [][]string          // of items of expect, by watch
+	memory   *semaphore.Weighted // for entries, of all logs together
+	kicked   chan struct{}       // something may have become due
 	mu       sync.Mutex
 	runners  []*runner       // only added to
 	asked    map[string]bool // families that were asked once
@@ -38,6 +40,8 @@ type runner struct {
 	*Engine
 	cfg      LogConfig
 	log      *slog.Logger
+	budget   *budget
+	ahead    sync.Map // tiles that were fetched before they were asked for, as served, by aheadTile
 	busy     sync.Mutex
 	waiting  atomic.Int32 // passes that wait for busy
 	progress atomic.Int64 // moves with everything that the log answers
@@ -103,7 +107,7 @@ func New(opts Options) (*Engine, error) {
 	if opts.CommitEvery <= 0 {
 		opts.CommitEvery = 65536
 	}
-	e := &Engine{opts: opts, budget: newBudget(), kicked: make(chan struct{}, 1), metrics: newMetrics(opts.Watches.Watches()), asked: map[string]bool{}}
+	e := &Engine{opts: opts, memory: semaphore.NewWeighted(budgetBytes), kicked: make(chan struct{}, 1), metrics: newMetrics(opts.Watches.Watches()), asked: map[string]bool{}}
 	for i, w := range opts.Watches.Watches() {
 		e.watchSet = append(e.watchSet, RuleHash(w, opts.WatchConfigs[i]))
 		var counters []string
@@ -134,7 +138,7 @@ func (e *Engine) add(cfg LogConfig) (*runner, error) {
 	if cfg.Parallel <= 0 {
 		cfg.Parallel = 4
 	}
-	r := &runner{Engine: e, cfg: cfg, log: e.opts.Logger.With("log", cfg.Name)}
+	r := &runner{Engine: e, cfg: cfg, log: e.opts.Logger.With("log", cfg.Name), budget: newBudget(e.memory)}
 	if err := r.update(cfg); err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -76,19 +77,27 @@ func (t *turn) leap(ctx context.Context, head checkpoint.Checkpoint, tree *check
 // readHistory reads the backlog until the deadline, at least a little of it; to
 // its end where there is no deadline.
 func (r *runner) readHistory(ctx context.Context, head checkpoint.Checkpoint, tree *checkpoint.Tree, deadline time.Time, out *Outcome) error {
+	failed := map[uint64]bool{} // segments, by where they begin: the others are read all the same
+	var failure error
 	for first := true; ; first = false {
 		st, err := r.opts.Store.State(ctx, r.cfg.ID)
 		if err != nil || len(st.Backlog) == 0 {
 			return err
 		}
-		if !first && r.over(deadline) {
-			out.Behind = true
-			return nil
+		parts := st.Backlog[len(st.Backlog)-1:]
+		if r.way().Proofs != nil {
+			parts = segments(st.Backlog, max(r.leapAfter()*2/5, provenChunk), r.cfg.Parallel, failed)
 		}
-		done, err := r.readPart(ctx, head, tree, deadline, st, out)
-		if err != nil || !done {
+		if len(parts) == 0 || !first && r.over(deadline) {
 			out.Behind = true
-			return err
+			return failure
+		}
+		before := len(failed)
+		done, err := r.readParts(ctx, head, tree, deadline, st, parts, failed, out)
+		failure = errors.Join(failure, err)
+		if err != nil && (r.way().Proofs == nil || len(failed) == before || ctx.Err() != nil) || err == nil && !done {
+			out.Behind = true
+			return failure
 		}
 	}
 }
@@ -105,47 +114,54 @@ const maxSegments = 4
 
 // segments returns what of a backlog is to be read together, in segments of a length: what was left
 // of earlier ones first, and then the newest part, from its beginning on.
-func segments(backlog []Range, length uint64, parallel int) []Range {
+// Those that have failed, by where they begin, are left out.
+func segments(backlog []Range, length uint64, parallel int, failed map[uint64]bool) []Range {
 	most := min(max(parallel/2, 1), maxSegments)
 	var out []Range
-	for _, part := range slices.Backward(backlog) {
-		if part.To-part.From <= length && len(out) < most {
+	add := func(part Range) {
+		if len(out) < most && !failed[part.From] {
 			out = append(out, part)
 		}
 	}
 	for _, part := range slices.Backward(backlog) {
+		if part.To-part.From <= length {
+			add(part)
+		}
+	}
+	for _, part := range slices.Backward(backlog) {
 		for at := part.From; part.To-part.From > length && at < part.To && len(out) < most; at += length {
-			out = append(out, Range{at, min(at+length, part.To)})
+			add(Range{at, min(at+length, part.To)})
 		}
 	}
 	return out
 }
 
-// readPart reads the newest part of the backlog, or a few segments, and reports whether it came to
-// the end of that.
-func (r *runner) readPart(ctx context.Context, head checkpoint.Checkpoint, tree *checkpoint.Tree, deadline time.Time, st State, out *Outcome) (done bool, err error) {
+// readParts reads parts of the backlog beside each other, and reports whether it came to the end of
+// all. Those that failed without having come on at all are added to failed.
+func (r *runner) readParts(ctx context.Context, head checkpoint.Checkpoint, tree *checkpoint.Tree, deadline time.Time, st State, parts []Range, failed map[uint64]bool, out *Outcome) (done bool, err error) {
 	gaps, err := r.opts.Store.Gaps(ctx, r.cfg.ID)
 	if err != nil {
 		return false, err
 	}
-	parts := st.Backlog[len(st.Backlog)-1:]
-	if r.way().Proofs != nil {
-		parts = segments(st.Backlog, max(r.leapAfter()*2/5, provenChunk), r.cfg.Parallel)
-	}
-	first := parts[0].From
-	forgive := int32(0)
-	if stuck := st.StuckBehind; stuck != nil && stuck.Scanned == first && stuck.Polls >= strikes-1 && out.Err == nil {
-		forgive = maxForgiven
-	}
 	var (
 		booking sync.Mutex // one after the other
 		group   sync.WaitGroup
-		moved   bool
+		stuckAt = uint64(math.MaxUint64) // the first part that failed without having come on
+		freed   bool                     // the part that was stuck has come on
 		runErr  error
 		lostErr error // what was read could not be stored
 	)
+	// Of several that are stuck, the first of a pass is counted, and forgiven.
+	counts, wasStuck := len(failed) == 0 && out.Err == nil, Stuck{Scanned: math.MaxUint64}
+	if st.StuckBehind != nil {
+		wasStuck = *st.StuckBehind
+	}
 	done = true
 	for _, part := range parts {
+		forgive := int32(0)
+		if counts && part.From == wasStuck.Scanned && wasStuck.Polls >= strikes-1 {
+			forgive = maxForgiven
+		}
 		rec := &recorder{runner: r, head: head, epoch: st.Epoch, out: out, history: true, tree: tree, at: part.From, from: part.From, gaps: gaps, began: r.opts.Now()}
 		take := func(res result) error {
 			booking.Lock()
@@ -155,7 +171,7 @@ func (r *runner) readPart(ctx context.Context, head checkpoint.Checkpoint, tree 
 		group.Go(func() {
 			var readErr error
 			if r.way().Proofs != nil {
-				readErr = r.readProven(ctx, head, st.Epoch, part, r.cfg.Parallel/len(parts), deadline, forgive, take)
+				readErr = r.readProven(ctx, head, st.Epoch, part, len(parts), deadline, forgive, take)
 			} else {
 				s := r.newSpan(tree, st.Epoch)
 				s.deadline = deadline
@@ -167,18 +183,24 @@ func (r *runner) readPart(ctx context.Context, head checkpoint.Checkpoint, tree 
 			last, cancel := grace(ctx, lastWrite)
 			defer cancel()
 			lostErr = errors.Join(lostErr, rec.flush(last))
-			moved, done, runErr = moved || rec.at > part.From, done && rec.at == part.To, errors.Join(runErr, readErr)
+			out.Moved = out.Moved || rec.at > part.From
+			switch {
+			case rec.at > part.From:
+				freed = freed || part.From == wasStuck.Scanned
+			case readErr != nil:
+				failed[part.From], stuckAt = true, min(stuckAt, part.From)
+			}
+			done, runErr = done && rec.at == part.To, errors.Join(runErr, readErr)
 		})
 	}
 	group.Wait()
 	if lostErr != nil {
 		return false, errors.Join(lostErr, runErr)
 	}
-	last, cancel := grace(ctx, lastWrite)
-	defer cancel()
-	out.Moved = out.Moved || moved
-	if ctx.Err() == nil {
-		if err := r.stuckBehind(last, first, runErr != nil && !moved && out.Err == nil, out); err != nil {
+	if stuck := counts && stuckAt != math.MaxUint64; ctx.Err() == nil && (stuck || freed) {
+		last, cancel := grace(ctx, lastWrite)
+		defer cancel()
+		if err := r.stuckBehind(last, stuckAt, stuck, out); err != nil {
 			return false, errors.Join(err, runErr)
 		}
 	}

@@ -35,8 +35,8 @@ type provenReader struct {
 	head   checkpoint.Checkpoint
 	epoch  string
 	offset uint64
-	// parallel is how many requests may be under way.
-	parallel int
+	// parallel is how many requests may be under way, most how many entries are proven together.
+	parallel, most int
 	// before are the signed heads of the trees that offset counts: unproven.
 	before [][]byte
 	// frontier is that of what was handed on so far.
@@ -51,7 +51,7 @@ type provenReader struct {
 func (r *runner) newProvenReader(ctx context.Context, head checkpoint.Checkpoint, epoch string) (*provenReader, error) {
 	offset, before, err := r.way().Proofs.Offset(ctx)
 	r.moved(err)
-	return &provenReader{runner: r, head: head, epoch: epoch, offset: offset, parallel: r.cfg.Parallel, before: before, related: map[TreeHead]error{}}, err
+	return &provenReader{runner: r, head: head, epoch: epoch, offset: offset, parallel: r.cfg.Parallel, most: provenBatch, before: before, related: map[TreeHead]error{}}, err
 }
 
 // run reads [from, to), and gives take one proven batch after the other. It
@@ -77,7 +77,7 @@ func (p *provenReader) run(ctx context.Context, from, to uint64, deadline time.T
 	}
 	err := p.fetchAll(ctx, from, to, deadline, func(chunk []ServedEntry) error {
 		batch = append(batch, chunk...)
-		if len(batch) < provenBatch && p.opts.Now().Sub(began) < commitAfter {
+		if len(batch) < p.most && p.opts.Now().Sub(began) < commitAfter {
 			return nil
 		}
 		return flush()

@@ -100,13 +100,14 @@ func (p *provenReader) again(ctx context.Context, at, to uint64) result {
 }
 
 // readProven reads a range of the verified tree, beside the state of the log.
-func (r *runner) readProven(ctx context.Context, head checkpoint.Checkpoint, epoch string, part Range, parallel int, deadline time.Time, forgive int32, take func(result) error) error {
+// It is one of several beside each other, which share requests and memory.
+func (r *runner) readProven(ctx context.Context, head checkpoint.Checkpoint, epoch string, part Range, beside int, deadline time.Time, forgive int32, take func(result) error) error {
 	ctx = r.way().Proofs.Behind(ctx)
 	p, err := r.newProvenReader(ctx, head, epoch)
 	if err != nil {
 		return err
 	}
-	p.parallel = max(parallel, 1)
+	p.parallel, p.most = max(p.parallel/beside, 1), provenBatch/beside
 	p.forgive.Store(forgive)
 	if p.frontier, err = r.frontierAt(ctx, head, part.From); err != nil {
 		return err

@@ -160,16 +160,17 @@ func (s *span) run(ctx context.Context, from, to uint64, take func(result) error
 // produce proves the roots of bundles, a whole level-1 tile at a time, and
 // sends the bundles off: at least one, and no further ones after the deadline.
 func (s *span) produce(ctx context.Context, from, to uint64, slots chan<- struct{}, jobs chan<- job) error {
+	ctx, cancel := context.WithCancel(ctx)
 	var ahead sync.WaitGroup
-	defer ahead.Wait()
+	defer func() { cancel(); ahead.Wait(); s.ahead.Clear() }()
 	for at := from; at < to; {
 		if at > from && s.over(s.deadline) {
 			return nil
 		}
 		j := s.job(at, to)
 		if next := at/tileLeaves + 1; (at == from || at%tileLeaves == 0) && next*tileLeaves < to {
-			// The tile that comes next is on its way meanwhile. What became of that is seen in its turn.
-			ahead.Go(func() { s.tree.Tile(1, next) })
+			width := min(s.tree.Head().Size()/checkpoint.TileWidth-next*checkpoint.TileWidth, checkpoint.TileWidth)
+			ahead.Go(func() { s.fetchAhead(ctx, 1, next, int(width)) })
 		}
 		select {
 		case slots <- struct{}{}:
@@ -242,6 +243,7 @@ func (s *span) bundle(ctx context.Context, j job) result {
 	place := seat{span: s}
 	defer place.leave()
 	for try := 0; ; try++ {
+		place.leave() // nobody waits for an answer with memory in hand that others wait for
 		leaves, err := s.fetch(ctx, j, &place)
 		switch {
 		case err == nil:
@@ -263,11 +265,12 @@ func (s *span) bundle(ctx context.Context, j job) result {
 	}
 }
 
-// seat is what a bundle takes once the log answers for it: until then it costs nothing, so that
-// many can be asked for at a time.
+// seat is what a bundle takes once the log answers for it: until then it costs nearly nothing, so
+// that many can be asked for at a time.
 type seat struct {
 	span    *span
 	eyes    *eyes
+	size    int64
 	release func()
 }
 
@@ -275,16 +278,18 @@ type seat struct {
 func (p *seat) take(ctx context.Context, size int64) (err error) {
 	if p.eyes == nil {
 		if p.release, err = p.span.budget.take(ctx, size); err == nil {
-			p.eyes = p.span.takeEyes()
+			p.eyes, p.size = p.span.takeEyes(), size
 		}
 	}
 	return err
 }
 
+// leave gives it back, if it was taken.
 func (p *seat) leave() {
 	if p.eyes != nil {
 		p.span.putEyes(p.eyes)
 		p.release()
+		p.eyes = nil
 	}
 }
 
@@ -296,6 +301,9 @@ func (s *span) fetch(ctx context.Context, j job, place *seat) ([][]byte, error) 
 	}
 	inSeat := !s.retry // or else they are kept
 	room := func(size int64) (*[]byte, error) {
+		if inSeat && size > place.size {
+			place.leave() // the answer before this one broke off, and was said to be smaller
+		}
 		if err := place.take(ctx, size); err != nil || !inSeat {
 			return nil, err
 		}

@@ -51,7 +51,7 @@ func (e *Engine) Try(ctx context.Context, list *watchlist.List, most int) ([]Tri
 			if r.way().Proofs == nil {
 				cfg.Parallel = 1
 			}
-			with := &runner{Engine: other, cfg: cfg, log: r.log}
+			with := &runner{Engine: other, cfg: cfg, log: r.log, budget: newBudget(other.memory)}
 			with.trust.Store(r.trust.Load())
 			with.access.Store(r.way())
 			t, begun := with.try(ctx, most)
@@ -112,7 +112,7 @@ func (r *runner) newest(ctx context.Context, st State, take func(result) error) 
 	}
 	part := Range{st.HeadSize - min(n, st.HeadSize), st.HeadSize}
 	if r.way().Proofs != nil {
-		return r.readProven(ctx, known.Head, st.Epoch, part, r.cfg.Parallel, time.Time{}, 0, take)
+		return r.readProven(ctx, known.Head, st.Epoch, part, 1, time.Time{}, 0, take)
 	}
 	tree, err := known.Tree(r.served(ctx))
 	if err != nil {

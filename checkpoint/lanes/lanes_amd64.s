@@ -4,7 +4,8 @@
 // AVX-512: each register holds one word of all of them, lane by lane. Sixteen registers hold the
 // words of the message schedule that are needed still, eight the working variables; a third
 // operand of three-way logic makes a sum of rotations, a choice or a majority one instruction.
-// It takes as long as two and a half blocks with the processor's own SHA instructions, one by one.
+// A block of all sixteen takes as long as about six of one message with the processor's own SHA
+// instructions.
 
 // The constants K, in their order.
 #define K(i, a, b, c, d) \

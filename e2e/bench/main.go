@@ -53,7 +53,7 @@ var measures = []measure{
 	{"latency", "speed with 50 ms a request : without", 0.7, 0, (*bench).latency},
 	{"cores", "scaling to two cores : that of hashing", 0.9, 0, (*bench).cores},
 	{"v1", "bodies of v1 from memory : hashing them", 0.30, 0, func(b *bench) (float64, string, error) { return b.v1(0) }},
-	{"v1-latency", "v1 with 50 ms a request : what 32 at a time allow", 0, 0, (*bench).history},
+	{"v1-latency", "one reader of v1 with 50 ms a request : what 32 allow", 0, 0, (*bench).history},
 	{"idle", "an idle daemon with 20 logs, polled each minute", 0, 0.002, (*bench).idle},
 	{"v1-matches", "the same, one in 100 ours, chains verified : hashing", 0.25, 0, func(b *bench) (float64, string, error) { return b.v1(100) }},
 }

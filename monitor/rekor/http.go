@@ -18,6 +18,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -103,6 +104,8 @@ func newClient(opts Options) (*client, error) {
 		IdleConnTimeout:        90 * time.Second,
 		TLSHandshakeTimeout:    10 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
+		// An answer that waits for memory must not take it here.
+		HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 256 << 10},
 	}
 	return &client{
 		base: base,
@@ -257,10 +260,11 @@ func (c *client) try(ctx context.Context, r request) (a answer, retryAfter time.
 	}
 	// Until the answer begins: how long it goes on depends on what was asked for.
 	start, out := time.Now(), outcome{kind: r.kind}
-	defer func() {
+	landed := sync.OnceFunc(func() {
 		out.retryAfter = retryAfter
 		c.pace.done(out)
-	}()
+	})
+	defer landed()
 	ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout)
 	defer cancel()
 	ctx, span := tracer.Start(ctx, r.method(), trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
@@ -305,6 +309,11 @@ func (c *client) try(ctx context.Context, r request) (a answer, retryAfter time.
 		return answer{}, parseRetryAfter(resp.Header.Get("Retry-After"), time.Now()), &StatusError{resp.StatusCode, r.method(), r.path, strings.TrimSpace(string(head))}
 	}
 	out.ok = true
+	if r.room != nil {
+		// Waiting for memory with a place among the requests could wait for somebody who has memory
+		// and waits for a place.
+		landed()
+	}
 	body, err := c.read(resp, r)
 	if err != nil {
 		return answer{}, 0, err
