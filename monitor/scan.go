@@ -3,6 +3,7 @@ package monitor
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,7 +19,8 @@ const (
 	// refetches is how often entries that do not fit are fetched again at once.
 	refetches = 2
 	// window bounds the bundles that are on their way from the producer to the
-	// committer.
+	// committer, beside those that workers have: the first of these may be the last to be answered,
+	// and the others are to go on meanwhile.
 	window = 256
 	// tileLeaves are the leaves below a full tile of level 1.
 	tileLeaves = checkpoint.TileWidth * checkpoint.TileWidth
@@ -64,6 +66,9 @@ type span struct {
 	epoch    string
 	deadline time.Time // no further bundles are begun after it; zero: none
 	budget   *budget
+	// busy lets as many bundles be hashed and read at a time as there are processors, and one: with
+	// more of them, answers would wait for a processor, and the server be taken for slow.
+	busy chan struct{}
 	// roots are proven roots of bundles, the tile of level 1 that rootsOf is the number of.
 	roots   []checkpoint.Hash
 	rootsOf uint64
@@ -77,7 +82,7 @@ type span struct {
 }
 
 func (r *runner) newSpan(tree *checkpoint.Tree, epoch string) *span {
-	return &span{runner: r, tree: tree, epoch: epoch, budget: r.budget}
+	return &span{runner: r, tree: tree, epoch: epoch, budget: r.budget, busy: make(chan struct{}, runtime.GOMAXPROCS(0)+1)}
 }
 
 // run proves and reads [from, to) with several workers, and gives take one
@@ -86,8 +91,9 @@ func (r *runner) newSpan(tree *checkpoint.Tree, epoch string) *span {
 func (s *span) run(ctx context.Context, from, to uint64, take func(result) error) (uint64, error) {
 	// While a batch is committed, workers go on: there is room for all that a window holds, but
 	// for findings, which may be large and many. Those wait with their workers.
-	jobs, done, heavy := make(chan job), make(chan result, window), make(chan result)
-	slots := make(chan struct{}, window)
+	room := window + s.cfg.Parallel
+	jobs, done, heavy := make(chan job), make(chan result, room), make(chan result)
+	slots := make(chan struct{}, room)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(jobs)
@@ -254,11 +260,19 @@ func (s *span) bundle(ctx context.Context, j job) result {
 			res.err = fmt.Errorf("fetching entries %d to %d: %w", j.first, j.end, err)
 			return res
 		}
+		select {
+		case s.busy <- struct{}{}:
+		case <-ctx.Done():
+			return result{job: j, err: ctx.Err()}
+		}
 		got := checkpoint.LeafHashes(leaves)
 		if j.fits(got) {
 			res.chunk = j.chunk(got)
-			return s.readAll(ctx, place.eyes, res, leaves, got, nil)
+			res = s.readAll(ctx, place.eyes, res, leaves, got, nil)
+			<-s.busy
+			return res
 		}
+		<-s.busy
 		if try >= tries {
 			return s.mismatch(ctx, place.eyes, res, leaves, got)
 		}
