@@ -90,7 +90,11 @@ func readable(k, start, scanned, head uint64) bool {
 	if k > scanned || k < start {
 		return false
 	}
-	return start == 0 && (k%256 == 0 || k/256 >= min(scanned/256, OldestLeafTile(head)))
+	oldest := uint64(0)
+	if last := scanned / 256; last > KeptLeafTiles {
+		oldest = last - KeptLeafTiles
+	}
+	return start == 0 && (k%256 == 0 || k/256 >= oldest)
 }
 
 // check compares one checkpoint of a log that forked at forkAt (or not, if

@@ -2,15 +2,10 @@ package checkpoint
 
 import "fmt"
 
-// keptLeafTiles is how many tiles of leaf hashes before the last, partial one
+// KeptLeafTiles is how many tiles of leaf hashes before the last, partial one
 // a monitor keeps: the last 65,536 leaves, 2 MB. They are what tells an honest
 // replica that lags from a fork without any help from the log.
-const keptLeafTiles = 256
-
-// OldestLeafTile returns the first tile of leaf hashes that is kept for a tree of a size.
-func OldestLeafTile(size uint64) uint64 {
-	return max(size/TileWidth, keptLeafTiles) - keptLeafTiles
-}
+const KeptLeafTiles = 256
 
 // Chunk is a run of proven leaves within one bundle of 256.
 type Chunk struct {
@@ -31,10 +26,8 @@ func (c Chunk) Len() int {
 
 // Grow appends proven chunks, in order, to a frontier, and returns the new
 // frontier with the own tiles that changed, to be kept in the same
-// transaction. Tiles of leaf hashes that lie too far back are left out: those
-// of a tree that the frontier is on its way to, of size goal, since a replica
-// lags behind that.
-func Grow(f Frontier, own OwnTiles, chunks []Chunk, goal uint64) (Frontier, []Tile, error) {
+// transaction. Tiles of leaf hashes that lie too far back are left out.
+func Grow(f Frontier, own OwnTiles, chunks []Chunk) (Frontier, []Tile, error) {
 	g := grower{own: own, size: f.size}
 	for _, c := range chunks {
 		var err error
@@ -53,7 +46,11 @@ func Grow(f Frontier, own OwnTiles, chunks []Chunk, goal uint64) (Frontier, []Ti
 		}
 		g.size = f.size
 	}
-	return f, g.changed(OldestLeafTile(max(goal, f.size))), nil
+	oldest := uint64(0)
+	if last := f.size / TileWidth; last > KeptLeafTiles {
+		oldest = last - KeptLeafTiles
+	}
+	return f, g.changed(oldest), nil
 }
 
 // grower keeps the last tile of each level while hashes are appended.

@@ -174,7 +174,7 @@ func TestGrow(t *testing.T) {
 			}
 			var tiles []Tile
 			var err error
-			if f, tiles, err = Grow(f, kept.read, chunks, 0); err != nil {
+			if f, tiles, err = Grow(f, kept.read, chunks); err != nil {
 				t.Fatal(err)
 			}
 			kept.put(tiles)
@@ -193,10 +193,10 @@ func TestGrow(t *testing.T) {
 			}
 		}
 	}
-	if _, _, err := Grow(Frontier{}.Append(Hash{}), ownStore{}.read, []Chunk{{Root: Hash{1}}}, 0); err == nil {
+	if _, _, err := Grow(Frontier{}.Append(Hash{}), ownStore{}.read, []Chunk{{Root: Hash{1}}}); err == nil {
 		t.Error("a full bundle appended at 1")
 	}
-	if _, _, err := Grow(Frontier{}.Append(Hash{}), ownStore{}.read, []Chunk{{Leaves: []Hash{{}}}}, 0); err == nil {
+	if _, _, err := Grow(Frontier{}.Append(Hash{}), ownStore{}.read, []Chunk{{Leaves: []Hash{{}}}}); err == nil {
 		t.Error("grew on a store that lost its tiles")
 	}
 }

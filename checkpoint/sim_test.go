@@ -202,12 +202,14 @@ func (s *simLog) monitor(t testing.TB, l *Log, start, scanned, head uint64) Know
 			at = end
 		}
 		var tiles []Tile
-		if k.Scanned, tiles, err = Grow(k.Scanned, kept.read, chunks, head); err != nil {
+		if k.Scanned, tiles, err = Grow(k.Scanned, kept.read, chunks); err != nil {
 			t.Fatal(err)
 		}
 		kept.put(tiles)
 	}
-	kept.prune(min(scanned/256, OldestLeafTile(head)))
+	if last := scanned / 256; last > KeptLeafTiles {
+		kept.prune(last - KeptLeafTiles)
+	}
 	k.Own = kept.read
 	if k.Link, err = tree.nodes(scanned, head); err != nil {
 		t.Fatal(err)

@@ -91,7 +91,7 @@ func (r *runner) scanHead(ctx context.Context, scanFor time.Duration, out *Outco
 	// bounded where the end was asked for.
 	last, cancel := grace(ctx, lastWrite)
 	defer cancel()
-	if err := c.flush(last); err != nil {
+	if err := c.finish(last); err != nil {
 		return errors.Join(err, runErr)
 	}
 	out.Behind, out.Moved = reached < known.Head.Size(), reached > known.Scanned.Size()
@@ -149,6 +149,10 @@ type committer struct {
 	bytes   int // of findings
 	tally   tally
 	failed  bool // a commit failed: what it held is read again by the next pass
+	// held are full tiles of leaf hashes, the newest that are to be kept. They are stored at the end
+	// of a pass: most of those of a long one would be deleted by the next commit.
+	held []checkpoint.Tile
+	last bool // the commit that comes is that of the end
 }
 
 func (c *committer) take(ctx context.Context, res result) error {
@@ -230,13 +234,45 @@ func (c *committer) flush(ctx context.Context) error {
 		return nil
 	}
 	t := c.turn
-	frontier, tiles, err := checkpoint.Grow(c.frontier, t.own(ctx), c.chunks, c.tree.Head().Size())
+	frontier, tiles, err := checkpoint.Grow(c.frontier, t.own(ctx), c.chunks)
 	if err != nil {
 		return fmt.Errorf("own hashes: %w", err)
 	}
-	t.batch.Tiles = tiles
+	for _, tile := range tiles {
+		if tile.Level == 0 && len(tile.Hashes) == checkpoint.TileWidth {
+			c.held = append(c.held, tile)
+		} else {
+			t.batch.Tiles = append(t.batch.Tiles, tile)
+		}
+	}
+	oldest := oldestLeafTile(frontier.Size())
+	c.held = slices.DeleteFunc(c.held, func(t checkpoint.Tile) bool { return t.Index < oldest })
+	if c.last {
+		t.batch.Tiles, c.held = append(t.batch.Tiles, c.held...), nil
+	}
 	t.tally(c.tally)
 	return c.move(ctx, frontier)
+}
+
+// finish commits what was gathered, and what was held back.
+func (c *committer) finish(ctx context.Context) error {
+	c.last = true
+	if err := c.flush(ctx); err != nil || c.failed || len(c.held) == 0 {
+		return err
+	}
+	c.turn.batch.Tiles = c.held
+	next, err := c.turn.commitAndGoOn(ctx)
+	if err != nil {
+		c.failed = true
+		return err
+	}
+	c.turn, c.held = next, nil
+	return nil
+}
+
+// oldestLeafTile is the first tile of leaf hashes that is kept of a tree of a size.
+func oldestLeafTile(size uint64) uint64 {
+	return max(size/checkpoint.TileWidth, checkpoint.KeptLeafTiles) - checkpoint.KeptLeafTiles
 }
 
 // move commits the batch with the frontier that it leads to.
@@ -248,7 +284,7 @@ func (c *committer) move(ctx context.Context, frontier checkpoint.Frontier) erro
 		return fmt.Errorf("linking the scanned size %d to the head: %w", to, err)
 	}
 	t.next.Scanned, t.next.Peaks, t.next.Link = to, hexes(frontier.Peaks()), hexes(link)
-	t.batch.PruneLeafTiles = min(to/checkpoint.TileWidth, checkpoint.OldestLeafTile(c.tree.Head().Size()))
+	t.batch.PruneLeafTiles = oldestLeafTile(to)
 	// A gap is covered by nobody until it is filled.
 	t.batch.Coverage, t.batch.WatchSet, t.batch.Trust = without(Range{from, to}, rangesOf(t.batch.SetGaps)), t.watchSet, t.trust.Load().hash
 	next, err := t.commitAndGoOn(ctx)
