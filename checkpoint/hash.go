@@ -23,13 +23,7 @@ const (
 )
 
 // LeafHash returns H(0x00 || leaf), the leaf hash of RFC 6962, 2.1.
-func LeafHash(leaf []byte) (sum Hash) {
-	h := sha256.New() // stays on the stack
-	h.Write([]byte{leafPrefix})
-	h.Write(leaf)
-	h.Sum(sum[:0])
-	return sum
-}
+func LeafHash(leaf []byte) Hash { return lanes.One(leafPrefix, leaf) }
 
 // LeafHashes returns the leaf hashes of many leaves, which is faster than one by one.
 func LeafHashes(leaves [][]byte) []Hash {

@@ -169,14 +169,22 @@ func (s *span) produce(ctx context.Context, from, to uint64, slots chan<- struct
 	ctx, cancel := context.WithCancel(ctx)
 	var ahead sync.WaitGroup
 	defer func() { cancel(); ahead.Wait(); s.ahead.Clear() }()
+	if to-from > tileLeaves {
+		// A long scan begins with two tiles, one proven by the other, and ends with one of leaves.
+		var first sync.WaitGroup
+		for level := uint(1); level <= 2; level++ {
+			first.Go(func() { s.fetchAhead(ctx, level, from>>(8*(level+1))) })
+		}
+		ahead.Go(func() { s.fetchAhead(ctx, 0, to/checkpoint.TileWidth) })
+		first.Wait()
+	}
 	for at := from; at < to; {
 		if at > from && s.over(s.deadline) {
 			return nil
 		}
 		j := s.job(at, to)
 		if next := at/tileLeaves + 1; (at == from || at%tileLeaves == 0) && next*tileLeaves < to {
-			width := min(s.tree.Head().Size()/checkpoint.TileWidth-next*checkpoint.TileWidth, checkpoint.TileWidth)
-			ahead.Go(func() { s.fetchAhead(ctx, 1, next, int(width)) })
+			ahead.Go(func() { s.fetchAhead(ctx, 1, next) })
 		}
 		select {
 		case slots <- struct{}{}:

@@ -64,11 +64,15 @@ type aheadTile struct {
 	width int
 }
 
-// fetchAhead fetches a tile that will be asked for soon. What becomes of it is seen then: it is as
-// unproven as one that is fetched in its turn.
-func (r *runner) fetchAhead(ctx context.Context, level uint, index uint64, width int) {
-	if raw, err := r.way().Source.Tile(ctx, level, index, width); err == nil {
-		r.ahead.Store(aheadTile{level, index, width}, raw)
+// fetchAhead fetches a tile of the tree that will be asked for soon, if there is one. What becomes
+// of it is seen then: it is as unproven as one that is fetched in its turn.
+func (s *span) fetchAhead(ctx context.Context, level uint, index uint64) {
+	width := int(min(s.tree.Head().Size()>>(8*level)-index*checkpoint.TileWidth, checkpoint.TileWidth))
+	if width == 0 {
+		return
+	}
+	if raw, err := s.way().Source.Tile(ctx, level, index, width); err == nil {
+		s.ahead.Store(aheadTile{level, index, width}, raw)
 	}
 }
 

@@ -28,7 +28,7 @@ const (
 func Sum(prefix byte, messages [][]byte, sums [][sha256.Size]byte) {
 	if !available {
 		for i, m := range messages {
-			sumOne(prefix, m, &sums[i])
+			sums[i] = One(prefix, m)
 		}
 		return
 	}
@@ -52,7 +52,7 @@ func sum(prefix byte, messages [][]byte, sums [][sha256.Size]byte) {
 		}
 		if len(group) < fewest {
 			i := uint32(order[len(order)-1])
-			sumOne(prefix, messages[i], &sums[i])
+			sums[i] = One(prefix, messages[i])
 			order = order[:len(order)-1]
 			continue
 		}
@@ -157,10 +157,11 @@ func sumGroup(prefix byte, messages [][]byte, sums [][sha256.Size]byte, group []
 	}
 }
 
-// sumOne hashes one message.
-func sumOne(prefix byte, message []byte, sum *[sha256.Size]byte) {
+// One returns the SHA-256 hash of one message, with a byte in front of it.
+func One(prefix byte, message []byte) (sum [sha256.Size]byte) {
 	h := sha256.New() // stays on the stack, as does what is written
 	h.Write([]byte{prefix})
 	h.Write(message)
 	h.Sum(sum[:0])
+	return sum
 }

@@ -74,7 +74,7 @@ func (a *app) follow(ctx context.Context, s *setup, st *store.Store, log *slog.L
 		stop()
 		waiting.Wait()
 		switch {
-		case ctx.Err() != nil && err == nil:
+		case ctx.Err() != nil && (err == nil || old != nil && !begun):
 			log.Info("stopped cleanly")
 			return nil
 		case err != nil && (begun || old == nil):
@@ -103,6 +103,9 @@ func (a *app) newSetup(ctx context.Context, state string, hup <-chan os.Signal, 
 		case <-hup:
 		case <-tick.C:
 			token, err := os.ReadFile(state + requestSuffix)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				log.Error("a request to take the configuration cannot be read, and is removed; ask as the user that the daemon runs as", "error", errors.Join(err, os.Remove(state+requestSuffix)))
+			}
 			if err != nil || len(token) == 0 {
 				continue
 			}

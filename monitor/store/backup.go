@@ -7,11 +7,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -141,23 +139,16 @@ func look(ctx context.Context, path, schema string) (c Contents, err error) {
 	if err != nil {
 		return c, err
 	}
-	abs, err := filepath.Abs(path)
+	dsn, err := fileURL(path, "mode=ro&immutable=1")
 	if err != nil {
 		return c, err
 	}
-	if abs = filepath.ToSlash(abs); !strings.HasPrefix(abs, "/") {
-		abs = "/" + abs
-	}
-	if s.db, err = sql.Open("sqlite", (&url.URL{Scheme: "file", Path: abs, RawQuery: "mode=ro&immutable=1"}).String()); err != nil {
+	if s.db, err = sql.Open("sqlite", dsn); err != nil {
 		return c, s.explain("opening", err)
 	}
 	defer s.db.Close()
-	var verdict string
-	if err := s.db.QueryRowContext(ctx, "PRAGMA integrity_check(1)").Scan(&verdict); err != nil {
-		return c, s.explain("checking", err)
-	}
-	if verdict != "ok" {
-		return c, fmt.Errorf("%s is damaged (%s): take another backup", path, verdict)
+	if err := s.Check(ctx); err != nil {
+		return c, err
 	}
 	var have, newest int64
 	if err := s.db.QueryRowContext(ctx, "SELECT COALESCE(MAX(version_id), 0) FROM goose_db_version").Scan(&have); err != nil {
@@ -173,13 +164,11 @@ func look(ctx context.Context, path, schema string) (c Contents, err error) {
 	if have > newest {
 		return c, fmt.Errorf("%s has schema %d, this program knows %d: %w; use that version", path, have, newest, ErrNewer)
 	}
-	return s.contents(ctx)
+	return s.Contents(ctx)
 }
 
 // Contents say how far the state has come.
-func (s *Store) Contents(ctx context.Context) (Contents, error) { return s.contents(ctx) }
-
-func (s *Store) contents(ctx context.Context) (c Contents, err error) {
+func (s *Store) Contents(ctx context.Context) (c Contents, err error) {
 	have := func(table string) (yes bool) {
 		var n int
 		err = errors.Join(err, s.explain("reading", s.db.QueryRowContext(ctx, "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = $1", table).Scan(&n)))

@@ -234,6 +234,11 @@ func (s *Store) ours(f *os.File) error {
 // dataSource names the file for the driver: pragmas there hold for every
 // connection, and transactions take the write lock when they begin.
 func dataSource(path, more string) (string, error) {
+	return fileURL(path, "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_txlock=immediate"+more)
+}
+
+// fileURL names a file for the driver, whatever is in its path.
+func fileURL(path, query string) (string, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return "", err
@@ -242,7 +247,6 @@ func dataSource(path, more string) (string, error) {
 	if runtime.GOOS == "windows" && !strings.HasPrefix(abs, "/") {
 		abs = "/" + abs
 	}
-	query := "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_txlock=immediate" + more
 	return (&url.URL{Scheme: "file", Path: abs, RawQuery: query}).String(), nil
 }
 
