@@ -27,7 +27,7 @@ type rigV1 struct {
 	v1      *locallog.V1
 	server1 *rekor.V1
 	filler  []byte
-	// wrap is put around the trees of family, listed counts its answers.
+	// wrap is put around the trees of family; listed is how many trees it last named.
 	wrap   func(monitor.ProofLog) monitor.ProofLog
 	listed atomic.Int32
 }
