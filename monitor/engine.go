@@ -101,6 +101,9 @@ func New(opts Options) (*Engine, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
+	if opts.Jitter == nil {
+		opts.Jitter = func(wait time.Duration) time.Duration { return time.Duration(rand.Int64N(int64(wait)/10 + 1)) }
+	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -261,7 +264,7 @@ func (r *runner) next(now time.Time) time.Time {
 		at = daily // SPEC: wire-formats 3.5: for shards that have ended
 	}
 	if wait := at.Sub(now); wait > 0 {
-		at = at.Add(time.Duration(rand.Int64N(int64(wait)/10 + 1)))
+		at = at.Add(r.opts.Jitter(wait))
 	}
 	return at
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 )
 
@@ -32,7 +31,7 @@ func (e *Engine) followFamily(ctx context.Context, f Family, start func(*runner)
 		}
 		now := e.opts.Now()
 		wait := f.Schedule.Next(now).Sub(now)
-		timer := time.NewTimer(wait + time.Duration(rand.Int64N(int64(wait)/10+1)))
+		timer := time.NewTimer(wait + e.opts.Jitter(wait))
 		select {
 		case <-timer.C:
 		case <-ctx.Done():

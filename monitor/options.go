@@ -102,6 +102,9 @@ type Options struct {
 	Wake func()
 	// Now is the clock; default time.Now.
 	Now func() time.Time
+	// Jitter returns up to a tenth of the wait before a poll, to be added to it; default: at
+	// random.
+	Jitter func(wait time.Duration) time.Duration
 	// Logger; default: none.
 	Logger *slog.Logger
 	// CommitEvery bounds the entries of one transaction; default 65,536.

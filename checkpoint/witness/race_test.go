@@ -158,7 +158,7 @@ func TestMain(m *testing.M) {
 }
 
 func serve(path string) error {
-	st, err := store.OpenWitness(context.Background(), path, true)
+	st, err := store.OpenWitness(context.Background(), path, store.Options{Create: true})
 	if err != nil {
 		return err
 	}
@@ -353,7 +353,7 @@ func TestRaceAndKill(t *testing.T) {
 	wg.Wait()
 	child.Process.Kill()
 	child.Wait()
-	st, err := store.OpenWitness(context.Background(), path, true)
+	st, err := store.OpenWitness(context.Background(), path, store.Options{Create: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -377,12 +377,12 @@ func TestRaceAndKill(t *testing.T) {
 // TestOneProcess: a second process with the same state is refused.
 func TestOneProcess(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
-	st, err := store.OpenWitness(context.Background(), path, true)
+	st, err := store.OpenWitness(context.Background(), path, store.Options{Create: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer st.Close()
-	if second, err := store.OpenWitness(context.Background(), path, true); !errors.Is(err, store.ErrLocked) {
+	if second, err := store.OpenWitness(context.Background(), path, store.Options{Create: true}); !errors.Is(err, store.ErrLocked) {
 		t.Errorf("%v, %v", second, err)
 	}
 }

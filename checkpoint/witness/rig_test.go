@@ -207,7 +207,7 @@ func (r *rig) restart() {
 		r.store.Close()
 	}
 	var err error
-	if r.store, err = store.OpenWitness(context.Background(), filepath.Join(r.dir, "state.db"), true); err != nil {
+	if r.store, err = store.OpenWitness(context.Background(), filepath.Join(r.dir, "state.db"), store.Options{Create: true}); err != nil {
 		r.t.Fatal(err)
 	}
 	opts := r.opts

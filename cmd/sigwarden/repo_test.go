@@ -52,6 +52,7 @@ var allowed = map[string][]string{
 	"monitor/trust":                 {"checkpoint"},
 	"monitor/trust/trusttest":       {"checkpoint"},
 	"monitor/store":                 {"monitor", "checkpoint", "checkpoint/witness", "checkpoint/ledger", "watchlist/entry", "notify"},
+	"monitor/store/simdisk":         {},
 	"monitor/evidence":              {"checkpoint", "checkpoint/witness", "checkpoint/ledger", "watchlist/entry"},
 	"monitor/report":                {"monitor", "checkpoint/ledger", "watchlist/policy", "notify"},
 	"monitor/redact":                {},

@@ -66,7 +66,7 @@ func (a *app) openWitness(ctx context.Context, s *setup, st *store.Store, log *s
 		w.locks = append(w.locks, release)
 		opts.Cosigners = append(opts.Cosigners, c)
 	}
-	if w.promises, err = store.OpenWitness(ctx, s.cfg.State, true); err != nil {
+	if w.promises, err = store.OpenWitness(ctx, s.cfg.State, store.Options{Create: true}); err != nil {
 		return nil, err
 	}
 	if err := w.checkMark(ctx); err != nil {

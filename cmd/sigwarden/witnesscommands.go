@@ -73,7 +73,7 @@ func (a *app) withPromises(ctx context.Context, do func(*setup, *store.Witness) 
 	if err != nil {
 		return err
 	}
-	p, err := store.OpenWitness(ctx, s.cfg.State, false)
+	p, err := store.OpenWitness(ctx, s.cfg.State, store.Options{})
 	if err != nil {
 		return err
 	}

@@ -51,6 +51,9 @@ type Options struct {
 	// FirstWait is the wait before the second try, which doubles up to 5s and
 	// yields to Retry-After; default 250ms.
 	FirstWait time.Duration
+	// Transport, if not nil, carries requests in place of the network: of tests that repeat
+	// exactly. Waits are not spread at random then.
+	Transport http.RoundTripper
 }
 
 // maxRetryAfter bounds how long a server may make us wait within one request.
@@ -95,7 +98,7 @@ func newClient(opts Options) (*client, error) {
 	setDefault(&opts.Timeout, 30*time.Second)
 	setDefault(&opts.Tries, 4)
 	setDefault(&opts.FirstWait, 250*time.Millisecond)
-	transport := &http.Transport{
+	var transport http.RoundTripper = &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		TLSClientConfig:        &tls.Config{RootCAs: opts.RootCAs, MinVersion: tls.VersionTLS12},
 		ForceAttemptHTTP2:      true,
@@ -106,6 +109,9 @@ func newClient(opts Options) (*client, error) {
 		MaxResponseHeaderBytes: 64 << 10,
 		// An answer that waits for memory must not take it here.
 		HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 256 << 10},
+	}
+	if opts.Transport != nil {
+		transport = opts.Transport
 	}
 	return &client{
 		base: base,
@@ -216,6 +222,9 @@ func (c *client) get(ctx context.Context, kind, path string, limit int64, etag s
 func (c *client) do(ctx context.Context, r request) (answer, error) {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = c.opts.FirstWait, 5*time.Second
+	if c.opts.Transport != nil {
+		wait.RandomizationFactor = 0
+	}
 	var last error
 	a, err := backoff.Retry(ctx, func() (answer, error) {
 		a, retryAfter, err := c.try(ctx, r)

@@ -86,7 +86,7 @@ func RestoreWitness(ctx context.Context, backup, state, reason string) (err erro
 			os.Remove(file + suffix)
 		}
 	}()
-	w, err := OpenWitness(ctx, building, false)
+	w, err := OpenWitness(ctx, building, Options{})
 	if err != nil {
 		return err
 	}

@@ -190,7 +190,7 @@ func TestRestoredWitness(t *testing.T) {
 	dir := t.TempDir()
 	path, backup := filepath.Join(dir, "s.db"), filepath.Join(dir, "b.db")
 	open(t, path, Options{Create: true}).Close()
-	w, err := OpenWitness(ctx, path, true)
+	w, err := OpenWitness(ctx, path, Options{Create: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +209,7 @@ func TestRestoredWitness(t *testing.T) {
 	if err := RestoreWitness(ctx, backup, elsewhere, "it was restored"); err != nil {
 		t.Fatal(err)
 	}
-	got, err := OpenWitness(ctx, elsewhere, false)
+	got, err := OpenWitness(ctx, elsewhere, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

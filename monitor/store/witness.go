@@ -44,10 +44,11 @@ const (
 	witnessSuffix = "-witness"
 )
 
-// OpenWitness opens the file of a witness beside a state file, and makes it if it does
-// not exist and is to be made. A second process that opens it gets ErrLocked.
-func OpenWitness(ctx context.Context, statePath string, create bool) (*Witness, error) {
-	s, err := Open(ctx, statePath+witnessSuffix, Options{Create: create, Exclusive: true, schema: "witness"})
+// OpenWitness opens the file of a witness beside a state file, exclusively, and makes it if
+// it does not exist and opts say so. A second process that opens it gets ErrLocked.
+func OpenWitness(ctx context.Context, statePath string, opts Options) (*Witness, error) {
+	opts.Exclusive, opts.schema = true, "witness"
+	s, err := Open(ctx, statePath+witnessSuffix, opts)
 	if err != nil {
 		return nil, fmt.Errorf("witness: %w", err)
 	}
