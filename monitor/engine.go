@@ -42,7 +42,7 @@ type runner struct {
 	log      *slog.Logger
 	budget   *budget
 	ahead    sync.Map // tiles that were fetched before they were asked for, as served, by aheadTile
-	busy     sync.Mutex
+	busy     chan struct{} // has a place for who works on the log
 	waiting  atomic.Int32 // passes that wait for busy
 	progress atomic.Int64 // moves with everything that the log answers
 	first    atomic.Bool  // a first pass was tried
@@ -141,7 +141,7 @@ func (e *Engine) add(cfg LogConfig) (*runner, error) {
 	if cfg.Parallel <= 0 {
 		cfg.Parallel = 4
 	}
-	r := &runner{Engine: e, cfg: cfg, log: e.opts.Logger.With("log", cfg.Name), budget: newBudget(e.memory)}
+	r := &runner{Engine: e, cfg: cfg, busy: make(chan struct{}, 1), log: e.opts.Logger.With("log", cfg.Name), budget: newBudget(e.memory)}
 	if err := r.update(cfg); err != nil {
 		return nil, err
 	}

@@ -42,9 +42,9 @@ const headOnly = time.Duration(-1)
 // pass polls a log once and scans it, for as long as scanHead says.
 func (r *runner) pass(ctx context.Context, scanFor time.Duration) (out Outcome) {
 	r.waiting.Add(1)
-	r.busy.Lock()
+	r.busy <- struct{}{}
 	r.waiting.Add(-1)
-	defer r.busy.Unlock()
+	defer func() { <-r.busy }()
 	defer r.first.Store(true)
 	ctx, span := tracer.Start(ctx, "poll", trace.WithAttributes(logName.String(r.cfg.Name)))
 	defer func() {

@@ -155,14 +155,12 @@ func (r *runner) refused(err error) (reason string, again time.Duration, sure bo
 func (r *runner) pursue(ctx context.Context, c checkpoint.Checkpoint) error {
 	r.waiting.Add(1)
 	defer r.waiting.Add(-1)
-	for !r.busy.TryLock() {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(20 * time.Millisecond):
-		}
+	select {
+	case r.busy <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	defer r.busy.Unlock()
+	defer func() { <-r.busy }()
 	out := Outcome{Log: r.cfg.Name}
 	judging, cancel := grace(ctx, graceTime)
 	defer cancel()

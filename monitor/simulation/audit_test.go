@@ -1,0 +1,414 @@
+package simulation
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sigwarden/sigwarden/checkpoint"
+	"github.com/sigwarden/sigwarden/checkpoint/witness"
+	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/monitor/store"
+	"github.com/sigwarden/sigwarden/monitor/store/simdisk"
+)
+
+// head is a tree that was believed, or co-signed.
+type head struct {
+	size uint64
+	root checkpoint.Hash
+}
+
+// auditor knows the truth, and what was claimed.
+type auditor struct {
+	w        *world
+	cosigner *witness.Cosigner
+
+	mu      sync.Mutex
+	proc    *process
+	heads   map[*simLog][]head // verified ones, in the order of their commits
+	before  map[*simLog]uint64 // how much of its true tree was verified before it lied ...
+	read    map[*simLog]uint64 // ... and read
+	signed  map[*simLog][]head
+	times   map[*simLog]int64
+	forces  map[string]bool // rules that were in force
+	choices map[string]string
+	final   string
+}
+
+var theCosigner = sync.OnceValues(func() (*witness.Cosigner, error) {
+	_, c, err := witness.GenerateKey("witness.example", witness.Ed25519)
+	return c, err
+})
+
+func newAuditor(w *world) *auditor {
+	a := &auditor{w: w, cosigner: must(theCosigner()), heads: map[*simLog][]head{}, before: map[*simLog]uint64{}, read: map[*simLog]uint64{}, signed: map[*simLog][]head{},
+		times: map[*simLog]int64{}, forces: map[string]bool{}, choices: map[string]string{}}
+	a.forces[must(makeRules())[0].hash] = true
+	return a
+}
+
+func (a *auditor) process() *process {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.proc
+}
+
+func (a *auditor) inForce(hash string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.forces[hash] = true
+}
+
+func (a *auditor) decided(finding, state string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.choices[finding] = state
+}
+
+func (w *world) logOf(id string) *simLog {
+	for _, l := range w.logs {
+		if l.tree.Origin() == id {
+			return l
+		}
+	}
+	return nil
+}
+
+// committed notes what a log's state was moved to.
+func (a *auditor) committed(logID string, next *monitor.State) {
+	l := a.w.logOf(logID)
+	if l == nil || next.Head == "" {
+		return
+	}
+	c, err := l.opener.Open([]byte(next.Head))
+	if err != nil {
+		a.w.wrong("%s: the stored head does not verify: %v", l.name, err)
+		return
+	}
+	h := head{c.Size(), c.Root()}
+	l.mu.Lock()
+	lying := l.lie != ""
+	l.mu.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if list := a.heads[l]; len(list) == 0 || list[len(list)-1] != h {
+		if len(list) > 0 && list[len(list)-1].size > h.size {
+			a.w.wrong("%s: the verified head went back from %d to %d", l.name, list[len(list)-1].size, h.size)
+		}
+		a.heads[l] = append(list, h)
+	}
+	if !lying {
+		a.before[l], a.read[l] = h.size, next.Scanned
+	}
+}
+
+// cosigned notes a cosignature that somebody was given.
+func (a *auditor) cosigned(l *simLog, note []byte, lines string) {
+	c, err := l.opener.Open(note)
+	if err != nil {
+		a.w.wrong("%s: a checkpoint was co-signed that its log has not signed: %v", l.name, err)
+		return
+	}
+	seen := witness.Cosignatures([]byte(string(note)+lines), a.cosigner.Verifier)
+	if len(seen) != 1 {
+		a.w.wrong("%s: the lines of the witness do not verify: %q", l.name, lines)
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if at := seen[0].At; at < a.times[l] {
+		a.w.wrong("%s: a cosignature of %d after one of %d", l.name, at, a.times[l])
+	} else {
+		a.times[l] = at
+	}
+	if list := a.signed[l]; len(list) > 0 && list[len(list)-1].size > c.Size() {
+		a.w.wrong("%s: size %d was co-signed after %d", l.name, c.Size(), list[len(list)-1].size)
+	}
+	a.signed[l] = append(a.signed[l], head{c.Size(), c.Root()})
+}
+
+// oneHistory fails if heads contradict each other: all are of the true history, or all
+// of the other one.
+func (a *auditor) oneHistory(l *simLog, what string, heads []head) {
+	truth, other := true, true
+	for _, h := range heads {
+		truth = truth && l.truth(h.size, h.root)
+		other = other && l.alternative(h.size, h.root)
+	}
+	if !truth && !other {
+		a.w.wrong("%s: %s contradict each other, or the log: %v (it lies: %q, from entry %d)", l.name, what, heads, l.lie, l.forkd)
+	}
+}
+
+// watching says what stands in the store of a process.
+func (p *process) look(f func(*life) error) error {
+	l := p.now()
+	if l == nil {
+		return fmt.Errorf("the process does not run")
+	}
+	return f(l)
+}
+
+// healing lets polls pass while everything works: lies are found within the stated number
+// of them, and everything is caught up with.
+func (a *auditor) healing(p *process) {
+	began := time.Now()
+	for time.Since(began) < healing {
+		time.Sleep(pollEvery / 2)
+		polls := int(time.Since(began)/pollEvery) - 1 // one may have been under way
+		for _, l := range a.w.logs {
+			if l.lie == "" || polls < patience+1 || !a.detectable(l) {
+				continue
+			}
+			err := p.look(func(life *life) error {
+				list, err := life.store.Incidents(context.Background(), store.Filter{})
+				if err == nil && !slices.ContainsFunc(list, func(i monitor.Incident) bool { return i.LogID == l.tree.Origin() && i.Class == monitor.Integrity }) {
+					a.w.wrong("%s: a lie (%s, since %s) was not found in %d polls", l.name, l.lie, l.since, polls)
+				}
+				return err
+			})
+			if err != nil {
+				a.w.wrong("while everything works: %v", err)
+			}
+		}
+	}
+}
+
+// detectable reports whether anybody could tell from what was seen that the log lies.
+func (a *auditor) detectable(l *simLog) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch l.lie {
+	case "fork", "fork at the same size":
+		return a.before[l] > l.forkd
+	case "smaller fork":
+		return a.before[l] > l.forkd && a.read[l] > l.forkd && a.before[l] >= l.other.Size() && a.read[l] == a.before[l]
+	}
+	return true
+}
+
+// end audits what is stored once the process has stopped.
+func (a *auditor) end() {
+	w := a.w
+	ctx := context.Background()
+	w.disk.Boot()
+	st, err := store.Open(ctx, w.disk.Path("state.db"), store.Options{VFS: simdisk.Name})
+	if err != nil {
+		w.wrong("the state cannot be opened: %v", err)
+		return
+	}
+	defer st.Close()
+	check := func(what string, err error) bool {
+		if err != nil {
+			w.wrong("%s: %v", what, err)
+		}
+		return err == nil
+	}
+	check("state", st.Check(ctx))
+	_, _, err = st.VerifyLedger(ctx)
+	check("ledger", err)
+	findings, err := st.Findings(ctx, store.Filter{})
+	check("findings", err)
+	incidents, err := st.Incidents(ctx, store.Filter{})
+	check("incidents", err)
+	pending, err := st.PendingDeliveries(ctx)
+	if check("outbox", err) && pending > 0 {
+		w.wrong("%d deliveries are still waiting although everything works", pending)
+	}
+	for _, i := range incidents {
+		if l := w.logOf(i.LogID); i.Class == monitor.Integrity && (l == nil || l.lie == "") {
+			w.wrong("an honest log (%s) was accused: %s: %s", i.Log, i.Kind, i.Summary)
+		}
+		w.counts["incident: "+i.Kind]++
+		for _, c := range channels {
+			if i.Class == monitor.Integrity && !a.toldOf(c, i.ID) {
+				w.wrong("%s was never told of %s (%s)", c, i.ID, i.Kind)
+			}
+		}
+	}
+	sum := []string{}
+	for _, l := range w.logs {
+		sum = append(sum, a.log(ctx, st, l, findings))
+	}
+	for _, f := range findings {
+		if want, ok := a.choices[f.ID]; ok && f.State != want {
+			w.wrong("finding %s is %s, and somebody had decided that it is %s", f.ID, f.State, want)
+		}
+	}
+	for _, i := range incidents {
+		sum = append(sum, i.Kind+" "+i.State)
+	}
+	slices.Sort(sum)
+	a.final = fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(sum, "\n"))))[:16]
+	w.say.Info("end", "state", strings.Join(sum, "\n"))
+}
+
+// toldOf reports whether a channel has heard of an incident or finding.
+func (a *auditor) toldOf(channel, subject string) bool {
+	p := a.w.people
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for k, n := range p.accepted {
+		if n > 0 && strings.HasPrefix(k, channel+" ") && p.about[k] == subject {
+			return true
+		}
+	}
+	return false
+}
+
+// log audits what is stored of one log, and sums it up.
+func (a *auditor) log(ctx context.Context, st *store.Store, l *simLog, findings []monitor.Finding) string {
+	w := a.w
+	state, err := st.State(ctx, l.tree.Origin())
+	if err != nil {
+		w.wrong("%s: %v", l.name, err)
+		return ""
+	}
+	a.oneHistory(l, "verified heads", a.heads[l])
+	a.oneHistory(l, "verified heads and cosignatures", append(slices.Clone(a.heads[l]), a.signed[l]...))
+	unlisted := !slices.Contains(w.family[:w.listed], l) && l != w.logs[0]
+	if state.Head == "" {
+		if !unlisted && l.published > 0 && l.lie == "" {
+			w.wrong("%s: it has %d entries and was never seen", l.name, l.published)
+		}
+		return l.name + " unseen"
+	}
+	// Which history is the one that is believed.
+	tree, kinds := l.tree, l.kinds
+	if list := a.heads[l]; len(list) > 0 && !l.truth(list[len(list)-1].size, list[len(list)-1].root) {
+		tree, kinds = l.other, nil
+		for i := range l.other.Size() {
+			kinds = append(kinds, must(newStock()).kinds[string(must(l.other.Entry(i)))])
+		}
+	}
+	if l.lie == "" && (state.HeadSize != l.published || state.Scanned != l.published) {
+		w.wrong("%s: %d entries are published, the head is %d and %d are read", l.name, l.published, state.HeadSize, state.Scanned)
+	}
+	var peaks []checkpoint.Hash
+	for _, p := range state.Peaks {
+		peaks = append(peaks, checkpoint.Hash(p))
+	}
+	frontier, err := checkpoint.NewFrontier(state.Scanned, peaks)
+	if err != nil || state.Scanned <= tree.Size() && frontier.Root() != checkpoint.Hash(must(tree.Root(state.Scanned))) {
+		w.wrong("%s: the frontier of %d is not that of the log: %v", l.name, state.Scanned, err)
+	}
+	covered := a.coverage(ctx, st, l, state)
+	found := map[uint64]monitor.Finding{}
+	for _, f := range findings {
+		if f.Origin != l.tree.Origin() {
+			continue
+		}
+		if _, twice := found[f.Index]; twice {
+			w.wrong("%s: entry %d was found twice", l.name, f.Index)
+		}
+		found[f.Index] = f
+		a.finding(ctx, st, l, kinds, f)
+	}
+	var sum []string
+	for i, k := range kinds {
+		if uint64(i) >= state.Scanned {
+			break
+		}
+		f, ok := found[uint64(i)]
+		switch {
+		case k == nobody && ok:
+			w.wrong("%s: entry %d is nobody's, and was found", l.name, i)
+		case k != nobody && !ok && covered[uint64(i)]:
+			w.wrong("%s: entry %d is ours, was covered, and was not found", l.name, i)
+		}
+		if ok {
+			sum = append(sum, fmt.Sprintf("%d:%s:%s", i, f.Verdict, f.RuleHash[:4]))
+		}
+	}
+	return fmt.Sprintf("%s %d/%d %s", l.name, state.Scanned, state.HeadSize, strings.Join(sum, " "))
+}
+
+// finding audits one finding: its proof, its verdict, and whether everybody was told.
+func (a *auditor) finding(ctx context.Context, st *store.Store, l *simLog, kinds []kind, short monitor.Finding) {
+	w := a.w
+	f, err := st.Finding(ctx, short.ID)
+	if err != nil {
+		w.wrong("finding %s: %v", short.ID, err)
+		return
+	}
+	if f.Index >= uint64(len(kinds)) {
+		w.wrong("%s: entry %d was found, and does not exist", l.name, f.Index)
+		return
+	}
+	c, err := l.opener.Open([]byte(f.SignedNote))
+	if err == nil {
+		err = c.VerifyInclusion(f.Index, checkpoint.Hash(f.LeafHash), f.Proof)
+	}
+	if err != nil || checkpoint.HexHash(checkpoint.LeafHash(f.Leaf)) != f.LeafHash {
+		w.wrong("%s: finding at %d is not proven by what is stored with it: %v", l.name, f.Index, err)
+	}
+	want := "unexpected"
+	for _, r := range w.rules {
+		if r.hash != f.RuleHash {
+			continue
+		}
+		if r.expected[kinds[f.Index]] {
+			want = "expected"
+		}
+	}
+	if !a.forces[f.RuleHash] || string(f.Verdict) != want {
+		w.wrong("%s: entry %d of kind %d is %s by rule %s, want %s (in force: %v)", l.name, f.Index, kinds[f.Index], f.Verdict, f.RuleHash[:6], want, a.forces[f.RuleHash])
+	}
+	for _, c := range channels {
+		told := w.people.told(c, monitor.FindingEventID(f))
+		if told != (want == "unexpected") {
+			w.wrong("%s: entry %d is %s, and %s was told: %v", l.name, f.Index, want, c, told)
+		}
+	}
+}
+
+// coverage audits what is claimed to be covered: it was served, and what is not covered is
+// said to be missing. It returns what is covered by some rule.
+func (a *auditor) coverage(ctx context.Context, st *store.Store, l *simLog, state monitor.State) map[uint64]bool {
+	w := a.w
+	covered := map[uint64]bool{}
+	for _, r := range w.rules {
+		list, err := st.Coverage(ctx, l.tree.Origin(), r.hash)
+		if err != nil {
+			w.wrong("%s: %v", l.name, err)
+			continue
+		}
+		for _, part := range list {
+			if part.To > state.Scanned && part.To > state.HeadSize {
+				w.wrong("%s: [%d, %d) is said to be covered, and the head is %d", l.name, part.From, part.To, state.HeadSize)
+			}
+			for i := part.From; i < min(part.To, state.HeadSize); i++ {
+				covered[i] = true
+				if !l.seen[i] {
+					w.wrong("%s: entry %d is said to be covered, and was never served", l.name, i)
+				}
+			}
+		}
+	}
+	gaps, err := st.Gaps(ctx, l.tree.Origin())
+	if err != nil {
+		w.wrong("%s: %v", l.name, err)
+	}
+	missing := map[uint64]bool{}
+	for _, g := range gaps {
+		for i := g.From; i < g.To; i++ {
+			missing[i] = true
+		}
+	}
+	if l.lie == "" && len(gaps) > 0 {
+		w.wrong("%s: gaps are left although everything is served: %v", l.name, gaps)
+	}
+	for i := range state.Scanned {
+		if !covered[i] && !missing[i] {
+			w.wrong("%s: entry %d was passed over, and neither covered nor missing", l.name, i)
+		}
+	}
+	return covered
+}
+
+func (a *auditor) summary() string { return a.final + " " + strconv.Itoa(len(a.w.wrongs)) }

@@ -1,0 +1,500 @@
+package simulation
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sigwarden/sigwarden/checkpoint"
+	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/monitor/rekor"
+	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
+	"github.com/sigwarden/sigwarden/monitor/rekor/locallog/testca"
+	"github.com/sigwarden/sigwarden/watchlist/entry"
+)
+
+// kind is what an entry is to the watches.
+type kind int
+
+const (
+	nobody  kind = iota // signed by somebody else
+	release             // expected by every rule
+	nightly             // expected by some
+	stolen              // of ours, and expected by none
+)
+
+const github = "https://token.actions.githubusercontent.com"
+
+func identity(k kind) testca.Identity {
+	id := testca.Identity{Issuer: github, Extensions: map[int]string{11: "github-hosted"}, NotBefore: epoch.Add(-5 * time.Minute)}
+	switch k {
+	case nobody:
+		id.URI = "https://github.com/somebody/else/.github/workflows/ci.yml@refs/heads/main"
+	case release:
+		id.URI = "https://github.com/acme/widget/.github/workflows/release.yml@refs/tags/v1"
+	case nightly:
+		id.URI = "https://github.com/acme/widget/.github/workflows/nightly.yml@refs/heads/main"
+	case stolen:
+		id.URI = "https://github.com/acme/widget/.github/workflows/release.yml@refs/tags/v1"
+		id.Extensions[11] = "self-hosted"
+	}
+	return id
+}
+
+// epoch is when every bubble begins.
+var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// stock is entries that were signed before any world began, as many of each kind; the key
+// pair and certificates are the same in all of them.
+type stock struct {
+	authorities *entry.Authorities
+	entries     [4][][]byte
+	kinds       map[string]kind // by entry
+}
+
+const stockSize = 24
+
+var newStock = sync.OnceValues(func() (*stock, error) {
+	ca, err := testca.New("acme", epoch)
+	if err != nil {
+		return nil, err
+	}
+	s := &stock{kinds: map[string]kind{}}
+	if s.authorities, err = entry.NewAuthorities(entry.Authority{Chain: ca.Chain()}); err != nil {
+		return nil, err
+	}
+	for k := range s.entries {
+		for i := range stockSize {
+			signer, err := ca.Issue(identity(kind(k)))
+			if err != nil {
+				return nil, err
+			}
+			e, err := signer.HashedRekord(fmt.Appendf(nil, "artifact %d of kind %d", i, k))
+			if err != nil {
+				return nil, err
+			}
+			s.entries[k] = append(s.entries[k], e)
+			s.kinds[string(e)] = kind(k)
+		}
+	}
+	return s, nil
+})
+
+func theStock(t testing.TB) *stock {
+	t.Helper()
+	s, err := newStock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// simLog is a log and the server that serves it.
+type simLog struct {
+	w      *world
+	name   string
+	opener *checkpoint.Log
+	tree   *locallog.Log // as it is
+	server *locallog.Server
+	source *rekor.V2
+
+	mu        sync.Mutex
+	kinds     []kind        // of its entries
+	published uint64        // the size of its newest checkpoint
+	older     uint64        // by how many entries what is served may be older ...
+	olderTill time.Duration // until then
+	seen      map[uint64]bool
+	// What it does when it lies, and since when; other is what it signs in place of its tree.
+	lie    string
+	since  time.Duration
+	other  *locallog.Log
+	forkd  uint64 // the first entry that differs
+	swap   uint64 // the entry in whose place another one is served
+	closed bool
+}
+
+func (w *world) newLog(name string) *simLog {
+	seed := make([]byte, ed25519.SeedSize)
+	copy(seed, name)
+	key := ed25519.NewKeyFromSeed(seed)
+	tree, err := locallog.NewWithKey(name+".log.example", key.Public().(ed25519.PublicKey), key)
+	if err != nil {
+		panic(err)
+	}
+	l := &simLog{w: w, name: name, tree: tree, server: locallog.NewServer(tree), seen: map[uint64]bool{}}
+	parsed, err := checkpoint.ParseKey(tree.Origin(), tree.PublicKeyPEM())
+	if err == nil {
+		l.opener, err = checkpoint.NewLog(tree.Origin(), parsed)
+	}
+	if err == nil {
+		l.source, err = rekor.NewV2(rekor.Options{URL: "http://" + name, RequestsPerSecond: 1e6, Transport: w.net})
+	}
+	if err != nil {
+		panic(err)
+	}
+	return l
+}
+
+// config is how a process follows the log.
+func (l *simLog) config() monitor.LogConfig {
+	return monitor.LogConfig{Name: l.name, ID: l.tree.Origin(), Type: "rekor-v2", Log: l.opener, Source: l.source, Start: "first",
+		Authorities: must(newStock()).authorities, Schedule: every(pollEvery), URL: "http://" + l.name}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// every is a schedule of ticks.
+type every time.Duration
+
+func (e every) Next(now time.Time) time.Time {
+	return now.Truncate(time.Duration(e)).Add(time.Duration(e))
+}
+
+// grow appends entries: now and then one of ours.
+func (l *simLog) grow(rng *rand.Rand, n int) {
+	s := must(newStock())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for range n {
+		if l.closed {
+			return
+		}
+		k := nobody
+		if rng.IntN(25) == 0 {
+			k = kind(1 + rng.IntN(3))
+		}
+		e := s.entries[k][rng.IntN(stockSize)]
+		if l.other != nil {
+			must(l.other.Append(e))
+			continue
+		}
+		must(l.tree.Append(e))
+		l.kinds = append(l.kinds, k)
+	}
+}
+
+// publish signs the tree as it is.
+func (l *simLog) publish() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.published, l.older = l.tree.Size(), 0
+	if l.other != nil {
+		l.published = l.other.Size()
+	}
+}
+
+// lag serves older checkpoints for a while, as one of several servers behind one name may.
+func (l *simLog) lag(by uint64, until time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.older, l.olderTill = by, until
+}
+
+// end freezes the log: whatever it has is published.
+func (l *simLog) end() {
+	l.publish()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tree.Freeze(time.Now())
+	l.closed = true
+}
+
+// size is what the server says.
+func (l *simLog) size() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	size := l.published
+	if l.older > 0 && time.Since(l.w.began) < l.olderTill && size > l.older && l.w.chance(l.name+" older", l.w.net.times(l.name+" older")).IntN(2) == 0 {
+		size -= l.older
+	}
+	return size
+}
+
+// planLie lets a log lie from a time on.
+func (w *world) planLie(rng *rand.Rand, l *simLog, at time.Duration, do func(time.Duration, string, func())) {
+	lie := []string{"fork", "fork at the same size", "smaller fork", "other entry", "stranger's signature", "other tiles"}[rng.IntN(6)]
+	back, more, seed := uint64(1+rng.IntN(30)), 1+rng.IntN(40), rng.Uint64()
+	do(at, "lie: "+lie, func() {
+		l.publish()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		size := l.tree.Size()
+		if size <= back+1 {
+			return // there is nothing to lie about
+		}
+		rng := rand.New(rand.NewPCG(seed, 1))
+		s := must(newStock())
+		fork := must(l.tree.Fork(size - back))
+		grown := int(back)
+		switch lie {
+		case "fork", "other tiles":
+			grown += more
+		case "smaller fork":
+			grown = max(1, grown-1)
+		}
+		for i := range grown {
+			e := s.entries[nobody][rng.IntN(stockSize)]
+			if i == 0 {
+				// What is there in its place must differ.
+				e = s.entries[stolen][rng.IntN(stockSize)]
+				if old := must(l.tree.Entry(size - back)); bytes.Equal(old, e) {
+					e = s.entries[nobody][0]
+				}
+			}
+			must(fork.Append(e))
+		}
+		l.lie, l.since, l.forkd = lie, time.Since(w.began), size-back
+		switch lie {
+		case "fork", "fork at the same size", "smaller fork":
+			l.server.Show(fork, nil)
+			l.other, l.published = fork, fork.Size()
+		case "other tiles":
+			l.server.Show(fork, l.tree)
+			l.other, l.published = fork, fork.Size()
+		case "other entry":
+			// One that was not read yet.
+			must(l.tree.Append(s.entries[stolen][0]))
+			l.kinds = append(l.kinds, stolen)
+			l.published, l.swap = l.tree.Size(), l.tree.Size()-1
+		}
+	})
+}
+
+// faults is how its server behaves now.
+func (l *simLog) faults() (f locallog.Faults) {
+	size := l.size()
+	f.Size = &size
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch l.lie {
+	case "other entry":
+		f.Swap = map[uint64][]byte{l.swap: must(newStock()).entries[nobody][0]}
+	case "stranger's signature":
+		key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
+		stranger := must(locallog.NewWithKey(l.tree.Origin(), key.Public().(ed25519.PublicKey), key))
+		f.Checkpoint = must(stranger.SignHead(size, must(l.tree.Root(size))))
+	}
+	return f
+}
+
+// network carries requests to the servers of the logs.
+type network struct {
+	w *world
+
+	mu        sync.Mutex
+	asked     map[string]int
+	corrupted map[string]time.Time // when something of a log was last
+	trouble   map[string]*trouble  // by log
+	over      bool
+}
+
+func (n *network) begin(log string, t *trouble) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.trouble[log] = t
+}
+
+// calm ends every trouble for good.
+func (n *network) calm() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.over = true
+}
+
+// times counts.
+func (n *network) times(what string) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.asked[what]++
+	return n.asked[what]
+}
+
+// now is what is wrong with the way to a log.
+func (n *network) now(log string) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if t := n.trouble[log]; !n.over && t.lasts(n.w) {
+		return t.kind
+	}
+	return ""
+}
+
+// mayCorrupt reports whether an answer of an honest log may be altered on its way: not in
+// poll after poll, since then nobody could tell that from a log that lies.
+func (n *network) mayCorrupt(log string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if last, ok := n.corrupted[log]; ok && time.Since(last) < 2*pollEvery+30*time.Second {
+		return false
+	}
+	n.corrupted[log] = time.Now()
+	return true
+}
+
+var errOutage = errors.New("connection refused")
+
+// RoundTrip implements http.RoundTripper.
+func (n *network) RoundTrip(r *http.Request) (*http.Response, error) {
+	var log *simLog
+	for _, l := range n.w.logs {
+		if l.name == r.URL.Host {
+			log = l
+		}
+	}
+	what := r.URL.Host + r.URL.Path
+	rng := n.w.chance(what, n.times(what))
+	kind := n.now(log.name)
+	delay := time.Duration(1+rng.IntN(50)) * time.Millisecond
+	if kind == "slow answers" && rng.IntN(2) == 0 {
+		delay = time.Duration(rng.Int64N(int64(40 * time.Second)))
+	}
+	if err := wait(r.Context(), delay); err != nil {
+		return nil, err
+	}
+	switch {
+	case kind == "outage":
+		n.w.count("answer: none")
+		return nil, errOutage
+	case kind == "refusal" && rng.IntN(2) == 0:
+		n.w.count("answer: 503")
+		return n.status(r, 503, ""), nil
+	case kind == "too many requests" && rng.IntN(2) == 0:
+		n.w.count("answer: 429")
+		return n.status(r, 429, []string{"", "1", "20"}[rng.IntN(3)]), nil
+	case kind == "odd answers" && rng.IntN(3) == 0:
+		n.w.count("answer: 500")
+		return n.status(r, 500, ""), nil
+	}
+	rec := httptest.NewRecorder()
+	log.server.Set(log.faults())
+	log.server.ServeHTTP(rec, r)
+	resp := rec.Result()
+	resp.Request = r
+	body := rec.Body.Bytes()
+	intact := true
+	switch {
+	case kind == "odd answers" && rng.IntN(3) == 0 && len(body) > 1:
+		n.w.count("answer: cut off")
+		intact = false
+		resp.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body[:rng.IntN(len(body))]), errReader{io.ErrUnexpectedEOF}))
+	case kind == "corrupt bytes" && rng.IntN(3) == 0 && len(body) > 0 && resp.StatusCode == 200 && n.mayCorrupt(log.name):
+		n.w.count("answer: corrupt")
+		intact = false
+		body[rng.IntN(len(body))] ^= 1 << rng.IntN(8)
+		resp.Body = io.NopCloser(bytes.NewReader(body))
+		resp.Header.Del("ETag")
+	}
+	if intact && resp.StatusCode == 200 {
+		log.served(r.URL.Path)
+	}
+	return resp, nil
+}
+
+func (n *network) status(r *http.Request, status int, after string) *http.Response {
+	h := http.Header{}
+	if after != "" {
+		h.Set("Retry-After", after)
+	}
+	return &http.Response{StatusCode: status, Header: h, Body: http.NoBody, Request: r, ProtoMajor: 1, ProtoMinor: 1}
+}
+
+type errReader struct{ err error }
+
+func (e errReader) Read([]byte) (int, error) { return 0, e.err }
+
+// served notes the entries that somebody was given as they are.
+func (l *simLog) served(path string) {
+	rest, ok := strings.CutPrefix(path, "/api/v2/tile/entries/")
+	if !ok {
+		return
+	}
+	rest, width, partial := strings.Cut(rest, ".p/")
+	index, n := uint64(0), 256
+	for _, part := range strings.Split(rest, "/") {
+		v, err := strconv.ParseUint(strings.TrimPrefix(part, "x"), 10, 64)
+		if err != nil {
+			return
+		}
+		index = index*1000 + v
+	}
+	if partial {
+		n, _ = strconv.Atoi(width)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range uint64(n) {
+		if at := index*256 + i; l.lie != "other entry" || at != l.swap {
+			l.seen[at] = true
+		}
+	}
+}
+
+// truth is the tree that a process is right to believe: the one that it was shown first.
+func (l *simLog) truth(size uint64, root checkpoint.Hash) bool {
+	if size > l.tree.Size() {
+		return false
+	}
+	r, err := l.tree.Root(size)
+	return err == nil && checkpoint.Hash(r) == root
+}
+
+// alternative reports whether a head is one of the other history.
+func (l *simLog) alternative(size uint64, root checkpoint.Hash) bool {
+	l.mu.Lock()
+	other := l.other
+	l.mu.Unlock()
+	if other == nil || size > other.Size() {
+		return false
+	}
+	r, err := other.Root(size)
+	return err == nil && checkpoint.Hash(r) == root
+}
+
+// ask makes a request to co-sign the newest checkpoint, of either history.
+func (l *simLog) ask(ctx context.Context, from uint64, other bool) (note []byte, proof [][]byte, err error) {
+	l.mu.Lock()
+	tree, size := l.tree, l.published
+	if other && l.other != nil {
+		tree = l.other
+	}
+	l.mu.Unlock()
+	size = min(size, tree.Size())
+	if size == 0 || from > size {
+		return nil, nil, errors.New("nothing to ask for")
+	}
+	if note, err = tree.CheckpointAt(size); err != nil {
+		return nil, nil, err
+	}
+	c, err := l.opener.Open(note)
+	if err != nil {
+		return nil, nil, err
+	}
+	known, err := checkpoint.OpenTree(c, func(level uint, index uint64, width int) ([]byte, error) { return tree.Tile(level, index, width) })
+	if err != nil {
+		return nil, nil, err
+	}
+	if from == 0 {
+		return note, nil, nil
+	}
+	hashes, err := known.ConsistencyProof(from)
+	for _, h := range hashes {
+		proof = append(proof, h[:])
+	}
+	return note, proof, err
+}
