@@ -48,7 +48,7 @@ var theCosigner = sync.OnceValues(func() (*witness.Cosigner, error) {
 func newAuditor(w *world) *auditor {
 	a := &auditor{w: w, cosigner: must(theCosigner()), heads: map[*simLog][]head{}, before: map[*simLog]uint64{}, read: map[*simLog]uint64{}, signed: map[*simLog][]head{},
 		times: map[*simLog]int64{}, forces: map[string]bool{}, choices: map[string]string{}}
-	a.forces[must(makeRules())[0].hash] = true
+	a.forces[must(makeRules[0]())[0].hash] = true // channels are no part of the hash
 	return a
 }
 
@@ -141,7 +141,11 @@ func (a *auditor) oneHistory(l *simLog, what string, heads []head) {
 		other = other && l.alternative(h.size, h.root)
 	}
 	if !truth && !other {
-		a.w.wrong("%s: %s contradict each other, or the log: %v (it lies: %q, from entry %d)", l.name, what, heads, l.lie, l.forkd)
+		var list []string
+		for _, h := range heads {
+			list = append(list, fmt.Sprintf("%d:%x (its tree: %v, the other one: %v)", h.size, h.root[:3], l.truth(h.size, h.root), l.alternative(h.size, h.root)))
+		}
+		a.w.wrong("%s: %s contradict each other, or the log: %s (it lies: %q, from entry %d)", l.name, what, strings.Join(list, ", "), l.lie, l.forkd)
 	}
 }
 
@@ -225,7 +229,7 @@ func (a *auditor) end() {
 			w.wrong("an honest log (%s) was accused: %s: %s", i.Log, i.Kind, i.Summary)
 		}
 		w.counts["incident: "+i.Kind]++
-		for _, c := range channels {
+		for _, c := range w.channels {
 			if i.Class == monitor.Integrity && !a.toldOf(c, i.ID) {
 				w.wrong("%s was never told of %s (%s)", c, i.ID, i.Kind)
 			}
@@ -270,7 +274,7 @@ func (a *auditor) log(ctx context.Context, st *store.Store, l *simLog, findings 
 		return ""
 	}
 	a.oneHistory(l, "verified heads", a.heads[l])
-	a.oneHistory(l, "verified heads and cosignatures", append(slices.Clone(a.heads[l]), a.signed[l]...))
+	a.oneHistory(l, "cosignatures", a.signed[l])
 	unlisted := !slices.Contains(w.family[:w.listed], l) && l != w.logs[0]
 	if state.Head == "" {
 		if !unlisted && l.published > 0 && l.lie == "" {
@@ -359,7 +363,7 @@ func (a *auditor) finding(ctx context.Context, st *store.Store, l *simLog, kinds
 	if !a.forces[f.RuleHash] || string(f.Verdict) != want {
 		w.wrong("%s: entry %d of kind %d is %s by rule %s, want %s (in force: %v)", l.name, f.Index, kinds[f.Index], f.Verdict, f.RuleHash[:6], want, a.forces[f.RuleHash])
 	}
-	for _, c := range channels {
+	for _, c := range w.channels {
 		told := w.people.told(c, monitor.FindingEventID(f))
 		if told != (want == "unexpected") {
 			w.wrong("%s: entry %d is %s, and %s was told: %v", l.name, f.Index, want, c, told)

@@ -119,8 +119,9 @@ type simLog struct {
 	lie    string
 	since  time.Duration
 	other  *locallog.Log
-	forkd  uint64 // the first entry that differs
-	swap   uint64 // the entry in whose place another one is served
+	shown  *locallog.Log // whose tiles it serves, if those are of neither
+	forkd  uint64        // the first entry that differs
+	swap   uint64        // the entry in whose place another one is served
 	closed bool
 }
 
@@ -182,6 +183,9 @@ func (l *simLog) grow(rng *rand.Rand, n int) {
 		e := s.entries[k][rng.IntN(stockSize)]
 		if l.other != nil {
 			must(l.other.Append(e))
+			if l.shown != nil {
+				must(l.shown.Append(e))
+			}
 			continue
 		}
 		must(l.tree.Append(e))
@@ -265,8 +269,12 @@ func (w *world) planLie(rng *rand.Rand, l *simLog, at time.Duration, do func(tim
 			l.server.Show(fork, nil)
 			l.other, l.published = fork, fork.Size()
 		case "other tiles":
-			l.server.Show(fork, l.tree)
-			l.other, l.published = fork, fork.Size()
+			shown := must(fork.Fork(size - back))
+			for i := range grown {
+				must(shown.Append(s.entries[release][i%stockSize]))
+			}
+			l.server.Show(fork, shown)
+			l.other, l.shown, l.published = fork, shown, fork.Size()
 		case "other entry":
 			// One that was not read yet.
 			must(l.tree.Append(s.entries[stolen][0]))
@@ -302,6 +310,14 @@ type network struct {
 	corrupted map[string]time.Time // when something of a log was last
 	trouble   map[string]*trouble  // by log
 	over      bool
+	calmed    time.Time
+}
+
+// stopped reports whether the world is about to end.
+func (n *network) stopped() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.over && time.Since(n.calmed) > healing-time.Minute
 }
 
 func (n *network) begin(log string, t *trouble) {
@@ -314,7 +330,7 @@ func (n *network) begin(log string, t *trouble) {
 func (n *network) calm() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.over = true
+	n.over, n.calmed = true, time.Now()
 }
 
 // times counts.

@@ -31,7 +31,13 @@ type rule struct {
 // channels are what findings are told to.
 var channels = []string{"chat", "mail"}
 
-var makeRules = sync.OnceValues(func() ([]*rule, error) {
+var makeRules = [2]func() ([]*rule, error){
+	sync.OnceValues(func() ([]*rule, error) { return compileRules(1) }),
+	sync.OnceValues(func() ([]*rule, error) { return compileRules(2) }),
+}
+
+// compileRules makes the rules for a number of channels.
+func compileRules(n int) ([]*rule, error) {
 	var out []*rule
 	workflows := [][]string{{"release.yml@refs/tags/v*"}, {"release.yml@refs/tags/v*", "nightly.yml@refs/heads/main"}}
 	for _, expect := range workflows {
@@ -44,20 +50,11 @@ var makeRules = sync.OnceValues(func() ([]*rule, error) {
 		if err != nil {
 			return nil, err
 		}
-		r := &rule{list: list, config: monitor.WatchConfig{Severity: "critical", Channels: channels}, expected: map[kind]bool{release: true, nightly: len(expect) > 1}}
+		r := &rule{list: list, config: monitor.WatchConfig{Severity: "critical", Channels: channels[:n]}, expected: map[kind]bool{release: true, nightly: len(expect) > 1}}
 		r.hash = monitor.RuleHash(list.Watches()[0], r.config)
 		out = append(out, r)
 	}
 	return out, nil
-})
-
-func rulesOf(t *testing.T) []*rule {
-	t.Helper()
-	r, err := makeRules()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
 }
 
 // changeRules puts the other rule in force, as somebody who edits the configuration does.
@@ -265,12 +262,12 @@ func (l *life) assemble(r *rule) (err error) {
 	}
 	box := &outbox{l.store, l}
 	var list []notify.Channel
-	for _, name := range channels {
+	for _, name := range w.channels {
 		list = append(list, notify.Channel{Name: name, Notifier: &receiver{name, l}})
 	}
 	l.dispatcher = notify.NewDispatcher(box, list, w.say)
 	opts := monitor.Options{
-		Store: &audited{l.store, l}, Watches: r.list, WatchConfigs: []monitor.WatchConfig{r.config}, IncidentChannels: channels, HealthChannels: channels[:1],
+		Store: &audited{l.store, l}, Watches: r.list, WatchConfigs: []monitor.WatchConfig{r.config}, IncidentChannels: w.channels, HealthChannels: w.channels[:1],
 		Wake: l.dispatcher.Wake, Now: w.now, Logger: w.say, CommitEvery: 64,
 		Jitter: func(d time.Duration) time.Duration {
 			return time.Duration(w.chance("jitter", w.net.times("jitter")).Int64N(int64(d)/10 + 1))
@@ -287,9 +284,11 @@ func (l *life) assemble(r *rule) (err error) {
 			opts.Logs = append(opts.Logs, member.config())
 		}
 	}
-	opts.Families = []monitor.Family{{Name: "shards", Schedule: every(pollEvery), List: func(ctx context.Context) ([]monitor.LogConfig, error) {
-		return w.list(ctx, l.store)
-	}}}
+	if len(w.family) > 0 {
+		opts.Families = []monitor.Family{{Name: "shards", Schedule: every(pollEvery), List: func(ctx context.Context) ([]monitor.LogConfig, error) {
+			return w.list(ctx, l.store)
+		}}}
+	}
 	if l.engine, err = monitor.New(opts); err != nil {
 		return err
 	}
@@ -359,8 +358,11 @@ func (w *world) list(ctx context.Context, st *store.Store) ([]monitor.LogConfig,
 func (l *life) feed(ctx context.Context) {
 	w := l.w
 	for n := 0; ; n++ {
-		if wait(ctx, 25*time.Second+time.Duration(n%7)*time.Millisecond) != nil {
+		if wait(ctx, 70*time.Second+time.Duration(n%7)*time.Millisecond) != nil {
 			return
+		}
+		if w.net.stopped() {
+			continue // what is said now would not be told before the end
 		}
 		for _, log := range w.logs {
 			origin := log.tree.Origin()

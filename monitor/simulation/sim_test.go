@@ -106,7 +106,7 @@ func spread(t *testing.T, from, n uint64) (all []outcome, err error) {
 func spawn(t *testing.T, from, to, step uint64) (list []outcome, err error) {
 	name := fmt.Sprintf("%s/worker-%d", t.TempDir(), from)
 	c := exec.Command(os.Args[0], "-test.run", "^TestSeeds$", "-test.timeout", "0", "-first", fmt.Sprint(from), "-seeds", fmt.Sprint(to), "-step", fmt.Sprint(step), "-worker", name)
-	c.Env = append(os.Environ(), "GOMAXPROCS=1")
+	c.Env = append(os.Environ(), "GOMAXPROCS=1", "GOGC=400")
 	var said strings.Builder
 	c.Stdout, c.Stderr = &said, &said
 	runErr := c.Run()

@@ -28,9 +28,9 @@ import (
 const (
 	// pollEvery is the time between polls.
 	pollEvery = time.Minute
-	// healing is how long everything works at the end: as long as a poll that waits for
-	// answers, and those after it, may need.
-	healing = 9 * time.Minute
+	// healing is how long everything works at the end: a poll may be under way, and has
+	// to end first.
+	healing = (patience+1)*pollEvery + 40*time.Second
 	// patience is in how many polls a lie is found, once answers come through: three for
 	// what a poll alone does not show, and one that was under way.
 	patience = 4
@@ -46,7 +46,9 @@ type world struct {
 	logs   []*simLog // all of them, also those that were not published yet
 	family []*simLog // of the group, the oldest first
 	rules  []*rule
-	say    *slog.Logger
+	// channels are those that are configured.
+	channels []string
+	say      *slog.Logger
 
 	mu     sync.Mutex
 	listed int // logs of the group that the trusted root names
@@ -126,7 +128,8 @@ func newWorld(t *testing.T, seed uint64, say *slog.Logger) *world {
 	w.disk = freshDisk(t)
 	w.net = &network{w: w, asked: map[string]int{}, corrupted: map[string]time.Time{}, trouble: map[string]*trouble{}}
 	w.people = &people{w: w, tries: map[string]int{}, accepted: map[string]int{}, settled: map[string]bool{}, about: map[string]string{}, trouble: map[string]*trouble{}}
-	w.rules = rulesOf(t)
+	w.channels = channels[:1+w.source("channels").IntN(2)]
+	w.rules = must(makeRules[len(w.channels)-1]())
 	return w
 }
 
@@ -170,7 +173,7 @@ func (w *world) heal() {
 // plan draws what is to happen, and for how long.
 func (w *world) plan() (chaos time.Duration, plan []act) {
 	rng := w.source("plan")
-	chaos = time.Duration(3+rng.IntN(8)) * pollEvery
+	chaos = time.Duration(2+rng.IntN(4)) * pollEvery
 	at := func() time.Duration {
 		// No two things happen in the same instant.
 		return time.Duration(rng.Int64N(int64(chaos)))/time.Millisecond*time.Millisecond + time.Duration(len(plan)+1)*time.Microsecond
@@ -188,11 +191,11 @@ func (w *world) plan() (chaos time.Duration, plan []act) {
 	span := func(most time.Duration) time.Duration { return time.Duration(rng.Int64N(int64(most))) }
 
 	w.logs = append(w.logs, w.newLog("alpha"))
-	for i := range 1 + rng.IntN(2) {
+	for i := range []int{0, 0, 1, 2}[rng.IntN(4)] {
 		l := w.newLog(fmt.Sprintf("shard%d", i))
 		w.logs, w.family = append(w.logs, l), append(w.family, l)
 	}
-	w.listed = 1
+	w.listed = min(1, len(w.family))
 	for _, l := range w.logs {
 		l.grow(rng, rng.IntN(300))
 		l.publish()
@@ -234,7 +237,7 @@ func (w *world) plan() (chaos time.Duration, plan []act) {
 	}
 	for _, kind := range []string{"errors", "hangs", "answers lost", "asks to wait"} {
 		for range some(2, 0.3) {
-			c, t := channels[rng.IntN(len(channels))], &trouble{kind: kind}
+			c, t := w.channels[rng.IntN(len(w.channels))], &trouble{kind: kind}
 			when := at()
 			t.until = when + 10*time.Second + span(4*time.Minute)
 			do(when, "channel: "+kind, func() { w.people.begin(c, t) })

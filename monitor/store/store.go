@@ -58,6 +58,7 @@ type Options struct {
 // Store is an open state file. All methods may be called by several goroutines.
 type Store struct {
 	db      *sql.DB
+	often   *prepared // db, for what is asked often
 	path    string
 	schema  string
 	version string
@@ -213,6 +214,7 @@ func (s *Store) open(ctx context.Context, path string, opts Options) error {
 		return s.explain("opening", err)
 	}
 	s.db.SetMaxOpenConns(4)
+	s.often = &prepared{db: s.db}
 	if err := s.migrate(ctx); err != nil {
 		return err
 	}
@@ -301,6 +303,7 @@ func (s *Store) migrate(ctx context.Context) error {
 func (s *Store) Close() error {
 	var err error
 	if s.db != nil {
+		s.often.close()
 		err = s.db.Close()
 	}
 	if s.lock != nil {
