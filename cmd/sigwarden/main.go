@@ -17,6 +17,9 @@ import (
 )
 
 func main() {
+	if err := harden(); err != nil {
+		fmt.Fprintln(os.Stderr, "sigwarden: warning: "+err.Error())
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	// The first signal asks to stop, a second one does not ask.
