@@ -13,6 +13,8 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sigwarden/sigwarden/internal/crash"
 )
 
 // Channel is a configured place to notify.
@@ -268,7 +270,9 @@ func (l *lane) try(ctx context.Context, q Queued) {
 	try, cancel := context.WithTimeout(ctx, tryFor)
 	defer cancel()
 	try, span := tracer.Start(try, "deliver", trace.WithAttributes(attribute.String("sigwarden.channel", q.Channel), attribute.String("sigwarden.event", q.Event.Type), attribute.Int("sigwarden.attempts", q.Attempts)))
+	crash.Before("a delivery")
 	out.err = l.Notify(try, q.Event)
+	crash.After("a delivery")
 	if out.err != nil {
 		span.SetStatus(codes.Error, out.err.Error())
 	}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
+	"github.com/sigwarden/sigwarden/internal/crash"
 )
 
 // State is what the witness has promised of one log: the largest tree that it has
@@ -319,6 +320,7 @@ func (w *Witness) sign(ctx context.Context, origin string, s *signing, log *Log,
 	} else if err != nil {
 		return w.broken("what is to be signed cannot be stored", origin, err)
 	}
+	crash.Before("a cosignature")
 	var lines strings.Builder
 	for _, k := range keys {
 		line, err := k.Cosign(ctx, c, time.Unix(next.At, 0))
@@ -328,6 +330,7 @@ func (w *Witness) sign(ctx context.Context, origin string, s *signing, log *Log,
 		lines.WriteString(line)
 	}
 	s.size, s.at, s.lines = next.Size, next.At, lines.String()
+	crash.After("a cosignature")
 	return Answer{Status: ok, Body: s.lines}
 }
 

@@ -74,7 +74,7 @@ func (s *setup) listSource(d *config.DigestList) (lists.Source, error) {
 	if err != nil {
 		return src, fmt.Errorf("tls_ca: %w", err)
 	}
-	src.Client = notify.HTTPClient(roots)
+	src.Client = notify.PlainClient(roots) // lists may be long
 	suffix := ""
 	switch {
 	case d.Key != "":

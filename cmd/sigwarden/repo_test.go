@@ -24,14 +24,15 @@ const module = "github.com/sigwarden/sigwarden/"
 // allowed is the order of imports: what each package may import of ours, in
 // files that are not tests. docs/architecture.md shows it as a picture.
 var allowed = map[string][]string{
+	"internal/crash":                {},
 	"checkpoint":                    {"checkpoint/lanes"},
 	"checkpoint/lanes":              {},
-	"checkpoint/witness":            {"checkpoint"},
+	"checkpoint/witness":            {"checkpoint", "internal/crash"},
 	"checkpoint/ledger":             {"checkpoint"},
 	"watchlist/entry":               {},
 	"watchlist":                     {"watchlist/entry"},
 	"watchlist/policy":              {"watchlist/entry"},
-	"notify":                        {},
+	"notify":                        {"internal/crash"},
 	"notify/slack":                  {"notify"},
 	"notify/email":                  {"notify"},
 	"notify/webhook":                {"notify"},
@@ -51,7 +52,7 @@ var allowed = map[string][]string{
 	"monitor/rekor/locallog/testca": {},
 	"monitor/trust":                 {"checkpoint"},
 	"monitor/trust/trusttest":       {"checkpoint"},
-	"monitor/store":                 {"monitor", "checkpoint", "checkpoint/witness", "checkpoint/ledger", "watchlist/entry", "notify"},
+	"monitor/store":                 {"internal/crash", "monitor", "checkpoint", "checkpoint/witness", "checkpoint/ledger", "watchlist/entry", "notify"},
 	"monitor/store/simdisk":         {},
 	"monitor/evidence":              {"checkpoint", "checkpoint/witness", "checkpoint/ledger", "watchlist/entry"},
 	"monitor/report":                {"monitor", "checkpoint/ledger", "watchlist/policy", "notify"},

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sigwarden/sigwarden/internal/crash"
 	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/monitor/attest"
 	"github.com/sigwarden/sigwarden/monitor/redact"
@@ -132,6 +133,7 @@ func writeWhole(path string, data []byte) error {
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
+	crash.Before("a report")
 	return os.Rename(path+".new", path)
 }
 

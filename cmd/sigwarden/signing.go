@@ -22,6 +22,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
+	"github.com/sigwarden/sigwarden/internal/crash"
 	"github.com/sigwarden/sigwarden/monitor/attest"
 	"github.com/sigwarden/sigwarden/monitor/config"
 	"github.com/sigwarden/sigwarden/monitor/redact"
@@ -80,6 +81,7 @@ func makeSigningKey(path, state string) ([]byte, error) {
 		return nil, err
 	}
 	// Of several that do this at once, all use the key of the first.
+	crash.Before("a new signing key")
 	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}

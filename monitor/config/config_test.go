@@ -267,6 +267,32 @@ func TestSecretsAreNotQuoted(t *testing.T) {
 			}
 		}
 	}
+	for _, text := range []string{
+		"http: {listen: '127.0.0.1:1', oidc: {issuer: https://i.example, client_id: x, client_secret: SECRET, raed: [a]}}\n",
+		"http: {listen: '127.0.0.1:1', oidc: {issuer: https://i.example, client_id: x, client_secret: [SECRET]}}\n",
+		"http: {listen: '127.0.0.1:1', oidc: {issuer: 'https://u:SECRET@i.example', client_id: x, client_secret: x}}\n",
+		"http: {listen: '127.0.0.1:1', public_url: 'https://u:SECRET@i.example'}\n",
+		"signing: {key: SECRET}\n",
+		"signing: {key: [SECRET]}\n",
+		"signing:\n  key: |\n    -----BEGIN PRIVATE KEY-----\n    SECRET\n  \t SECRET: x\n    -----END PRIVATE KEY-----\n",
+		"reports: [{name: r, redact: [SECRET]}]\n",
+		"reports: [{name: r, redact: SECRET, every: {x: 1}}]\n",
+		"trust: {sigstore: {mirror: 'https://u:SECRET@tuf.example', root: ca.pem}}\n",
+		"witness: {keys: ['PRIVATE+KEY+SECRET']}\n",
+	} {
+		_, err := Parse(filepath.Join(folder(t), "c.yaml"), []byte(head+text), env)
+		if err == nil {
+			t.Errorf("%s: accepted", text)
+		} else if strings.Contains(err.Error(), "SECRET") {
+			t.Errorf("%s: a secret is printed:\n%v", text, err)
+		}
+	}
+	for _, url := range []string{"https://u:SECRET@r.example", "https://u:SECRET@", "file://u:SECRET@x/y"} {
+		_, err := Parse(filepath.Join(folder(t), "c.yaml"), []byte(strings.Replace(head, "https://r.example", url, 1)), env)
+		if err == nil || strings.Contains(err.Error(), "SECRET") {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
 	// In a document that is JSON, everything may be on one line.
 	_, err := Parse("c.yaml", []byte(`{"stat": "x", "notify": {"channels": [{"name": "c", "webhook": {"url": "SECRET", "secret": "SECRET"}}]}}`), env)
 	if err == nil || strings.Contains(err.Error(), "SECRET") {

@@ -31,8 +31,8 @@ func (c *Config) readTrust(n ast.Node, path string) {
 		"sigstore": func(n ast.Node, p string) {
 			f.either(n, p, func(n ast.Node, p string) {
 				f.mapping(n, p, "trust.sigstore", map[string]field{"mirror": f.into(&t.Mirror), "root": f.contents(&t.Root)}, "mirror", "root")
-				if u, err := url.Parse(t.Mirror); t.Mirror != "" && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.RawQuery != "") {
-					f.fail(n, p+".mirror", "%q is no address of a TUF repository like https://tuf.acme.example", t.Mirror)
+				if u, err := url.Parse(t.Mirror); t.Mirror != "" && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.RawQuery != "" || u.User != nil) {
+					f.fail(n, p+".mirror", "%s", noAddress(t.Mirror, "address of a TUF repository like https://tuf.acme.example"))
 				}
 			}, f.oneOf(&t.Sigstore, "Sigstore instance; want one of "+strings.Join(Instances(), ", ")+", or {mirror: URL, root: FILE}", Instances()...))
 		},
@@ -113,6 +113,9 @@ func (c *Config) readLog(n ast.Node, path string) {
 	}
 	if u, err := url.Parse(l.URL); err != nil || !slices.Contains([]string{"http", "https", "file"}, u.Scheme) || u.Host == "" && u.Scheme != "file" {
 		f.issues = append(f.issues, f.at(path+".url", "want a url that begins with https://, http:// or file:///"))
+		return
+	} else if u.User != nil {
+		f.issues = append(f.issues, f.at(path+".url", noAddress("@", "address of a log")))
 		return
 	}
 	if l.Type == "rekor-v1" && strings.HasPrefix(l.URL, "file:") {

@@ -59,13 +59,20 @@ func (f *file) issue(line, col int, path, message string) Issue {
 var (
 	notifyKey = regexp.MustCompile(`^(\s*)["']?notify["']?\s*:`)
 	otherKey  = regexp.MustCompile(`^(\s*)["']?[A-Za-z_]`)
-	private   = regexp.MustCompile(`(?i)\b(notify|token|secret|password|webhook|smtp|slack|email)["']?\s*:|xox|whsec_|PRIVATE\+KEY|://[^/\s]*@`)
+	private   = regexp.MustCompile(`(?i)(notify|token|secret|password|webhook|smtp|slack|email|redact|signing)[a-z_]*["']?\s*:|(^|[^a-z_])key["']?\s*:|xox|whsec_|PRIVATE[+ ]KEY|://[^/\s]*@`)
+	keyBegins = regexp.MustCompile(`-----BEGIN [A-Z ]*PRIVATE KEY`)
+	keyEnds   = regexp.MustCompile(`-----END [A-Z ]*PRIVATE KEY`)
 )
 
 // private reports whether a line may hold a credential: then it is not quoted.
 func (f *file) private(line int) bool {
 	if private.MatchString(f.lines[line-1]) {
 		return true
+	}
+	for i := line - 1; i >= 0 && !keyEnds.MatchString(f.lines[i]); i-- {
+		if keyBegins.MatchString(f.lines[i]) {
+			return true
+		}
 	}
 	for i := line - 1; i >= 0; i-- {
 		if m := notifyKey.FindStringSubmatch(f.lines[i]); m != nil && i < line-1 {

@@ -154,9 +154,18 @@ func (f *file) webAddress(s *string) field {
 		f.into(s)(n, path)
 		f.describe(func(shape *Schema) { shape.takes("address", "string").Pattern = "^[hH][tT][tT][pP][sS]?://" })
 		if u, err := url.Parse(*s); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil {
-			f.fail(n, path, "%q is no http:// or https:// address", *s)
+			f.fail(n, path, "%s", noAddress(*s, "http:// or https:// address"))
 		}
 	}
+}
+
+// noAddress says that a text is no address of a kind. A password in it is not printed, and
+// belongs into none: addresses are printed with whatever they are about.
+func noAddress(text, kind string) string {
+	if strings.Contains(text, "@") {
+		return "a user name or a password belongs into no " + kind + ": it would be printed wherever that is named"
+	}
+	return fmt.Sprintf("%q is no %s", text, kind)
 }
 
 func (f *file) boolean(b *bool) field {

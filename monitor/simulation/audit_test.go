@@ -35,8 +35,8 @@ type auditor struct {
 	read    map[*simLog]uint64 // ... and read
 	signed  map[*simLog][]head
 	times   map[*simLog]int64
-	forces  map[string]bool // rules that were in force
-	choices map[string]string
+	forces  map[string]bool     // rules that were in force
+	choices map[string][]string // what a finding may be, as people decided
 	final   string
 }
 
@@ -47,7 +47,7 @@ var theCosigner = sync.OnceValues(func() (*witness.Cosigner, error) {
 
 func newAuditor(w *world) *auditor {
 	a := &auditor{w: w, cosigner: must(theCosigner()), heads: map[*simLog][]head{}, before: map[*simLog]uint64{}, read: map[*simLog]uint64{}, signed: map[*simLog][]head{},
-		times: map[*simLog]int64{}, forces: map[string]bool{}, choices: map[string]string{}}
+		times: map[*simLog]int64{}, forces: map[string]bool{}, choices: map[string][]string{}}
 	a.forces[must(makeRules[0]())[0].hash] = true // channels are no part of the hash
 	return a
 }
@@ -64,10 +64,19 @@ func (a *auditor) inForce(hash string) {
 	a.forces[hash] = true
 }
 
-func (a *auditor) decided(finding, state string) {
+// decided notes what somebody has decided; unless they were told that it is stored, it may
+// be stored or not.
+func (a *auditor) decided(f monitor.Finding, state string, sure bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.choices[finding] = state
+	before, ok := a.choices[f.ID]
+	switch {
+	case sure:
+		before = nil
+	case !ok:
+		before = []string{f.State}
+	}
+	a.choices[f.ID] = append(before, state)
 }
 
 func (w *world) logOf(id string) *simLog {
@@ -240,8 +249,8 @@ func (a *auditor) end() {
 		sum = append(sum, a.log(ctx, st, l, findings))
 	}
 	for _, f := range findings {
-		if want, ok := a.choices[f.ID]; ok && f.State != want {
-			w.wrong("finding %s is %s, and somebody had decided that it is %s", f.ID, f.State, want)
+		if want, ok := a.choices[f.ID]; ok && !slices.Contains(want, f.State) {
+			w.wrong("finding %s is %s, and somebody had decided that it is %v", f.ID, f.State, want)
 		}
 	}
 	for _, i := range incidents {

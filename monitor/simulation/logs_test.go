@@ -234,11 +234,15 @@ func (l *simLog) size() uint64 {
 func (w *world) planLie(rng *rand.Rand, l *simLog, at time.Duration, do func(time.Duration, string, func())) {
 	lie := []string{"fork", "fork at the same size", "smaller fork", "other entry", "stranger's signature", "other tiles"}[rng.IntN(6)]
 	back, more, seed := uint64(1+rng.IntN(30)), 1+rng.IntN(40), rng.Uint64()
+	// Half of them hold still from then on, so that nothing but the lie itself is there to see.
+	still := rng.IntN(2) == 0
 	do(at, "lie: "+lie, func() {
-		l.publish()
+		if lie != "fork at the same size" {
+			l.publish()
+		}
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		size := l.tree.Size()
+		size := min(l.tree.Size(), l.published)
 		if size <= back+1 {
 			return // there is nothing to lie about
 		}
@@ -263,7 +267,7 @@ func (w *world) planLie(rng *rand.Rand, l *simLog, at time.Duration, do func(tim
 			}
 			must(fork.Append(e))
 		}
-		l.lie, l.since, l.forkd = lie, time.Since(w.began), size-back
+		l.lie, l.since, l.forkd, l.closed = lie, time.Since(w.began), size-back, still
 		switch lie {
 		case "fork", "fork at the same size", "smaller fork":
 			l.server.Show(fork, nil)

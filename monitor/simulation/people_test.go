@@ -137,7 +137,9 @@ func (p *people) decide(rng *rand.Rand) {
 	if rng.IntN(2) == 0 {
 		c.To, c.Resolution = monitor.StateResolved, monitor.AsFalsePositive
 	}
-	if err := l.store.Triage(context.Background(), f.ID, c, nil); err == nil && !l.crashed.Load() {
-		p.w.audit.decided(f.ID, c.To)
+	err = l.store.Triage(context.Background(), f.ID, c, nil)
+	if errors.Is(err, store.ErrTriage) {
+		return
 	}
+	p.w.audit.decided(f, c.To, err == nil && !l.crashed.Load())
 }

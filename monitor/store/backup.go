@@ -15,6 +15,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"github.com/sigwarden/sigwarden/checkpoint/witness"
+	"github.com/sigwarden/sigwarden/internal/crash"
 	"github.com/sigwarden/sigwarden/monitor"
 )
 
@@ -53,6 +54,7 @@ func (s *Store) Backup(ctx context.Context, to string) (err error) {
 	if err := syncFile(building); err != nil {
 		return fmt.Errorf("backup: %w", err)
 	}
+	crash.Before("a backup")
 	if err := os.Rename(building, to); err != nil {
 		return fmt.Errorf("backup: %w", err)
 	}
@@ -98,6 +100,7 @@ func RestoreWitness(ctx context.Context, backup, state, reason string) (err erro
 	if err = errors.Join(err, w.Close(), OwnAs(file, state), syncFile(file)); err != nil {
 		return err
 	}
+	crash.Before("restoring the witness")
 	if err := os.Rename(file, WitnessPath(state)); err != nil {
 		return fmt.Errorf("witness: %w", err)
 	}
@@ -244,6 +247,7 @@ func Restore(ctx context.Context, backup, path string, at time.Time) (aside []st
 	// is told as that (absent).
 	old := path + ".before-" + at.UTC().Format("20060102T150405Z")
 	for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
+		crash.Before("restoring: moving what is there away")
 		switch err := os.Rename(path+suffix, old+suffix); {
 		case err == nil:
 			aside = append(aside, old+suffix)
@@ -251,6 +255,7 @@ func Restore(ctx context.Context, backup, path string, at time.Time) (aside []st
 			return aside, fmt.Errorf("state file %s could not be moved aside: %w", path+suffix, err)
 		}
 	}
+	crash.Before("restoring")
 	if err := os.Rename(building, path); err != nil {
 		return aside, fmt.Errorf("state file: %w", err)
 	}

@@ -99,8 +99,8 @@ func scanIncident(row interface{ Scan(...any) error }) (monitor.Incident, error)
 	return inc, err
 }
 
-func (s *Store) queryIncidents(ctx context.Context, query string, args ...any) ([]monitor.Incident, error) {
-	rows, err := s.db.QueryContext(ctx, query, args...)
+func (s *Store) queryIncidents(ctx context.Context, q querier, query string, args ...any) ([]monitor.Incident, error) {
+	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, s.explain("reading", err)
 	}
@@ -119,13 +119,13 @@ func (s *Store) queryIncidents(ctx context.Context, query string, args ...any) (
 // OpenIncidents returns the incidents of a log that are not resolved,
 // acknowledged ones among them.
 func (s *Store) OpenIncidents(ctx context.Context, logID string) ([]monitor.Incident, error) {
-	return s.queryIncidents(ctx, "SELECT "+incidentColumns+" FROM incidents WHERE log_id = $1 AND state <> 'resolved' ORDER BY opened_at, id", logID)
+	return s.queryIncidents(ctx, s.often, "SELECT "+incidentColumns+" FROM incidents WHERE log_id = $1 AND state <> 'resolved' ORDER BY opened_at, id", logID)
 }
 
 // Incidents returns incidents, oldest first.
 func (s *Store) Incidents(ctx context.Context, f Filter) ([]monitor.Incident, error) {
 	w := incidentsWhere(f)
-	return s.queryIncidents(ctx, newest(incidentColumns, "incidents", &w, f.Limit, "opened_at", "id"), w.args...)
+	return s.queryIncidents(ctx, s.db, newest(incidentColumns, "incidents", &w, f.Limit, "opened_at", "id"), w.args...)
 }
 
 // Incident returns one incident with its evidence.
@@ -154,7 +154,7 @@ func (s *Store) Incident(ctx context.Context, id string) (monitor.Incident, erro
 
 // UnresolvedIntegrity returns the integrity incidents that are not resolved.
 func (s *Store) UnresolvedIntegrity(ctx context.Context) ([]monitor.Incident, error) {
-	return s.queryIncidents(ctx, "SELECT "+incidentColumns+" FROM incidents WHERE class = 'integrity' AND state <> 'resolved' ORDER BY opened_at, id")
+	return s.queryIncidents(ctx, s.db, "SELECT "+incidentColumns+" FROM incidents WHERE class = 'integrity' AND state <> 'resolved' ORDER BY opened_at, id")
 }
 
 // OpenByKind counts incidents that are not resolved, by class and kind.

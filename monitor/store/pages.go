@@ -139,7 +139,7 @@ func (s *Store) IncidentsPage(ctx context.Context, f Filter) (page monitor.Page[
 	if err := w.before(f.Before, "ns", incidentOrder); err != nil {
 		return page, err
 	}
-	page.Items, err = s.queryIncidents(ctx, "SELECT "+incidentColumns+" FROM incidents"+w.String()+fmt.Sprintf(" ORDER BY opened_at DESC, id DESC LIMIT %d", pageSize(f)+1), w.args...)
+	page.Items, err = s.queryIncidents(ctx, s.db, "SELECT "+incidentColumns+" FROM incidents"+w.String()+fmt.Sprintf(" ORDER BY opened_at DESC, id DESC LIMIT %d", pageSize(f)+1), w.args...)
 	if n := pageSize(f); len(page.Items) > n {
 		page.Items = page.Items[:n]
 		page.Next = place(micros(page.Items[n-1].OpenedAt), page.Items[n-1].ID)

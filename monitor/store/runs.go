@@ -14,6 +14,7 @@ import (
 
 	"github.com/sigwarden/sigwarden/checkpoint"
 	"github.com/sigwarden/sigwarden/checkpoint/ledger"
+	"github.com/sigwarden/sigwarden/internal/crash"
 	"github.com/sigwarden/sigwarden/monitor"
 )
 
@@ -240,7 +241,9 @@ func (s *Store) mark(note string, ours func(string) bool) error {
 	}
 	_, err = f.WriteString(note)
 	if err = errors.Join(err, OwnAs(f.Name(), s.path), f.Sync(), f.Close()); err == nil {
+		crash.Before("the mark of the ledger")
 		err = os.Rename(f.Name(), path)
+		crash.After("the mark of the ledger")
 	}
 	if err != nil {
 		os.Remove(f.Name())

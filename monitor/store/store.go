@@ -25,6 +25,8 @@ import (
 	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/sigwarden/sigwarden/internal/crash"
 )
 
 //go:embed migrations/*.sql witness/*.sql
@@ -195,9 +197,11 @@ func (s *Store) create(ctx context.Context, opts Options) error {
 		return s.explain("creating", err)
 	}
 	s.db = nil
+	crash.Before("a new state file")
 	if err := os.Rename(building, s.path); err != nil {
 		return fmt.Errorf("state file: %w", err)
 	}
+	crash.After("a new state file")
 	return nil
 }
 
@@ -352,10 +356,13 @@ func (s *Store) write(ctx context.Context, doing string, f func(tx *sql.Tx) erro
 		}
 		return s.explain(doing, err)
 	}
+	where := crash.Caller(1)
+	crash.Before(where)
 	if err := tx.Commit(); err != nil {
 		tx.Rollback()
 		return s.explain(doing, err)
 	}
+	crash.After(where)
 	return nil
 }
 

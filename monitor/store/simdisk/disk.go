@@ -275,10 +275,12 @@ func (f *file) lose(rng *rand.Rand, kept float64) {
 }
 
 func resize(b []byte, size int64) []byte {
-	if int64(len(b)) >= size {
-		return b[:size:size]
+	if old := int64(len(b)); old < size {
+		// Files grow by a page at a time.
+		return slices.Grow(b, int(max(size-old, min(size, 1<<20))))[:size]
 	}
-	return append(b, make([]byte, size-int64(len(b)))...)
+	clear(b[size:])
+	return b[:size]
 }
 
 func put(b []byte, at int64, data []byte) []byte {
