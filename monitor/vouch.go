@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -171,14 +172,17 @@ func (r *runner) pursue(ctx context.Context, c checkpoint.Checkpoint) error {
 	if t.old.Head == "" {
 		return errors.New("nothing of the log was verified yet")
 	}
-	// What the log publishes is older meanwhile, and that is for polls to tell.
-	older := t.next.Streaks[KindRollback]
-	t.open = slices.DeleteFunc(t.open, func(inc Incident) bool { return inc.Kind == KindRollback })
+	// What the log publishes may be older meanwhile, or unproven, and that is for polls to tell:
+	// whoever brings what it has signed besides ends neither.
+	published := maps.Clone(t.next.Streaks)
+	t.open = slices.DeleteFunc(t.open, func(inc Incident) bool { return inc.Kind == KindRollback || inc.Kind == KindUnproven })
 	if err := t.judge(judging, c); err != nil && t.next.Halted == "" {
 		return errors.Join(err, r.keepHeard(judging, c, broughtToWitness, &Comparison{}))
 	}
-	if older.Polls > 0 {
-		t.next.Streaks[KindRollback] = older
+	for _, kind := range []string{KindRollback, KindUnproven} {
+		if streak, ok := published[kind]; ok {
+			t.next.Streaks[kind] = streak
+		}
 	}
 	last, done := grace(ctx, lastWrite)
 	defer done()

@@ -250,3 +250,40 @@ func TestSeen(t *testing.T) {
 		t.Errorf("%v", sizes)
 	}
 }
+
+// TestVouchEndsNoStreak: a log that proves nothing of what it publishes is caught in three
+// polls, whatever of its true tree is brought to the witness between them.
+func TestVouchEndsNoStreak(t *testing.T) {
+	for _, audited := range []bool{false, true} {
+		r := newRig(t)
+		r.fill(r.log, 700)
+		r.mustPass()
+		other, err := r.log.Fork(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.sign(other, unexpectedEvent())
+		r.fill(other, 1000)
+		r.fill(r.log, 100)
+		hidden, err := r.log.Fork(800)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.fill(hidden, 50)
+		for i := range uint64(3) {
+			r.server.Show(hidden, other)
+			if out := r.once(); out.Err == nil {
+				t.Fatalf("poll %d: %+v", i, out)
+			}
+			r.server.Show(r.log, nil)
+			want := ""
+			if i == 2 {
+				want = "has not proven" // it was caught
+			}
+			if reason, _ := r.engine.Vouch(context.Background(), r.open(r.log, 701+i), audited); !strings.Contains(reason, want) || want == "" && reason != "" {
+				t.Errorf("audited %v, size %d: %q, want %q", audited, 701+i, reason, want)
+			}
+		}
+		r.wantIncidents("unproven:integrity:open")
+	}
+}
