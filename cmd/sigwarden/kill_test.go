@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -22,11 +23,14 @@ import (
 
 // TestKill kills the real program at random moments of a scan: at the end each
 // finding is there exactly once, each alert was sent at least once, and the
-// coverage has no gap.
+// coverage has no gap. SIGWARDEN_KILLS says how often it is killed at least.
 func TestKill(t *testing.T) {
 	kills, entries := 200, 50000
 	if testing.Short() {
 		kills, entries = 15, 10000
+	}
+	if n, err := strconv.Atoi(os.Getenv("SIGWARDEN_KILLS")); err == nil {
+		kills = n
 	}
 	bin := filepath.Join(t.TempDir(), "sigwarden")
 	if runtime.GOOS == "windows" {

@@ -134,7 +134,9 @@ func writeWhole(path string, data []byte) error {
 		return err
 	}
 	crash.Before("a report")
-	return os.Rename(path+".new", path)
+	err = os.Rename(path+".new", path)
+	crash.After("a report")
+	return err
 }
 
 // report makes the report of a period. What goes on is written into the ledger first,

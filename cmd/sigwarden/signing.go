@@ -85,6 +85,7 @@ func makeSigningKey(path, state string) ([]byte, error) {
 	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
+	crash.After("a new signing key")
 	return os.ReadFile(path)
 }
 

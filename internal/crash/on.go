@@ -12,8 +12,8 @@ import (
 	"syscall"
 )
 
-// The environment says what happens: SIGWARDEN_CRASH_LIST names a file to which every place
-// that is passed is added, a line each; SIGWARDEN_CRASH is "before|after NAME#N", the place
+// The environment says what happens: SIGWARDEN_CRASH_LIST names a file to which the process and every
+// place that is passed are added, a line each; SIGWARDEN_CRASH is "before|after NAME#N", the place
 // where the process ends, the Nth time that it is passed.
 var (
 	mu     sync.Mutex
@@ -46,7 +46,7 @@ func pass(place string) {
 	if list != "" {
 		f, err := os.OpenFile(list, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 		if err == nil {
-			fmt.Fprintln(f, place)
+			fmt.Fprintln(f, os.Getpid(), place)
 			f.Close()
 		}
 	}

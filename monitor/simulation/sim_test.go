@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"reflect"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -158,5 +159,24 @@ func work(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestRepeats: a seed makes the same world again, and the program does the same in it.
+func TestRepeats(t *testing.T) {
+	if *worker != "" || *only != 0 {
+		t.Skip()
+	}
+	const some = 8
+	one, err := spread(t, 1, some)
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := spread(t, 1, some)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(one, two) {
+		t.Errorf("seeds 1 to %d came to\n%+v\nand then to\n%+v", some, one, two)
 	}
 }

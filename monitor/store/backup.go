@@ -58,6 +58,7 @@ func (s *Store) Backup(ctx context.Context, to string) (err error) {
 	if err := os.Rename(building, to); err != nil {
 		return fmt.Errorf("backup: %w", err)
 	}
+	crash.After("a backup")
 	return syncDir(filepath.Dir(to))
 }
 
@@ -104,6 +105,7 @@ func RestoreWitness(ctx context.Context, backup, state, reason string) (err erro
 	if err := os.Rename(file, WitnessPath(state)); err != nil {
 		return fmt.Errorf("witness: %w", err)
 	}
+	crash.After("restoring the witness")
 	return syncDir(filepath.Dir(state))
 }
 
@@ -248,7 +250,9 @@ func Restore(ctx context.Context, backup, path string, at time.Time) (aside []st
 	old := path + ".before-" + at.UTC().Format("20060102T150405Z")
 	for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
 		crash.Before("restoring: moving what is there away")
-		switch err := os.Rename(path+suffix, old+suffix); {
+		err := os.Rename(path+suffix, old+suffix)
+		crash.After("restoring: moving what is there away")
+		switch {
 		case err == nil:
 			aside = append(aside, old+suffix)
 		case !errors.Is(err, fs.ErrNotExist):
@@ -259,6 +263,7 @@ func Restore(ctx context.Context, backup, path string, at time.Time) (aside []st
 	if err := os.Rename(building, path); err != nil {
 		return aside, fmt.Errorf("state file: %w", err)
 	}
+	crash.After("restoring")
 	return aside, syncDir(filepath.Dir(path))
 }
 

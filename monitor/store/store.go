@@ -356,7 +356,7 @@ func (s *Store) write(ctx context.Context, doing string, f func(tx *sql.Tx) erro
 		}
 		return s.explain(doing, err)
 	}
-	where := crash.Caller(1)
+	where := crash.Caller(0)
 	crash.Before(where)
 	if err := tx.Commit(); err != nil {
 		tx.Rollback()
