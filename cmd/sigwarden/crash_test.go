@@ -107,7 +107,16 @@ func TestCrashPoints(t *testing.T) {
 		c.must([]string{"findings", "ack", id, "--note", "seen"}, exitOK, exitFailed, exitUsage)
 		c.must([]string{"expect", "add", "--watch", "releases", "--digest", "sha256:" + strings.Repeat("ab", 32), "--note", "soon"}, exitOK)
 		c.must([]string{"report", "--since", "2d", "-o", filepath.Join(c.dir, "report.md"), "--sign"}, exitOK)
-		c.must([]string{"backup", filepath.Join(c.dir, "copy.db")}, exitOK)
+		// A backup that is there is not replaced.
+		c.must([]string{"backup", filepath.Join(c.dir, "copy.db")}, exitOK, exitFailed)
+		if st, err := store.Open(context.Background(), filepath.Join(c.dir, "copy.db"), store.Options{}); err != nil {
+			c.t.Error(err)
+		} else {
+			if err := st.Check(context.Background()); err != nil {
+				c.t.Error(err)
+			}
+			st.Close()
+		}
 		if list := c.must([]string{"findings", "list", "--state", "acknowledged"}, exitOK); !strings.Contains(list, id) {
 			c.t.Errorf("%s is not acknowledged:\n%s", id, list)
 		}
