@@ -321,7 +321,7 @@ type network struct {
 func (n *network) stopped() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.over && time.Since(n.calmed) > healing-time.Minute
+	return n.over && time.Since(n.calmed) > time.Minute
 }
 
 func (n *network) begin(log string, t *trouble) {

@@ -268,7 +268,7 @@ func (l *life) assemble(r *rule) (err error) {
 	l.dispatcher = notify.NewDispatcher(box, list, w.say)
 	opts := monitor.Options{
 		Store: &audited{l.store, l}, Watches: r.list, WatchConfigs: []monitor.WatchConfig{r.config}, IncidentChannels: w.channels, HealthChannels: w.channels[:1],
-		Wake: l.dispatcher.Wake, Now: w.now, Logger: w.say, CommitEvery: 64,
+		Wake: l.dispatcher.Wake, Now: w.now, Logger: w.say, CommitEvery: 100,
 		Jitter: func(d time.Duration) time.Duration {
 			return time.Duration(w.chance("jitter", w.net.times("jitter")).Int64N(int64(d)/10 + 1))
 		},

@@ -173,7 +173,7 @@ func (w *world) heal() {
 // plan draws what is to happen, and for how long.
 func (w *world) plan() (chaos time.Duration, plan []act) {
 	rng := w.source("plan")
-	chaos = time.Duration(2+rng.IntN(4)) * pollEvery
+	chaos = time.Duration(3+rng.IntN(6)) * pollEvery / 2
 	at := func() time.Duration {
 		// No two things happen in the same instant.
 		return time.Duration(rng.Int64N(int64(chaos)))/time.Millisecond*time.Millisecond + time.Duration(len(plan)+1)*time.Microsecond
@@ -197,7 +197,7 @@ func (w *world) plan() (chaos time.Duration, plan []act) {
 	}
 	w.listed = min(1, len(w.family))
 	for _, l := range w.logs {
-		l.grow(rng, rng.IntN(300))
+		l.grow(rng, rng.IntN(200))
 		l.publish()
 		for range 2 + rng.IntN(4) {
 			n := rng.IntN(40)
