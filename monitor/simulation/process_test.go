@@ -69,7 +69,7 @@ func (w *world) changeRules() {
 }
 
 // freshDisk is a disk with state files that hold nothing.
-func freshDisk(t *testing.T) *simdisk.Disk {
+func freshDisk(t testing.TB) *simdisk.Disk {
 	t.Helper()
 	blankOnce.Do(func() {
 		d := simdisk.New()
