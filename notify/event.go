@@ -106,7 +106,7 @@ func (e Event) Body(withID bool) ([]byte, error) {
 		doc.ID = e.ID
 	}
 	body, err := json.Marshal(doc)
-	return escapeJSON(body), err
+	return EscapeJSON(body), err
 }
 
 // Notifier is one channel. Notify may be called again with an event that went

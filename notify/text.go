@@ -59,9 +59,9 @@ func escaped(r rune) string {
 	return fmt.Sprintf(`\u%04x`, r)
 }
 
-// escapeJSON writes what is invisible in a JSON document as escapes: the values
+// EscapeJSON writes what is invisible in a JSON document as escapes: the values
 // are the same, and nothing happens to a terminal that shows it.
-func escapeJSON(doc []byte) []byte {
+func EscapeJSON(doc []byte) []byte {
 	clean := true
 	for _, r := range string(doc) {
 		if r >= 0x7f && (r == 0x7f || invisible(r)) {

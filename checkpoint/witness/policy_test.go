@@ -131,7 +131,7 @@ func TestBadPolicies(t *testing.T) {
 		"a bad key":            head + "witness c x+y+z\nquorum a\n",
 		"a bad log":            "log x+y+z\nquorum none\n",
 		"a log twice":          "log " + key + "\nlog " + key + "\nquorum none\n",
-		"too large":            strings.Repeat("#", witness.MaxPolicy+1),
+		"too large":            head + "quorum none\n" + strings.Repeat("\n", witness.MaxPolicy),
 	} {
 		if p, err := witness.ParsePolicy([]byte(bad)); !errors.Is(err, witness.ErrPolicy) {
 			t.Errorf("%s: %+v, %v", name, p, err)

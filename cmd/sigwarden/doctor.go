@@ -285,7 +285,7 @@ func (e *examination) log(l monitor.LogStatus, running bool) {
 
 // clock compares the clock with those of the servers of logs, by what HTTP says (RFC 9110, 6.6.1).
 func (e *examination) clock(ctx context.Context) {
-	client := &http.Client{Timeout: 10 * time.Second}
+	client := &http.Client{Timeout: 10 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	var offs []time.Duration
 	var asked []string
 	for _, l := range e.setup.cfg.Logs {

@@ -94,6 +94,20 @@ func (a *app) readInput(ctx context.Context, name string) ([]byte, error) {
 		defer f.Close()
 		r = f
 	}
+	return readBounded(ctx, name, r)
+}
+
+// readFile reads a file whose length somebody else has chosen.
+func readFile(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readBounded(context.Background(), name, f)
+}
+
+func readBounded(ctx context.Context, name string, r io.Reader) ([]byte, error) {
 	type input struct {
 		data []byte
 		err  error

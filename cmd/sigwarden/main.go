@@ -78,7 +78,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdin i
 		s = &status{exitUsage, err}
 	}
 	if s.err != nil {
-		fmt.Fprintln(stderr, "sigwarden: "+s.err.Error())
+		fmt.Fprintln(stderr, "sigwarden: "+safeLines(s.err.Error()))
 	}
 	return s.code
 }

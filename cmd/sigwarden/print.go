@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -15,14 +16,29 @@ import (
 
 // printJSON prints one JSON document.
 func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
+	var doc bytes.Buffer
+	enc := json.NewEncoder(&doc)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	_, err := w.Write(notify.EscapeJSON(doc.Bytes()))
+	return err
 }
 
 // safe makes text that strangers may have written fit for a terminal.
 func safe(s string) string { return notify.Clean(s, 2000) }
+
+// safeLines is safe for a text of several lines.
+func safeLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, l := range lines {
+		indent := l[:len(l)-len(strings.TrimLeft(l, " "))]
+		lines[i] = indent + notify.Clean(strings.ReplaceAll(l[len(indent):], "\t", "    "), 4000)
+	}
+	return strings.Join(lines, "\n")
+}
 
 // jsonArray prints a JSON array, one element after the other.
 type jsonArray struct {
@@ -39,7 +55,7 @@ func (j *jsonArray) add(v any) error {
 	if !j.begun {
 		j.begun, lead = true, "[\n  "
 	}
-	_, err = fmt.Fprintf(j.w, "%s%s", lead, doc)
+	_, err = fmt.Fprintf(j.w, "%s%s", lead, notify.EscapeJSON(doc))
 	return err
 }
 

@@ -87,7 +87,7 @@ func (a *app) reportVerifyCommand() *cobra.Command {
 			} else if !given {
 				return usage(errors.New("verify wants --key, the public key of whoever made the report, or --certificate-identity"))
 			}
-			data, err := os.ReadFile(args[0])
+			data, err := readFile(args[0])
 			if err != nil {
 				return usage(err)
 			}

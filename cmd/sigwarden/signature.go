@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -65,7 +64,7 @@ func (f *signatureFlags) verify(path string, data []byte, predicateType string) 
 	}
 	var authorities *attest.Authorities
 	if f.ca != "" {
-		text, err := os.ReadFile(f.ca)
+		text, err := readFile(f.ca)
 		if err == nil {
 			authorities, err = attest.ParseAuthorities(string(text))
 		}
@@ -73,7 +72,7 @@ func (f *signatureFlags) verify(path string, data []byte, predicateType string) 
 			return nil, usage(fmt.Errorf("--timestamp-ca: %w", err))
 		}
 	}
-	bundle, err := os.ReadFile(cmp.Or(f.bundle, path+bundleSuffix))
+	bundle, err := readFile(cmp.Or(f.bundle, path+bundleSuffix))
 	if err != nil {
 		return nil, usage(fmt.Errorf("--bundle: %w", err))
 	}
@@ -138,7 +137,7 @@ func (f *signatureFlags) identity(signed attest.Signed) error {
 
 // authorities reads whom to trust for signers.
 func (f *signatureFlags) authorities() (*entry.Authorities, error) {
-	text, err := os.ReadFile(f.root)
+	text, err := readFile(f.root)
 	if err != nil {
 		return nil, err
 	}

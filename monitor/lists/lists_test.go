@@ -1,6 +1,7 @@
 package lists
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -16,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -253,5 +255,32 @@ func TestFile(t *testing.T) {
 	<-changed
 	if _, ok := l.Listed("l", []string{"sha256:" + one}); ok || l.States()[0].Err != nil {
 		t.Errorf("%+v", l.States())
+	}
+}
+
+// TestBounds: a list that is read as it is may have so many bytes, and no more; a key that
+// takes long to check with is refused.
+func TestBounds(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "SHA256SUMS")
+	l := New([]Source{{Name: "l", File: path, Every: time.Hour}}, slog.New(slog.DiscardHandler), func() {})
+	for _, over := range []int{0, 1} {
+		line := []byte(one + "\n")
+		data := append(line, bytes.Repeat([]byte("#\n"), (maxList-len(line))/2)...)
+		if data = append(data, bytes.Repeat([]byte("\n"), maxList-len(data)+over)...); len(data) != maxList+over {
+			t.Fatal(len(data))
+		}
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		l.Load(context.Background())
+		if err := l.States()[0].Err; (err != nil) != (over > 0) {
+			t.Errorf("%d bytes: %v", maxList+over, err)
+		}
+	}
+	modulus := new(big.Int).Lsh(big.NewInt(1), maxRSABits+7)
+	modulus.SetBit(modulus, 0, 1)
+	if _, err := ByKey(publicPEM(t, &rsa.PublicKey{N: modulus, E: 65537})); err == nil || !strings.Contains(err.Error(), "more than 8192") {
+		t.Errorf("a long key: %v", err)
 	}
 }

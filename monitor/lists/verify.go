@@ -37,8 +37,12 @@ func ByKey(text string) (func(list, signature []byte) error, error) {
 	if err != nil {
 		return nil, fmt.Errorf("signed_by is no public key: %w", err)
 	}
-	switch key.(type) {
-	case *ecdsa.PublicKey, ed25519.PublicKey, *rsa.PublicKey:
+	switch k := key.(type) {
+	case *ecdsa.PublicKey, ed25519.PublicKey:
+	case *rsa.PublicKey:
+		if k.N.BitLen() > maxRSABits {
+			return nil, fmt.Errorf("signed_by is an RSA key of %d bits, more than %d", k.N.BitLen(), maxRSABits)
+		}
 	default:
 		return nil, fmt.Errorf("signed_by is a key of a kind that is not known (%T)", key)
 	}
@@ -51,6 +55,9 @@ func ByKey(text string) (func(list, signature []byte) error, error) {
 	}, nil
 }
 
+// maxRSABits bounds keys with which a signature is checked: with longer ones that takes long.
+const maxRSABits = 8192
+
 // verify checks a signature over a message, hashed as is usual for the key.
 func verify(key crypto.PublicKey, message, signature []byte) error {
 	ok := false
@@ -61,7 +68,7 @@ func verify(key crypto.PublicKey, message, signature []byte) error {
 		ok = ed25519.Verify(k, message, signature)
 	case *rsa.PublicKey:
 		sum := sha256.Sum256(message)
-		ok = rsa.VerifyPKCS1v15(k, crypto.SHA256, sum[:], signature) == nil || rsa.VerifyPSS(k, crypto.SHA256, sum[:], signature, nil) == nil
+		ok = k.N.BitLen() <= maxRSABits && (rsa.VerifyPKCS1v15(k, crypto.SHA256, sum[:], signature) == nil || rsa.VerifyPSS(k, crypto.SHA256, sum[:], signature, nil) == nil)
 	}
 	if !ok {
 		return errors.New("it was not made by that key over these bytes")

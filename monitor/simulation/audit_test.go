@@ -217,6 +217,9 @@ func (a *auditor) detectable(l *simLog) bool {
 	switch l.lie {
 	case "fork", "fork at the same size":
 		return a.before[l] > l.forkd
+	case "other tiles":
+		// A log of which nothing was verified yet is one that does not answer.
+		return len(a.heads[l]) > 0
 	case "smaller fork":
 		return a.before[l] > l.forkd && a.read[l] > l.forkd && a.before[l] >= l.other.Size() && a.read[l] == a.before[l]
 	}

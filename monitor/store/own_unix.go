@@ -18,7 +18,7 @@ func OwnAs(path, like string) error {
 		return err
 	}
 	if owner, ok := info.Sys().(*syscall.Stat_t); ok && owner.Uid != 0 {
-		return os.Chown(path, int(owner.Uid), int(owner.Gid))
+		return os.Lchown(path, int(owner.Uid), int(owner.Gid))
 	}
 	return nil
 }

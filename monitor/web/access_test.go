@@ -340,6 +340,14 @@ func TestOpen(t *testing.T) {
 			}
 		}
 	}
+	// What needs no login is told nobody either who calls it otherwise.
+	for host, want := range map[string]bool{"127.0.0.1:8480": true, "sigwarden.example": true, "evil.example": false} {
+		for _, path := range []string{"/metrics", "/readyz"} {
+			if got := ask(h, "GET", path, "", "Host", host); (got.Code != 421) != want {
+				t.Errorf("%s called %q: %d", path, host, got.Code)
+			}
+		}
+	}
 	// A proxy on this machine brings people from elsewhere.
 	for _, name := range []string{"X-Forwarded-For", "Forwarded", "Via"} {
 		if got := ask(h, "GET", "/", "", "Host", "127.0.0.1:8480", name, "192.0.2.1"); got.Code != 421 || !strings.Contains(got.Body.String(), "http.access") {

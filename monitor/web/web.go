@@ -76,13 +76,13 @@ func New(opts Options) *Server {
 	registry.MustRegister(newCollector(opts), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(opts.Version))
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", s.ready)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError}))
+	mux.Handle("GET /readyz", s.called(http.HandlerFunc(s.ready)))
+	mux.Handle("GET /metrics", s.called(promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError})))
 	if opts.API.Token != nil {
 		mux.HandleFunc("POST /api/v1/expectations", s.expect)
 	}
 	if opts.Hear != nil {
-		mux.HandleFunc("POST /api/v1/checkpoints", s.hear)
+		mux.Handle("POST /api/v1/checkpoints", s.called(http.HandlerFunc(s.hear)))
 	}
 	if opts.Data.Findings != nil {
 		s.rest(mux)
@@ -90,6 +90,18 @@ func New(opts Options) *Server {
 	}
 	s.handler = http.MaxBytesHandler(s.headed(problems(http.NewCrossOriginProtection().Handler(hurried(tagged(traced(mux)))))), maxRequest)
 	return s
+}
+
+// called answers nobody who calls a server that is open to its own machine by another name: a
+// page from elsewhere in somebody's browser here does, whose name leads to this machine.
+func (s *Server) called(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.opts.Access.Open && !s.opts.Access.named(r.Host) {
+			http.Error(w, fmt.Sprintf("this server is not called %.100q; http.public_url can name it", r.Host), http.StatusMisdirectedRequest)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // headed adds what browsers are to hold every answer to.

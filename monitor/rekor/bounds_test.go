@@ -1,0 +1,102 @@
+package rekor
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// TestBoundsV1: answers that are good but for their length are refused for that, and those
+// that are just short enough are taken.
+func TestBoundsV1(t *testing.T) {
+	ctx := context.Background()
+	hash := strings.Repeat("ab", 32)
+	for _, c := range []struct {
+		name  string
+		doc   string
+		limit int
+		get   func(v *V1) error
+	}{
+		{"trees", `{"treeSize":1,"treeID":"1","signedTreeHead":"x"}`, maxLogInfo, func(v *V1) error { _, err := v.Trees(ctx); return err }},
+		{"a proof", `{"hashes":["` + hash + `"]}`, maxProof, func(v *V1) error { _, err := v.Tree("1").ConsistencyProof(ctx, 1, 2); return err }},
+		{"entries", `[{"` + "0000000000000001" + hash + `":{"body":"bmV3","logIndex":0,"integratedTime":1,"verification":{"inclusionProof":{"logIndex":0,"hashes":[],"checkpoint":"x"}}}}]`, maxRetrieve,
+			func(v *V1) error { _, err := v.Tree("1").Entries(ctx, 0, 0, 1); return err }},
+	} {
+		for _, over := range []int{0, 1} {
+			v := serveV1(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				// The white space comes first: whoever stops reading has read no document.
+				for left := c.limit - len(c.doc) + over; left > 0; left -= 1 << 20 {
+					w.Write(bytes.Repeat([]byte(" "), min(left, 1<<20)))
+				}
+				w.Write([]byte(c.doc))
+			}), nil)
+			err := c.get(v)
+			var malformed *MalformedError
+			switch {
+			case over == 0 && err != nil:
+				t.Errorf("%s of %d bytes: %v", c.name, c.limit, err)
+			case over == 1 && (!errors.As(err, &malformed) || !strings.Contains(err.Error(), fmt.Sprintf("longer than %d bytes", c.limit))):
+				t.Errorf("%s of a byte more: %v", c.name, err)
+			}
+		}
+	}
+	for name, answer := range map[string]string{
+		"no JSON": "x", "no hash": `{"hashes":["zz"]}`, "a short hash": `{"hashes":["abab"]}`, "numbers": `{"hashes":[1]}`,
+		"a tree too high": `{"hashes":["` + strings.Repeat(hash+`","`, 64) + hash + `"]}`,
+	} {
+		v := serveV1(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Write([]byte(answer)) }), nil)
+		var malformed *MalformedError
+		if _, err := v.Tree("1").ConsistencyProof(ctx, 1, 2); !errors.As(err, &malformed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// Each tree has a possible size, and all of them together have not.
+	v := serveV1(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, `{"treeSize":1,"treeID":"3","signedTreeHead":"x","inactiveShards":[{"treeSize":%[1]d,"treeID":"1","signedTreeHead":"x"},{"treeSize":%[1]d,"treeID":"2","signedTreeHead":"x"}]}`, uint64(1)<<62)
+	}), nil)
+	if offset, _, err := v.Tree("3").Offset(ctx); err == nil {
+		t.Errorf("indexes from %d on", offset)
+	}
+}
+
+// TestBoundsOfAnswers: a bundle that is too long is refused by its length, before anything
+// takes it apart; a server cannot keep somebody busy with compressed nothing, or with
+// redirects to itself.
+func TestBoundsOfAnswers(t *testing.T) {
+	ctx := context.Background()
+	v := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Write(make([]byte, maxBundle+1)) }), nil)
+	if _, err := v.Leaves(ctx, 0, 256); err == nil || !strings.Contains(err.Error(), "longer than") {
+		t.Errorf("a long bundle: %v", err)
+	}
+	var empty bytes.Buffer
+	gzip.NewWriter(&empty).Close()
+	var sent atomic.Int64
+	v = serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		members := bytes.Repeat(empty.Bytes(), 1000)
+		for {
+			n, err := w.Write(members)
+			sent.Add(int64(n))
+			if err != nil || sent.Load() > 64<<20 {
+				return
+			}
+		}
+	}), func(o *Options) { o.Tries = 1 })
+	if raw, err := v.Checkpoint(ctx); err == nil && len(raw) > 0 || sent.Load() > 64<<20 {
+		t.Errorf("compressed nothing, %d MB of it: %q, %v", sent.Load()>>20, raw, err)
+	}
+	asked := 0
+	v = serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked++
+		http.Redirect(w, r, fmt.Sprint("/again/", asked), http.StatusFound)
+	}), nil)
+	if _, err := v.Checkpoint(ctx); err == nil || asked > 4 || !strings.Contains(err.Error(), "redirect") {
+		t.Errorf("%d redirects to itself: %v", asked, err)
+	}
+}
