@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -127,6 +128,35 @@ func TestFormatted(t *testing.T) {
 			t.Errorf("%s is not formatted: %v", path, err)
 		}
 	})
+}
+
+// TestNamedTestsExist: the tests and scripts that documents name are there.
+func TestNamedTestsExist(t *testing.T) {
+	tests := map[string]bool{}
+	goFiles(t, func(path string, data []byte) {
+		if strings.HasSuffix(path, "_test.go") || strings.Contains(path, "/notifytest/") {
+			for _, m := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)\w*)\(`).FindAllSubmatch(data, -1) {
+				tests[string(m[1])] = true
+			}
+		}
+	})
+	named := 0
+	for _, doc := range []string{"docs/security.md", "docs/reliability.md"} {
+		text := read(t, doc)
+		for _, m := range regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9]+)`").FindAllStringSubmatch(text, -1) {
+			if named++; !tests[m[1]] {
+				t.Errorf("%s names %s, which does not exist", doc, m[1])
+			}
+		}
+		for _, m := range regexp.MustCompile(`\b([a-z0-9]+\.txtar)`).FindAllStringSubmatch(text, -1) {
+			if _, err := os.Stat(filepath.Join("testdata", "script", m[1])); m[1] != "x.txtar" && err != nil {
+				t.Errorf("%s names %s: %v", doc, m[1], err)
+			}
+		}
+	}
+	if named < 100 {
+		t.Errorf("documents name %d tests", named)
+	}
 }
 
 func read(t *testing.T, name string) string {
