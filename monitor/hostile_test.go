@@ -490,3 +490,27 @@ func TestRebaselineSettlesGaps(t *testing.T) {
 		t.Errorf("incidents %q", r.incidents())
 	}
 }
+
+// TestManyKinds: a log that invents a kind for each entry makes neither the state nor the list
+// of incidents grow with it; each entry is counted all the same.
+func TestManyKinds(t *testing.T) {
+	r := newRig(t)
+	const kinds, bound = 150, 100
+	for i := range kinds {
+		if _, err := r.log.Append(fmt.Appendf(nil, `{"apiVersion":"0.0.1","kind":"invented%d","spec":{}}`, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.mustPass()
+	s := r.state()
+	sum := uint64(0)
+	for _, n := range s.Kinds {
+		sum += n
+	}
+	if len(s.Kinds) > bound+1 || sum != kinds || s.Undecodable != kinds {
+		t.Errorf("%d kinds are told apart, %d entries counted, %d undecodable", len(s.Kinds), sum, s.Undecodable)
+	}
+	if n := strings.Count(r.incidents(), "undecodable"); n > bound+1 {
+		t.Errorf("%d incidents", n)
+	}
+}

@@ -218,7 +218,22 @@ func httpClient(tlsCA string) (*http.Client, error) {
 		return nil, fmt.Errorf("tls_ca: %w", err)
 	}
 	transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
-	return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, nil
+	return &http.Client{Transport: bounded{transport}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, nil
+}
+
+// maxAnswer bounds answers of authorities, providers and logs that take entries: libraries read
+// them to their end.
+const maxAnswer = 4 << 20
+
+// bounded lets no answer be longer than maxAnswer.
+type bounded struct{ next http.RoundTripper }
+
+func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := b.next.RoundTrip(r)
+	if err == nil {
+		resp.Body = http.MaxBytesReader(nil, resp.Body, maxAnswer)
+	}
+	return resp, err
 }
 
 // signNote signs a text as a note under a name.

@@ -62,9 +62,12 @@ func Keyless(ctx context.Context, client *http.Client, address, token string) (S
 		return Signer{}, err
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxIssued))
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxIssued+1))
 	if err != nil {
 		return Signer{}, err
+	}
+	if len(answer) > maxIssued {
+		return Signer{}, fmt.Errorf("the certificate authority answered with more than %d bytes", maxIssued)
 	}
 	if resp.StatusCode/100 != 2 {
 		return Signer{}, fmt.Errorf("the certificate authority answered %s: %.200q", resp.Status, answer)

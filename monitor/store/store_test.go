@@ -412,3 +412,54 @@ func TestFindingsAreStoredOnce(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestEvidenceIsBounded: what a log makes us keep is bounded, by incident and by log.
+func TestEvidenceIsBounded(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "s.db"), Options{Create: true})
+	many := func(prefix string, n int) (list []monitor.Evidence) {
+		for i := range n {
+			list = append(list, monitor.Evidence{Name: fmt.Sprint(prefix, i), Data: []byte(fmt.Sprint(i))})
+		}
+		return list
+	}
+	next := monitor.State{Name: "log"}
+	b := monitor.Batch{Open: []monitor.Incident{{ID: "i-1", LogID: "log", Kind: monitor.KindEntryMismatch, State: "open", OpenedAt: time.Now(), Evidence: many("first-", 20)}}}
+	if _, err := s.Commit(ctx, "log", monitor.State{}, &next, b); err != nil {
+		t.Fatal(err)
+	}
+	for _, prefix := range []string{monitor.CollectedPrefix, "served-"} {
+		old, err := s.State(ctx, "log")
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := old
+		if _, err := s.Commit(ctx, "log", old, &next, monitor.Batch{Collect: map[string][]monitor.Evidence{"i-1": many(prefix, 200)}}); err != nil {
+			t.Fatal(err)
+		}
+		inc, err := s.Incident(ctx, "i-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := maxEvidence
+		if prefix == monitor.CollectedPrefix {
+			want = maxCollected
+		}
+		if len(inc.Evidence) != want {
+			t.Errorf("%d pieces of evidence after %s…, want %d", len(inc.Evidence), prefix, want)
+		}
+	}
+	w, err := OpenWitness(ctx, filepath.Join(t.TempDir(), "w.db"), Options{Create: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	for i := range 50 {
+		if err := w.Reject(ctx, "log.example", fmt.Appendf(nil, "request %d", i), time.Unix(int64(i), 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var n int
+	if err := w.store.db.QueryRow("SELECT COUNT(*) FROM rejected").Scan(&n); err != nil || n != maxRejected {
+		t.Errorf("%d requests are kept, %v; want %d", n, err, maxRejected)
+	}
+}
