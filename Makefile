@@ -2,7 +2,7 @@
 GO ?= go
 STATICCHECK = $(GO) tool -modfile=e2e/tools/staticcheck/go.mod staticcheck
 
-.PHONY: build test vet lint race simulate axe e2e bench fuzz
+.PHONY: build test vet lint race simulate axe e2e bench fuzz corpus
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/sigwarden ./cmd/sigwarden
@@ -55,4 +55,12 @@ fuzz:
 		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
 			$(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x $$pkg || exit 1; \
 		done; \
+	done
+
+# Of what fuzzers have found interesting on this machine the smallest inputs, for everybody's tests.
+corpus:
+	cache=$$($(GO) env GOCACHE)/fuzz/$$($(GO) list -m); \
+	for dir in $$(cd $$cache && find . -mindepth 1 -type d -name 'Fuzz*'); do \
+		to=$$(dirname $$dir)/testdata/fuzz/$$(basename $$dir); \
+		mkdir -p $$to && cp -n $$(ls -S -r $$cache/$$dir/* | head -24) $$to/; \
 	done
