@@ -358,7 +358,11 @@ func (w *world) list(ctx context.Context, st *store.Store) ([]monitor.LogConfig,
 func (l *life) feed(ctx context.Context) {
 	w := l.w
 	for n := 0; ; n++ {
-		if wait(ctx, 70*time.Second+time.Duration(n%7)*time.Millisecond) != nil {
+		pause := 40 * time.Second
+		if w.liar {
+			pause /= 2
+		}
+		if wait(ctx, pause+time.Duration(n%7)*time.Millisecond) != nil {
 			return
 		}
 		if w.net.stopped() {

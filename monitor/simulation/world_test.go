@@ -51,6 +51,7 @@ type world struct {
 	say      *slog.Logger
 
 	mu     sync.Mutex
+	liar   bool
 	listed int // logs of the group that the trusted root names
 	active int // index of the rule in force
 	skew   time.Duration
@@ -220,6 +221,7 @@ func (w *world) plan() (chaos time.Duration, plan []act) {
 		})
 	}
 	if rng.IntN(3) == 0 {
+		w.liar = true
 		w.planLie(rng, w.logs[0], at(), do)
 	}
 	for _, kind := range []string{"outage", "refusal", "too many requests", "slow answers", "odd answers", "corrupt bytes"} {
