@@ -109,7 +109,7 @@ type sample struct {
 // TestSoak follows a real Rekor v2 server under load through a network that fails, and
 // wants nothing to grow but what findings explain. SIGWARDEN_SOAK says for how long.
 func TestSoak(t *testing.T) {
-	length := 40 * time.Second
+	length := 20 * time.Second
 	if text := os.Getenv("SIGWARDEN_SOAK"); text != "" {
 		var err error
 		if length, err = time.ParseDuration(text); err != nil {

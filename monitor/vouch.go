@@ -175,11 +175,16 @@ func (r *runner) pursue(ctx context.Context, c checkpoint.Checkpoint) error {
 	// What the log publishes may be older meanwhile, or unproven, and that is for polls to tell:
 	// whoever brings what it has signed besides ends neither.
 	published := maps.Clone(t.next.Streaks)
+	if c.Size() <= t.old.HeadSize {
+		// It was held against our tree already, and is to be read.
+		return r.scanHead(ctx, headOnly, &out)
+	}
 	t.open = slices.DeleteFunc(t.open, func(inc Incident) bool { return inc.Kind == KindRollback || inc.Kind == KindUnproven })
 	if err := t.judge(judging, c); err != nil && t.next.Halted == "" {
 		return errors.Join(err, r.keepHeard(judging, c, broughtToWitness, &Comparison{}))
 	}
 	for _, kind := range []string{KindRollback, KindUnproven} {
+		delete(t.next.Streaks, kind)
 		if streak, ok := published[kind]; ok {
 			t.next.Streaks[kind] = streak
 		}

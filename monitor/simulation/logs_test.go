@@ -237,6 +237,7 @@ func (w *world) planLie(rng *rand.Rand, l *simLog, at time.Duration, do func(tim
 	// Half of them hold still from then on, so that nothing but the lie itself is there to see.
 	still := rng.IntN(2) == 0
 	do(at, "lie: "+lie, func() {
+		w.audit.accused(l)
 		if lie != "fork at the same size" {
 			l.publish()
 		}
@@ -244,7 +245,8 @@ func (w *world) planLie(rng *rand.Rand, l *simLog, at time.Duration, do func(tim
 		defer l.mu.Unlock()
 		size := min(l.tree.Size(), l.published)
 		if size <= back+1 {
-			return // there is nothing to lie about
+			w.count("lie: nothing to lie about")
+			return
 		}
 		rng := rand.New(rand.NewPCG(seed, 1))
 		s := must(newStock())
@@ -286,6 +288,16 @@ func (w *world) planLie(rng *rand.Rand, l *simLog, at time.Duration, do func(tim
 			l.published, l.swap = l.tree.Size(), l.tree.Size()-1
 		}
 	})
+}
+
+// limit is in how many polls its lie is found: in one that shows it, or in three where one could
+// be a bad network.
+func (l *simLog) limit() int {
+	switch l.lie {
+	case "other tiles", "stranger's signature":
+		return patience
+	}
+	return 2 // one may have been under way
 }
 
 // faults is how its server behaves now.

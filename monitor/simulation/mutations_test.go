@@ -15,6 +15,9 @@ import (
 
 var mutations = flag.String("mutations", "", "put deliberate bugs in, those whose names match this expression, and see whether they are found")
 
+// wrongs is what a seed prints that has broken a promise.
+var wrongs = regexp.MustCompile(`seed \d+:\n\s+\[`)
+
 // enough is within how many seeds a deliberate bug is found.
 const enough = 1000
 
@@ -137,6 +140,9 @@ func TestMutations(t *testing.T) {
 					continue
 				}
 				text := string(out)
+				if !wrongs.MatchString(text) {
+					t.Fatalf("it ended, and not since the auditor found something wrong:\n%.2000s", text)
+				}
 				if at := strings.Index(text, "seed "); at >= 0 {
 					text = text[at:]
 				}

@@ -116,6 +116,7 @@ type life struct {
 	cancel     context.CancelFunc
 	crashed    atomic.Bool // nothing that it does has an effect any more
 	reloading  atomic.Bool
+	rule       string // the hash of that in force
 	store      *store.Store
 	promises   *store.Witness
 	engine     *monitor.Engine
@@ -254,6 +255,7 @@ func (l *life) follow(stop <-chan struct{}) (ended bool, err error) {
 // assemble makes the parts of the program.
 func (l *life) assemble(r *rule) (err error) {
 	w := l.w
+	l.rule = r.hash
 	if err := l.store.KeepRules(l.ctx, map[string][]byte{r.hash: monitor.RuleDocument(r.list.Watches()[0], r.config)}); err != nil {
 		return err
 	}
@@ -409,6 +411,14 @@ type audited struct {
 
 // Commit implements monitor.Store.
 func (a *audited) Commit(ctx context.Context, logID string, old monitor.State, next *monitor.State, b monitor.Batch) (monitor.Recorded, error) {
+	if len(b.Coverage) > 0 && (len(b.WatchSet) != 1 || b.WatchSet[0] != a.life.rule) {
+		a.life.w.wrong("%s: coverage is claimed for rules %v, and %s is in force", logID, b.WatchSet, a.life.rule)
+	}
+	for _, f := range b.Findings {
+		if f.RuleHash != a.life.rule {
+			a.life.w.wrong("%s: entry %d is judged by rule %s, and %s is in force", logID, f.Index, f.RuleHash, a.life.rule)
+		}
+	}
 	rec, err := a.Store.Commit(ctx, logID, old, next, b)
 	if err == nil && next != nil && !a.life.crashed.Load() {
 		a.life.w.audit.committed(logID, next)

@@ -70,8 +70,23 @@ func TestSeeds(t *testing.T) {
 	if uint64(len(outcomes)) != *seeds {
 		t.Errorf("%d seeds were run, want %d", len(outcomes), *seeds)
 	}
+	if *seeds >= 1000 {
+		for _, what := range ordinary {
+			if total[what] == 0 {
+				t.Errorf("in %d seeds there is no %q", *seeds, what)
+			}
+		}
+	}
 	took := time.Since(began)
 	t.Logf("%d seeds from %d on, %d failed, in %s (%.0f a second)\n%s", len(outcomes), *first, failed, took.Round(time.Second), float64(len(outcomes))/took.Seconds(), table(total))
+}
+
+// ordinary is what happens in a thousand worlds.
+var ordinary = []string{
+	"answer: 429", "answer: 500", "answer: 503", "answer: corrupt", "answer: cut off", "answer: none", "clock step", "cosignature: 200", "cosignature: 422", "cosignature: 503", "crash", "power failure", "kill",
+	"delivery: error", "delivery: hangs", "delivery: answer lost", "delivery: asks to wait", "delivery: told twice", "disk: full", "disk: errors", "disk: read-only", "disk: done, and reported as failed", "rotation", "rules changed", "triage",
+	"older checkpoints", "lie: fork", "lie: fork at the same size", "lie: smaller fork", "lie: other tiles", "lie: other entry", "lie: stranger's signature",
+	"incident: fork", "incident: split-view", "incident: unproven", "incident: entry-mismatch", "incident: bad-signature", "incident: witness-doubt",
 }
 
 func table(counts map[string]int) string {

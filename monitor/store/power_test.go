@@ -126,12 +126,13 @@ func every() int {
 // and work goes on.
 func TestPowerFailsAnywhere(t *testing.T) {
 	first := blank(t)
+	made := first.Ops() // that the empty file has taken
 	s := openOn(t, first)
 	if _, err := work(s, 0); err != nil {
 		t.Fatal(err)
 	}
 	s.Close()
-	ops := first.Ops()
+	ops := first.Ops() - made
 	step := every()
 	empty := blank(t)
 	cuts := 0
@@ -141,6 +142,8 @@ func TestPowerFailsAnywhere(t *testing.T) {
 				where := fmt.Sprintf("operation %d of %d, %v, %v kept", at, ops, fault, share)
 				d := empty.Clone()
 				d.Inject(nth(at, fault))
+				cut := false
+				d.OnCut(func() { cut = true })
 				var did promises
 				if s, err := Open(ctx, d.Path("state.db"), Options{VFS: simdisk.Name}); err == nil {
 					if did, err = work(s, 0); err == nil {
@@ -148,6 +151,9 @@ func TestPowerFailsAnywhere(t *testing.T) {
 						did = promises{12, 12}
 					}
 					s.Close()
+				}
+				if !cut {
+					t.Fatalf("%s: it was not reached", where)
 				}
 				if share >= 0 {
 					d.PowerFails(rand.New(rand.NewPCG(uint64(at), uint64(fault))), share)
@@ -170,6 +176,59 @@ func TestPowerFailsAnywhere(t *testing.T) {
 		}
 	}
 	t.Logf("%d cuts at %d operations", cuts, ops)
+}
+
+// TestReadErrors lets each read of the disk fail once: the caller gets an error, nothing is taken
+// for empty or gone, and the same store goes on.
+func TestReadErrors(t *testing.T) {
+	empty := blank(t)
+	reads := 0
+	d := empty.Clone()
+	d.Inject(func(op simdisk.Op) simdisk.Fault {
+		if op.Kind == simdisk.Read {
+			reads++
+		}
+		return simdisk.None
+	})
+	s := openOn(t, d)
+	if _, err := work(s, 0); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	d.Close()
+	failed := 0
+	for at := 1; at <= reads; at += every() {
+		d := empty.Clone()
+		n := at
+		d.Inject(func(op simdisk.Op) simdisk.Fault {
+			if op.Kind == simdisk.Read {
+				if n--; n == 0 {
+					return simdisk.Broken
+				}
+			}
+			return simdisk.None
+		})
+		var did promises
+		s, err := Open(ctx, d.Path("state.db"), Options{VFS: simdisk.Name})
+		if err == nil {
+			did, err = work(s, 0)
+			s.Close()
+		}
+		if err != nil {
+			failed++
+		}
+		d.Inject(nil)
+		s = openOn(t, d)
+		if err == nil {
+			did = promises{12, 12}
+		}
+		kept(t, s, fmt.Sprintf("read %d of %d", at, reads), 0, did)
+		s.Close()
+		d.Close()
+	}
+	if failed == 0 {
+		t.Errorf("none of %d reads reached a caller", reads)
+	}
 }
 
 // nth lets the nth operation that changes something come to a fault.

@@ -193,6 +193,7 @@ func (s *Store) create(ctx context.Context, opts Options) error {
 		return s.explain("creating", err)
 	}
 	// Closing the last connection writes the log of changes into the file.
+	s.often.close()
 	if err := s.db.Close(); err != nil {
 		return s.explain("creating", err)
 	}
