@@ -150,11 +150,11 @@ func shmLock(_ *libc.TLS, pFile uintptr, first, n, flags int32) int32 {
 	return sqlite3.SQLITE_OK
 }
 
-// shmBarrier orders accesses to shared memory.
+// shmBarrier orders accesses to shared memory: the lock is the barrier.
 func shmBarrier(_ *libc.TLS, pFile uintptr) {
 	h := of(pFile)
 	h.disk.mu.Lock()
-	h.disk.mu.Unlock() //nolint:staticcheck // the lock is the barrier
+	defer h.disk.mu.Unlock()
 }
 
 func shmUnmap(_ *libc.TLS, pFile uintptr, _ int32) int32 {
