@@ -1,7 +1,6 @@
 package simdisk
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -68,12 +67,13 @@ func at[T any](p uintptr) *T { return *(**T)(unsafe.Pointer(&p)) }
 
 func slice(p uintptr, n int32) []byte { return unsafe.Slice(at[byte](p), n) }
 
-// register tells SQLite of these disks, once.
+// register tells SQLite of these disks, once. If it does not take them, whoever opens a database
+// is told that there is no such VFS.
 var register = sync.OnceFunc(func() {
 	tls = libc.NewTLS()
 	name, err := libc.CString(Name)
 	if err != nil {
-		panic(err)
+		return
 	}
 	system.FzName = name
 	set(&system.FxOpen, open)
@@ -100,9 +100,7 @@ var register = sync.OnceFunc(func() {
 	set(&methods.FxShmLock, shmLock)
 	set(&methods.FxShmBarrier, shmBarrier)
 	set(&methods.FxShmUnmap, shmUnmap)
-	if rc := sqlite3.Xsqlite3_vfs_register(tls, uintptr(unsafe.Pointer(&system)), 0); rc != sqlite3.SQLITE_OK {
-		panic(fmt.Sprintf("simdisk: registering with SQLite: %d", rc))
-	}
+	sqlite3.Xsqlite3_vfs_register(tls, uintptr(unsafe.Pointer(&system)), 0)
 })
 
 func of(p uintptr) *handle {
