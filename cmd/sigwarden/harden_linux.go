@@ -8,8 +8,7 @@ import (
 
 // harden keeps the memory of the process, which holds keys and tokens, to itself: no core is
 // dumped, and other processes of the same user can neither trace it nor read its memory and
-// environment. Programs that it starts may be traced
-// again, and dump no core either.
+// environment. Programs that it starts may be traced again, and dump no core either.
 func harden() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("core dumps and tracing could not be switched off: %w", err)

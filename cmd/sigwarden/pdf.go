@@ -51,14 +51,14 @@ func printPDF(ctx context.Context, r *report.Report) ([]byte, error) {
 	if os.Getuid() == 0 {
 		args = append(args, "--no-sandbox") // it refuses to run as root otherwise
 	}
-	print := exec.CommandContext(ctx, browser, append(args, (&url.URL{Scheme: "file", Path: page}).String())...)
+	printer := exec.CommandContext(ctx, browser, append(args, (&url.URL{Scheme: "file", Path: page}).String())...)
 	// Secrets that the configuration takes from the environment are none of its business.
 	for _, name := range []string{"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ", "FONTCONFIG_PATH", "FONTCONFIG_FILE", "XDG_DATA_HOME", "XDG_DATA_DIRS", "SYSTEMROOT", "TEMP", "TMP", "LD_LIBRARY_PATH"} {
 		if v, ok := os.LookupEnv(name); ok {
-			print.Env = append(print.Env, name+"="+v)
+			printer.Env = append(printer.Env, name+"="+v)
 		}
 	}
-	out, err := print.CombinedOutput()
+	out, err := printer.CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w: %.500s", browser, err, out)
 	}
