@@ -22,6 +22,9 @@ import (
 // and before and after it signs. When it is back it knows of everything that somebody was
 // given, and signs nothing that contradicts it.
 func TestCrashPoints(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs the program, which the race detector does not see")
+	}
 	bin := filepath.Join(t.TempDir(), "witness.test")
 	if out, err := exec.Command("go", "test", "-c", "-tags", "crashpoints", "-o", bin, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

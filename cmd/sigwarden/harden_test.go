@@ -28,6 +28,9 @@ func asStranger(c *exec.Cmd) *exec.Cmd {
 // reads neither its environment nor its memory, and cannot trace it. The same questions
 // about a program that does nothing against it are answered.
 func TestMemoryIsOurs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs the program, which the race detector does not see")
+	}
 	dir, err := os.MkdirTemp("", "sigwarden-harden-") // that others can enter, unlike t.TempDir
 	if err != nil {
 		t.Fatal(err)

@@ -51,6 +51,9 @@ func TestSeeds(t *testing.T) {
 		t.Logf("%s\n%s", out.State, table(out.Counts))
 		return
 	}
+	if testing.Short() {
+		*seeds = min(*seeds, 12)
+	}
 	began := time.Now()
 	outcomes, err := spread(t, *first, *seeds)
 	if err != nil {
@@ -181,7 +184,7 @@ func work(t *testing.T) {
 // that is busy with something else the scheduler may now and then let two things that happen in the
 // same instant come the other way round: of three runs two must be the same.
 func TestRepeats(t *testing.T) {
-	if *worker != "" || *only != 0 {
+	if *worker != "" || *only != 0 || testing.Short() {
 		t.Skip()
 	}
 	const some = 8
