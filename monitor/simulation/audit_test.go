@@ -158,7 +158,7 @@ func (a *auditor) oneHistory(l *simLog, what string, heads []head) {
 	}
 }
 
-// watching says what stands in the store of a process.
+// look lets something be asked of the process that runs.
 func (p *process) look(f func(*life) error) error {
 	l := p.now()
 	if l == nil {

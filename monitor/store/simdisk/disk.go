@@ -1,5 +1,5 @@
 // Package simdisk is a disk in memory for SQLite, for tests: power fails on it,
-// writes tear, it fills up, and sectors rot, all as a test says.
+// writes tear, and it fills up, all as a test says.
 //
 // A disk tells what a process sees of its files from what would still be there
 // after a power failure, which is what was synced, and any part of what was not:
@@ -8,7 +8,6 @@
 package simdisk
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -154,14 +153,6 @@ func (d *Disk) Names() []string {
 	return slices.Sorted(maps.Keys(d.files))
 }
 
-// Remove deletes a file, safely.
-func (d *Disk) Remove(name string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.files, name)
-	delete(d.gone, name)
-}
-
 // Clone returns a copy of the disk as a process would find it.
 func (d *Disk) Clone() *Disk {
 	c := New()
@@ -301,20 +292,6 @@ func (f *file) sync() {
 		}
 	}
 	f.pending, f.known = nil, true
-}
-
-// Flip inverts one bit of a file, as rotten sectors do.
-func (d *Disk) Flip(name string, bit int64) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	f := d.files[name]
-	if f == nil || bit/8 >= int64(len(f.content)) {
-		return errors.New("there is no such bit")
-	}
-	f.content[bit/8] ^= 1 << (bit % 8)
-	f.durable = slices.Clone(f.content)
-	f.pending = nil
-	return nil
 }
 
 // begin asks what becomes of an operation; it reports whether it is to be done, and the
