@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/sigwarden/sigwarden/internal/bounds"
 )
 
 // promised is a promise of an entry, signed with a key.
@@ -155,6 +157,7 @@ func FuzzBrokenPromise(f *testing.F) {
 	doc, _ := b.Print()
 	f.Add(doc)
 	f.Fuzz(func(t *testing.T, data []byte) {
+		defer bounds.Hold(t)()
 		b, err := ParseBrokenPromise(data)
 		if err != nil {
 			return

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+
+	"github.com/sigwarden/sigwarden/internal/bounds"
 )
 
 // FuzzOpen: whatever is accepted prints as what was read, and nothing is
@@ -19,6 +21,7 @@ func FuzzOpen(f *testing.F) {
 		signed[open(f, l, raw).Text()] = true
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
+		defer bounds.Hold(t)()
 		c, err := l.Open(raw)
 		if err != nil {
 			return
@@ -40,6 +43,7 @@ func FuzzParseBody(f *testing.F) {
 		f.Add(body + "\n")
 	}
 	f.Fuzz(func(t *testing.T, text string) {
+		defer bounds.Hold(t)()
 		if c, err := parseBody(text); err == nil && c.Text() != text {
 			t.Fatalf("%q prints as %q", text, c.Text())
 		}
@@ -61,6 +65,7 @@ func FuzzDivergence(f *testing.F) {
 	add(equalSize(c11, fork))
 	add(prefix(c6, c11, node{1, 3}, Hash{}, plain(v.Proof6to11)))
 	f.Fuzz(func(t *testing.T, data []byte) {
+		defer bounds.Hold(t)()
 		d, err := ParseDivergence(data)
 		if err != nil || d.Verify(l) != nil {
 			return
@@ -79,6 +84,7 @@ func FuzzTile(f *testing.F) {
 	f.Add(v.Tile)
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, raw []byte) {
+		defer bounds.Hold(t)()
 		tree, err := OpenTree(c, func(uint, uint64, int) ([]byte, error) { return raw, nil })
 		if err == nil && !bytes.Equal(raw, v.Tile) {
 			t.Fatalf("another tile passed: %x", raw)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/sigwarden/sigwarden/internal/bounds"
 )
 
 // subtreeProof is the recursive definition of a subtree consistency proof
@@ -148,6 +150,7 @@ func FuzzVerifySubtree(f *testing.F) {
 	f.Add(uint64(1<<63-1), uint64(0), uint64(1<<63-1), []byte{})
 	f.Add(uint64(1<<64-1), uint64(1<<63), uint64(1<<64-1), make([]byte, 640))
 	f.Fuzz(func(t *testing.T, size, start, end uint64, raw []byte) {
+		defer bounds.Hold(t)()
 		var proof [][]byte
 		for ; len(raw) >= HashSize; raw = raw[HashSize:] {
 			proof = append(proof, raw[:HashSize])

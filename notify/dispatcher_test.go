@@ -16,6 +16,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/sigwarden/sigwarden/internal/bounds"
 	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/monitor/store"
 	"github.com/sigwarden/sigwarden/notify"
@@ -431,6 +432,7 @@ func TestClean(t *testing.T) {
 func FuzzClean(f *testing.F) {
 	f.Add("a\r\n\u202e\xff")
 	f.Fuzz(func(t *testing.T, s string) {
+		defer bounds.Hold(t)()
 		got := notify.Clean(s, 200)
 		if len(got) > 203 || !utf8.ValidString(got) || strings.IndexFunc(got, func(r rune) bool {
 			return unicode.In(r, unicode.C, unicode.Zl, unicode.Zp) && !unicode.Is(unicode.Cn, r) || r == unicode.MaxRune

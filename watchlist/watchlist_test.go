@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sigwarden/sigwarden/internal/bounds"
 	"github.com/sigwarden/sigwarden/watchlist/entry"
 )
 
@@ -411,6 +412,7 @@ func FuzzPattern(f *testing.F) {
 	f.Add(`re:a(b|c)\d`, "ab1")
 	f.Add(`\*?`, "*x")
 	f.Fuzz(func(t *testing.T, text, value string) {
+		defer bounds.Hold(t)()
 		p, err := compilePattern(text)
 		if err != nil {
 			return

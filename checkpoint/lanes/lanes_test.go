@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/sigwarden/sigwarden/internal/bounds"
 )
 
 func check(t *testing.T, prefix byte, messages [][]byte) {
@@ -126,6 +128,7 @@ func FuzzSum(f *testing.F) {
 	f.Add(byte(1), bytes.Repeat([]byte{0, 64}, 33), []byte{})
 	f.Add(byte(0), append(bytes.Repeat([]byte{11, 184, 11, 100}, 9), 255, 255), []byte{1, 2, 3})
 	f.Fuzz(func(t *testing.T, prefix byte, lengths, seed []byte) {
+		defer bounds.Hold(t)()
 		var key [32]byte
 		copy(key[:], seed)
 		pool := make([]byte, 1<<17)

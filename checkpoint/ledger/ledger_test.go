@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
+	"github.com/sigwarden/sigwarden/internal/bounds"
 )
 
 // lines makes a ledger of n rows.
@@ -124,6 +125,7 @@ func FuzzParse(f *testing.F) {
 		f.Add(line)
 	}
 	f.Fuzz(func(t *testing.T, line []byte) {
+		defer bounds.Hold(t)()
 		r, err := Parse(line)
 		if err != nil {
 			return

@@ -18,6 +18,7 @@ import (
 
 	"github.com/sigwarden/sigwarden/checkpoint"
 	"github.com/sigwarden/sigwarden/checkpoint/witness"
+	"github.com/sigwarden/sigwarden/internal/bounds"
 )
 
 // vectors are those of testdata/vectors that concern witnesses.
@@ -321,6 +322,7 @@ func FuzzParseRequest(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
+		defer bounds.Hold(t)()
 		r, err := witness.ParseRequest(body)
 		if err != nil {
 			return
@@ -337,6 +339,7 @@ func FuzzParseRequest(f *testing.F) {
 func FuzzParseVerifier(f *testing.F) {
 	f.Add("witness.example/w1+864ecb78+BIq7TCXCJOjL0ExSzlHso4kpMqPKKGIkMb4+a0fyP06w")
 	f.Fuzz(func(t *testing.T, text string) {
+		defer bounds.Hold(t)()
 		v, err := witness.ParseVerifier(text)
 		if err != nil {
 			return

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/sigwarden/sigwarden/checkpoint/witness"
+	"github.com/sigwarden/sigwarden/internal/bounds"
 )
 
 func TestLogList(t *testing.T) {
@@ -61,6 +62,7 @@ func TestLogList(t *testing.T) {
 func FuzzParseLogList(f *testing.F) {
 	f.Add([]byte("logs/v0\nvkey witness.example/w1+864ecb78+BIq7TCXCJOjL0ExSzlHso4kpMqPKKGIkMb4+a0fyP06w\norigin x\nqpd 1\ncontact x\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
+		defer bounds.Hold(t)()
 		logs, _, err := witness.ParseLogList(data)
 		for _, l := range logs {
 			if err != nil || l.PerDay < 1 || l.Origin == "" || l.Key == "" {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/sigwarden/sigwarden/checkpoint/witness"
+	"github.com/sigwarden/sigwarden/internal/bounds"
 )
 
 // TestPolicy: which cosignatures meet which quorum, and of which age.
@@ -161,6 +162,7 @@ func TestPolicyOfOthers(t *testing.T) {
 func FuzzParsePolicy(f *testing.F) {
 	f.Add([]byte("witness a witness.example/w1+864ecb78+BIq7TCXCJOjL0ExSzlHso4kpMqPKKGIkMb4+a0fyP06w\ngroup g all a\nquorum g\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
+		defer bounds.Hold(t)()
 		p, err := witness.ParsePolicy(data)
 		if err != nil {
 			return

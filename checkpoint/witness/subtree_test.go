@@ -16,6 +16,7 @@ import (
 
 	"github.com/sigwarden/sigwarden/checkpoint"
 	"github.com/sigwarden/sigwarden/checkpoint/witness"
+	"github.com/sigwarden/sigwarden/internal/bounds"
 )
 
 // subtree is a request for [start, end) in the tree of a size. A start other than 0 must
@@ -209,6 +210,7 @@ func FuzzParseSubtreeRequest(f *testing.F) {
 	f.Add([]byte("subtree 8 13\n" + hash + "\n\u2014 x AAAAAAA=\n" + hash + "\n\nlog.example\n14\n" + hash + "\n"))
 	f.Add([]byte("subtree 0 1\n" + hash + "\n\nlog.example\n1\n" + hash + "\n\n\u2014 x AAAAAAA=\n"))
 	f.Fuzz(func(t *testing.T, body []byte) {
+		defer bounds.Hold(t)()
 		r, err := witness.ParseSubtreeRequest(body)
 		if err != nil {
 			return

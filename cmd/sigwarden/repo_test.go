@@ -25,6 +25,7 @@ const module = "github.com/sigwarden/sigwarden/"
 // allowed is the order of imports: what each package may import of ours, in
 // files that are not tests. docs/architecture.md shows it as a picture.
 var allowed = map[string][]string{
+	"internal/bounds":               {},
 	"internal/crash":                {},
 	"checkpoint":                    {"checkpoint/lanes"},
 	"checkpoint/lanes":              {},

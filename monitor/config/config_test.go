@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sigwarden/sigwarden/internal/bounds"
 )
 
 const vkey = "log.example+0de4d0ce+AT9iCn4SmL+UrNVOVMsjeSQg50lDEEh0cLGWNlUiDXo5"
@@ -325,6 +327,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(good))
 	f.Add([]byte("a: [1, {b: c}]\n---\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
+		defer bounds.Hold(t)()
 		c, err := Parse("c.yaml", data, func(string) string { return "x" })
 		if err == nil && len(c.Logs) == 0 {
 			t.Fatal("accepted without a log")

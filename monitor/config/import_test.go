@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sigwarden/sigwarden/internal/bounds"
 	"github.com/sigwarden/sigwarden/watchlist"
 	"github.com/sigwarden/sigwarden/watchlist/entry"
 )
@@ -189,6 +190,7 @@ func FuzzImport(f *testing.F) {
 	f.Add([]byte("monitoredValues: {fulcioExtensions: {build-config-uri: ['']}}"))
 	dir := folder(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
+		defer bounds.Hold(t)()
 		text, _, err := Import(data, named)
 		if err != nil {
 			return

@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/sigwarden/sigwarden/internal/bounds"
 )
 
 func TestFromReleases(t *testing.T) {
@@ -56,6 +58,7 @@ func FuzzFromReleases(f *testing.F) {
 		f.Add(value, value)
 	}
 	f.Fuzz(func(t *testing.T, subject, value string) {
+		defer bounds.Hold(t)()
 		s := Signer{From: "r.json", Subjects: []SignerSubject{{Value: subject}}, Issuer: "https://i.example", Extensions: map[string]string{"source-repository-uri": value}}
 		if !s.Writable() || subject == "" || value == "" {
 			return

@@ -26,6 +26,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/sigwarden/sigwarden/internal/bounds"
 )
 
 const one = "4f0c27d2c3b7a1f8e0a3b6c9d2e5f80112233445566778899aabbccddeeff001"
@@ -67,6 +69,7 @@ func TestParse(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(one + "  file\nSHA256 (x) = " + one))
 	f.Fuzz(func(t *testing.T, data []byte) {
+		defer bounds.Hold(t)()
 		got, err := Parse(data)
 		if err != nil {
 			return

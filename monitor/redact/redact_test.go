@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/sigwarden/sigwarden/internal/bounds"
 )
 
 var key = []byte(strings.Repeat("k", MinKey))
@@ -114,6 +116,7 @@ func FuzzText(f *testing.F) {
 	}
 	r := redactor(f)
 	f.Fuzz(func(t *testing.T, before, behind string) {
+		defer bounds.Hold(t)()
 		got := r.Text(before + "alice@corp.example" + behind)
 		if strings.Contains(strings.ToLower(got), "alice@corp.example") {
 			t.Errorf("%q", got)

@@ -15,6 +15,7 @@ import (
 	"github.com/transparency-dev/merkle/proof"
 	"github.com/transparency-dev/merkle/rfc6962"
 
+	"github.com/sigwarden/sigwarden/internal/bounds"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
 )
 
@@ -200,6 +201,7 @@ func FuzzEntriesV1(f *testing.F) {
 	f.Add([]byte(`{"treeSize":1,"treeID":"1","signedTreeHead":"x","inactiveShards":[]}`))
 	tree := &V1Tree{id: "1193050959916656506"}
 	f.Fuzz(func(t *testing.T, data []byte) {
+		defer bounds.Hold(t)()
 		var list []map[string]entryJSON
 		if json.Unmarshal(data, &list) != nil {
 			return

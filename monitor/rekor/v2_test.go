@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sigwarden/sigwarden/internal/bounds"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
 )
 
@@ -292,6 +293,7 @@ func FuzzBundle(f *testing.F) {
 	f.Add([]byte{}, 1)
 	f.Add([]byte{255, 255, 'a'}, 1)
 	f.Fuzz(func(t *testing.T, body []byte, count int) {
+		defer bounds.Hold(t)()
 		if count < 1 || count > tileWidth {
 			return
 		}

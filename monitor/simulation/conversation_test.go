@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
+	"github.com/sigwarden/sigwarden/internal/bounds"
 	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/monitor/rekor"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
@@ -266,22 +266,12 @@ func scripts(f *testing.F) {
 	}
 }
 
-// bounded fails if something takes more memory than a process may.
-func bounded(t *testing.T, f func()) {
-	t.Helper()
-	f()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	if m.HeapInuse > 300<<20 {
-		t.Fatalf("%d MB of memory are in use", m.HeapInuse>>20)
-	}
-}
-
 // FuzzConversation: an engine on a log with tiles, all of whose answers may be anything.
 func FuzzConversation(f *testing.F) {
 	scripts(f)
 	stock := must(newStock())
 	f.Fuzz(func(t *testing.T, script []byte) {
+		defer bounds.Hold(t)()
 		log := must(locallog.New("fuzz.example"))
 		m := &mangler{server: locallog.NewServer(log)}
 		source, err := rekor.NewV2(rekor.Options{URL: "http://fuzz.example", RequestsPerSecond: 1e6, Tries: 1, Transport: m})
@@ -309,7 +299,7 @@ func FuzzConversation(f *testing.F) {
 			}
 		}
 		grow()
-		bounded(t, func() { c.converse(m, script, grow) })
+		c.converse(m, script, grow)
 	})
 }
 
@@ -331,6 +321,7 @@ func FuzzConversationV1(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, script []byte) {
+		defer bounds.Hold(t)()
 		const tree = 1193050959916656506
 		log := must(locallog.NewV1("fuzz.example", tree))
 		m := &mangler{server: log}
@@ -358,7 +349,7 @@ func FuzzConversationV1(f *testing.F) {
 			}
 		}
 		grow()
-		bounded(t, func() { c.converse(m, script, grow) })
+		c.converse(m, script, grow)
 	})
 }
 

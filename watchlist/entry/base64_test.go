@@ -5,6 +5,8 @@ import (
 	"encoding/base64"
 	"strings"
 	"testing"
+
+	"github.com/sigwarden/sigwarden/internal/bounds"
 )
 
 // everyWay calls test with all that the processor has for base64, and with ever less of it.
@@ -80,6 +82,7 @@ func FuzzBase64(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, src []byte) {
+		defer bounds.Hold(t)()
 		want, wantErr := strictBase64.DecodeString(string(src))
 		canonical := wantErr == nil && base64.StdEncoding.EncodeToString(want) == string(src)
 		everyWay(func() {

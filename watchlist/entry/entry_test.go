@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sigwarden/sigwarden/internal/bounds"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog/testca"
 	"github.com/sigwarden/sigwarden/watchlist/entry"
 )
@@ -441,6 +442,7 @@ func FuzzDecode(f *testing.F) {
 	trust := &entry.Authorities{}
 	var again entry.Decoder // goes on from whatever entry came before
 	f.Fuzz(func(t *testing.T, leaf []byte) {
+		defer bounds.Hold(t)()
 		facts, err := entry.Decode(leaf)
 		reused, err2 := again.Decode(leaf)
 		if fmt.Sprint(err) != fmt.Sprint(err2) || !sameFacts(facts, *reused) {
@@ -462,6 +464,7 @@ func FuzzCertificate(f *testing.F) {
 	f.Add(issue(f, ca, testca.Identity{Email: "a@b.example", URI: "https://x.example/y", DNS: "d.example", IP: "192.0.2.1", Issuer: issuer}).Cert)
 	f.Add(issue(f, nil, testca.Identity{OtherName: "u!d", Extensions: map[int]string{2: "push", 12: "z"}}).Cert)
 	f.Fuzz(func(t *testing.T, der []byte) {
+		defer bounds.Hold(t)()
 		leaf, err := testca.Signer{Cert: der, Key: nil}.EntryFor()
 		if err != nil {
 			t.Fatal(err)

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 	"golang.org/x/crypto/ssh"
 
+	"github.com/sigwarden/sigwarden/internal/bounds"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog/testca"
 	"github.com/sigwarden/sigwarden/watchlist/entry"
 )
@@ -381,6 +382,7 @@ func FuzzKeysV1(f *testing.F) {
 		f.Add(byte(i), key)
 	}
 	f.Fuzz(func(t *testing.T, which byte, key []byte) {
+		defer bounds.Hold(t)()
 		var leaf []byte
 		switch n := int(which) % 6; n {
 		case 4:

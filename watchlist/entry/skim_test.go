@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sigwarden/sigwarden/internal/bounds"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog/testca"
 	"github.com/sigwarden/sigwarden/watchlist/entry"
 )
@@ -226,7 +227,10 @@ func FuzzSkim(f *testing.F) {
 		}
 	}
 	var s entry.Skimmer // goes on from whatever entry came before
-	f.Fuzz(func(t *testing.T, leaf []byte) { skimmed(t, &s, leaf) })
+	f.Fuzz(func(t *testing.T, leaf []byte) {
+		defer bounds.Hold(t)()
+		skimmed(t, &s, leaf)
+	})
 }
 
 // FuzzSkimCertificate is the same for what base64 hides from a fuzzer.
@@ -237,6 +241,7 @@ func FuzzSkimCertificate(f *testing.F) {
 	f.Add(key, true, pemOf("PUBLIC KEY", key))
 	var s entry.Skimmer
 	f.Fuzz(func(t *testing.T, der []byte, bare bool, text []byte) {
+		defer bounds.Hold(t)()
 		for kind, leaf := range shapes(der, bare) {
 			skimmed(t, &s, leaf)
 			if kind == "hashedrekord 0.0.1" {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sigwarden/sigwarden/internal/bounds"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog/testca"
 )
 
@@ -82,5 +83,8 @@ func FuzzExtension(f *testing.F) {
 			f.Add(append(damaged, der...))
 		}
 	}
-	f.Fuzz(func(t *testing.T, list []byte) { same(t, list) })
+	f.Fuzz(func(t *testing.T, list []byte) {
+		defer bounds.Hold(t)()
+		same(t, list)
+	})
 }

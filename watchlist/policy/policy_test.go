@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sigwarden/sigwarden/internal/bounds"
 	"github.com/sigwarden/sigwarden/watchlist/policy"
 )
 
@@ -430,6 +431,7 @@ func FuzzParseHours(f *testing.F) {
 		f.Add(s, int64(0))
 	}
 	f.Fuzz(func(t *testing.T, text string, at int64) {
+		defer bounds.Hold(t)()
 		h, err := policy.ParseHours(text)
 		if err != nil {
 			return
