@@ -110,8 +110,11 @@ func (d *Disk) Close() {
 	disks.Delete(d.id)
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.down = true // whoever still holds a file of it reads and writes nothing
 	for _, f := range d.files {
 		f.shm.free()
+		release(f.content)
+		release(f.durable)
 	}
 }
 
@@ -265,12 +268,33 @@ func (f *file) lose(rng *rand.Rand, kept float64) {
 	f.content, f.durable, f.pending, f.known = left, slices.Clone(left), nil, true
 }
 
-func resize(b []byte, size int64) []byte {
-	if old := int64(len(b)); old < size {
-		// Files grow by a page at a time.
-		return slices.Grow(b, int(max(size-old, min(size, 1<<20))))[:size]
+// A disk's files come to some hundred kilobytes each, by a page at a time, and worlds have many disks:
+// most of the work would be to copy them. What is behind the end of a file is always 0.
+const ample = 1 << 20
+
+var spare = sync.Pool{New: func() any { return new([ample]byte) }}
+
+// release gives the room of a file to others.
+func release(b []byte) {
+	if cap(b) == ample {
+		clear(b)
+		spare.Put((*[ample]byte)(b[:ample]))
 	}
-	clear(b[size:])
+}
+
+func resize(b []byte, size int64) []byte {
+	switch {
+	case int64(len(b)) >= size:
+		clear(b[size:])
+	case int64(cap(b)) < size && size <= ample:
+		roomy := spare.Get().(*[ample]byte)
+		copy(roomy[:], b)
+		b = roomy[:]
+	case int64(cap(b)) < size:
+		roomy := slices.Grow(b, int(size))
+		release(b)
+		b = roomy
+	}
 	return b[:size]
 }
 
