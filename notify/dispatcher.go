@@ -56,12 +56,17 @@ const (
 	batch = 32
 	// storeAgain is the wait after the outbox could not be read or written.
 	storeAgain = 5 * time.Second
+	// clockError is by how much a clock is set back that is only kept right.
+	clockError = 2 * time.Second
 )
 
 // Dispatcher delivers what is in the outbox, one lane a channel, so that a dead
 // channel delays nothing but itself. While nothing is due it sleeps, and costs
 // nothing. Of two processes with one outbox, one only may run a dispatcher.
 type Dispatcher struct {
+	// Now is the clock; default time.Now. It is set before Run.
+	Now func() time.Time
+
 	outbox Outbox
 	lanes  []*lane
 	log    *slog.Logger
@@ -101,7 +106,7 @@ func (d *Dispatcher) failures() (n int64) {
 
 // NewDispatcher returns a dispatcher for the channels.
 func NewDispatcher(outbox Outbox, channels []Channel, log *slog.Logger) *Dispatcher {
-	d := &Dispatcher{outbox: outbox, log: log, counts: map[[2]string]int64{}}
+	d := &Dispatcher{Now: time.Now, outbox: outbox, log: log, counts: map[[2]string]int64{}}
 	for _, c := range channels {
 		l := &lane{Channel: c, d: d, wake: make(chan struct{}, 1), width: width}
 		if oneAtATime(c.Notifier) {
@@ -164,6 +169,8 @@ type lane struct {
 	overSince time.Time
 	// unbooked are outcomes that the outbox could not take.
 	unbooked []outcome
+	// clock is what the clock of the machine said last; zero: nothing yet.
+	clock time.Time
 }
 
 // outcome is what a try came to.
@@ -186,10 +193,13 @@ func (l *lane) run(ctx context.Context, once bool) {
 	var next time.Time
 	for ctx.Err() == nil {
 		l.bookAgain(ctx)
-		now := time.Now()
+		now := l.d.Now()
 		if len(ready) == 0 {
-			var err error
-			if ready, next, err = l.read(ctx, now, once); err != nil {
+			err := l.checkClock(ctx, now)
+			if err == nil {
+				ready, next, err = l.read(ctx, now, once)
+			}
+			if err != nil {
 				if ctx.Err() != nil {
 					return
 				}
@@ -216,6 +226,25 @@ func (l *lane) run(ctx context.Context, once bool) {
 			ready = nil // what is due comes in its order
 		}
 	}
+}
+
+// checkClock looks at whether the clock of the machine was set back, while the lane runs or before: what
+// waits for a time that a wrong clock had reached would wait for that long.
+func (l *lane) checkClock(ctx context.Context, now time.Time) error {
+	now = now.Round(0) // what the clock says, not what has passed
+	switch {
+	case l.clock.IsZero():
+	case now.Before(l.clock.Add(-clockError)):
+		l.d.log.Warn("the clock was set back; what waits to be notified is put forward", "channel", l.Name, "by", l.clock.Sub(now).Round(time.Second))
+	default:
+		l.clock = now
+		return nil
+	}
+	if err := l.d.outbox.ClockWentBack(ctx, l.Name, now, now.Add(maxWait)); err != nil {
+		return err
+	}
+	l.clock = now
+	return nil
 }
 
 // beyond reports whether nothing is to be done any more before ctx ends: until is when
@@ -246,7 +275,7 @@ func (l *lane) read(ctx context.Context, now time.Time, once bool) ([]Queued, ti
 func (l *lane) wait(ctx context.Context, until time.Time) (done int, more bool) {
 	var due <-chan time.Time
 	if !until.IsZero() {
-		timer := time.NewTimer(time.Until(until))
+		timer := time.NewTimer(until.Sub(l.d.Now()))
 		defer timer.Stop()
 		due = timer.C
 	}
@@ -314,7 +343,7 @@ func (l *lane) book(ctx context.Context, out outcome) {
 }
 
 func (l *lane) settle(ctx context.Context, out outcome) (string, error) {
-	q, now := out.q, time.Now()
+	q, now := out.q, l.d.Now()
 	if out.err == nil {
 		return Delivered, l.d.outbox.Delivered(ctx, q, now)
 	}
@@ -329,8 +358,8 @@ func (l *lane) settle(ctx context.Context, out outcome) (string, error) {
 		return Failed, l.d.outbox.Fail(ctx, q, now, out.err.Error())
 	}
 	// Waits count from the beginning of a try, so that slow refusals do not put
-	// the next ones off.
-	due := out.started.Add(waitAfter(q.Attempts + 1))
+	// the next ones off, whatever was done to the clock meanwhile.
+	due := now.Add(waitAfter(q.Attempts+1) - time.Since(out.started))
 	var asked *RetryError
 	if errors.As(out.err, &asked) {
 		if until := now.Add(min(asked.After, maxAsked)); until.After(due) {

@@ -28,6 +28,11 @@ type Outbox interface {
 	Retry(ctx context.Context, q Queued, due time.Time, reason string) error
 	// Fail gives a delivery up for good, and says so somewhere else.
 	Fail(ctx context.Context, q Queued, at time.Time, reason string) error
+	// ClockWentBack keeps what waits for a channel from waiting for a time that was only
+	// reached by a wrong clock: what was put there after now counts as put there now, and
+	// waits for as long as it was to. What was tried before is tried again at the time
+	// again at the latest.
+	ClockWentBack(ctx context.Context, channel string, now, again time.Time) error
 	Rolls
 }
 

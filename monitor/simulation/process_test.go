@@ -189,7 +189,7 @@ func (p *process) live(stop <-chan struct{}) error {
 		if share >= 0 {
 			w.disk.PowerFails(w.chance("power", w.net.times("power")), share)
 		}
-		w.disk.Inject(nil)
+		w.faults.set("end", nil)
 		return errors.New("it crashed")
 	}
 	return err
@@ -197,10 +197,10 @@ func (p *process) live(stop <-chan struct{}) error {
 
 func (l *life) open() (err error) {
 	path := l.w.disk.Path("state.db")
-	if l.store, err = store.Open(l.ctx, path, store.Options{VFS: simdisk.Name}); err != nil {
+	if l.store, err = store.Open(l.ctx, path, store.Options{VFS: simdisk.Name, Now: l.w.now}); err != nil {
 		return err
 	}
-	l.promises, err = store.OpenWitness(l.ctx, path, store.Options{VFS: simdisk.Name})
+	l.promises, err = store.OpenWitness(l.ctx, path, store.Options{VFS: simdisk.Name, Now: l.w.now})
 	return err
 }
 
@@ -268,6 +268,7 @@ func (l *life) assemble(r *rule) (err error) {
 		list = append(list, notify.Channel{Name: name, Notifier: &receiver{name, l}})
 	}
 	l.dispatcher = notify.NewDispatcher(box, list, w.say)
+	l.dispatcher.Now = w.now
 	opts := monitor.Options{
 		Store: &audited{l.store, l}, Watches: r.list, WatchConfigs: []monitor.WatchConfig{r.config}, IncidentChannels: w.channels, HealthChannels: w.channels[:1],
 		Wake: l.dispatcher.Wake, Now: w.now, Logger: w.say, CommitEvery: 100,

@@ -87,7 +87,8 @@ func TestSeeds(t *testing.T) {
 // ordinary is what happens in a thousand worlds.
 var ordinary = []string{
 	"answer: 429", "answer: 500", "answer: 503", "answer: corrupt", "answer: cut off", "answer: none", "clock step", "cosignature: 200", "cosignature: 422", "cosignature: 503", "crash", "power failure", "kill",
-	"delivery: error", "delivery: hangs", "delivery: answer lost", "delivery: asks to wait", "delivery: told twice", "disk: full", "disk: errors", "disk: read-only", "disk: done, and reported as failed", "rotation", "rules changed", "triage",
+	"delivery: error", "delivery: hangs", "delivery: answer lost", "delivery: asks to wait", "delivery: told twice", "disk: full", "disk: errors", "disk: read-only", "disk: reads fail", "disk: done, and reported as failed", "rotation", "rules changed", "triage",
+	"read: error", "write: error", "write: no space", "write: read-only", "write: done, and an error", "write: crash before", "write: crash after", "sync: error", "sync: crash before", "sync: crash after",
 	"older checkpoints", "lie: fork", "lie: fork at the same size", "lie: smaller fork", "lie: other tiles", "lie: other entry", "lie: stranger's signature",
 	"incident: fork", "incident: split-view", "incident: unproven", "incident: entry-mismatch", "incident: bad-signature", "incident: witness-doubt",
 }

@@ -41,6 +41,7 @@ type world struct {
 	seed   uint64
 	began  time.Time
 	disk   *simdisk.Disk
+	faults *faults // of the disk
 	net    *network
 	people *people
 	logs   []*simLog // all of them, also those that were not published yet
@@ -127,6 +128,7 @@ func newWorld(t *testing.T, seed uint64, say *slog.Logger) *world {
 	w := &world{seed: seed, began: time.Now(), counts: map[string]int{}, say: say}
 	w.audit = newAuditor(w)
 	w.disk = freshDisk(t)
+	w.faults = newFaults(w)
 	w.net = &network{w: w, asked: map[string]int{}, corrupted: map[string]time.Time{}, trouble: map[string]*trouble{}}
 	w.people = &people{w: w, tries: map[string]int{}, accepted: map[string]int{}, settled: map[string]bool{}, about: map[string]string{}, trouble: map[string]*trouble{}}
 	w.channels = channels[:1+w.source("channels").IntN(2)]
@@ -160,14 +162,14 @@ func (w *world) run() {
 // heal ends every trouble.
 func (w *world) heal() {
 	w.say.Info("act", "what", "everything works")
-	w.disk.Inject(nil)
+	w.faults.calm()
 	w.net.calm()
 	w.people.calm()
 	for _, l := range w.logs {
 		l.publish()
 	}
 	w.mu.Lock()
-	w.skew = max(w.skew, 0)
+	w.skew = 0
 	w.mu.Unlock()
 }
 
@@ -255,6 +257,9 @@ func (w *world) plan() (chaos time.Duration, plan []act) {
 	}
 	for range some(2, 0.25) {
 		step := time.Duration(rng.Int64N(int64(20*time.Minute))) - 10*time.Minute
+		if rng.IntN(3) == 0 {
+			step *= 60 // whoever has a wrong clock, and sets it right
+		}
 		do(at(), "clock step", func() {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -262,75 +267,6 @@ func (w *world) plan() (chaos time.Duration, plan []act) {
 		})
 	}
 	return chaos, plan
-}
-
-// planDisk draws what becomes of the disk, and of the process on it.
-func (w *world) planDisk(rng *rand.Rand, at func() time.Duration, do func(time.Duration, string, func()), some func(int, float64) int, span func(time.Duration) time.Duration) {
-	for _, f := range []struct {
-		name  string
-		fault simdisk.Fault
-	}{{"disk: full", simdisk.Full}, {"disk: errors", simdisk.Broken}, {"disk: read-only", simdisk.ReadOnly}} {
-		for range some(1, 0.25) {
-			when := at()
-			until := when + 5*time.Second + span(2*time.Minute)
-			do(when, f.name, func() { w.disk.Inject(whenever(f.fault)) })
-			do(until, "disk: mended", func() { w.disk.Inject(nil) })
-		}
-	}
-	for range some(3, 0.3) {
-		n := 1 + rng.IntN(20)
-		do(at(), "disk: done, and reported as failed", func() { w.disk.Inject(after(n, simdisk.Lost)) })
-	}
-	for range some(4, 0.4) {
-		n, fault := 1+rng.IntN(25), simdisk.CutBefore
-		if rng.IntN(2) == 0 {
-			fault = simdisk.CutAfter
-		}
-		name := "crash"
-		share := -1.0
-		if rng.IntN(2) == 0 {
-			name, share = "power failure", float64(rng.IntN(3))/2
-		}
-		do(at(), name, func() {
-			w.losing(share)
-			w.disk.Inject(after(n, fault))
-		})
-	}
-	for range some(2, 0.2) {
-		do(at(), "kill", func() {
-			w.losing(-1)
-			w.disk.Kill()
-		})
-	}
-}
-
-// losing says how much the next end of the process loses.
-func (w *world) losing(share float64) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.share = share
-}
-
-// whenever lets everything that changes something fail.
-func whenever(fault simdisk.Fault) func(simdisk.Op) simdisk.Fault {
-	return func(op simdisk.Op) simdisk.Fault {
-		if op.Kind.Changes() {
-			return fault
-		}
-		return simdisk.None
-	}
-}
-
-// after lets one operation fail, and those before it and after it come through.
-func after(n int, fault simdisk.Fault) func(simdisk.Op) simdisk.Fault {
-	return func(op simdisk.Op) simdisk.Fault {
-		if op.Kind.Changes() {
-			if n--; n == 0 {
-				return fault
-			}
-		}
-		return simdisk.None
-	}
 }
 
 // trouble is a stretch of time in which something does not work.

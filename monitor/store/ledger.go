@@ -181,7 +181,7 @@ func (s *Store) LedgerPath(ctx context.Context, n, size uint64) ([]checkpoint.Ha
 // KeepRules stores what rules say, by their hashes.
 func (s *Store) KeepRules(ctx context.Context, documents map[string][]byte) error {
 	return s.write(ctx, "writing", func(tx *sql.Tx) error {
-		w := s.writer(ctx, tx, time.Now())
+		w := s.writer(ctx, tx, s.now())
 		for hash, doc := range documents {
 			if err := w.exec("INSERT INTO rules (hash, document) VALUES ($1, $2) ON CONFLICT DO NOTHING", hash, string(doc)); err != nil {
 				return err

@@ -17,7 +17,7 @@ import (
 // Channels returns how the deliveries of channels are, in the order of names.
 func (s *Store) Channels(ctx context.Context, names []string) ([]monitor.ChannelStatus, error) {
 	out := []monitor.ChannelStatus{}
-	now := micros(time.Now())
+	now := micros(s.now())
 	for _, name := range names {
 		c := monitor.ChannelStatus{Name: name}
 		var last, failing, untried, rolled sql.NullInt64
@@ -173,7 +173,7 @@ func (s *Store) Abandon(ctx context.Context, channel, reason string, incident mo
 		if _, err := tx.ExecContext(ctx, "DELETE FROM rolls WHERE channel = $1", channel); err != nil {
 			return err
 		}
-		w := s.writer(ctx, tx, time.Now())
+		w := s.writer(ctx, tx, s.now())
 		return w.incidents(monitor.Batch{Open: []monitor.Incident{incident}})
 	})
 }
@@ -235,6 +235,55 @@ func (s *Store) Retry(ctx context.Context, q notify.Queued, due time.Time, reaso
 	})
 }
 
+// ClockWentBack implements notify.Outbox.
+func (s *Store) ClockWentBack(ctx context.Context, channel string, now, again time.Time) error {
+	type delivery struct {
+		id                     string
+		created, due, attempts int64
+	}
+	var late []delivery
+	rows, err := s.db.QueryContext(ctx, "SELECT event_id, created_at, due_at, attempts FROM outbox WHERE state = 'pending' AND channel = $1 AND (created_at > $2 OR attempts > 0 AND due_at > $3) ORDER BY created_at, event_id", channel, micros(now), micros(again))
+	if err != nil {
+		return s.explain("reading", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var d delivery
+		if err := rows.Scan(&d.id, &d.created, &d.due, &d.attempts); err != nil {
+			return s.explain("reading", err)
+		}
+		late = append(late, d)
+	}
+	if err := rows.Err(); err != nil {
+		return s.explain("reading", err)
+	}
+	var rolled bool
+	if err := s.db.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM rolls WHERE channel = $1 AND created_at > $2)", channel, micros(now)).Scan(&rolled); err != nil {
+		return s.explain("reading", err)
+	}
+	if len(late) == 0 && !rolled {
+		return nil
+	}
+	return s.write(ctx, "writing", func(tx *sql.Tx) error {
+		for i, d := range late {
+			if d.created > micros(now) {
+				// Their order stays: a beginning is told before its end.
+				created := micros(now) - int64(len(late)-1-i)
+				d.due -= d.created - created
+				d.created = created
+			}
+			if d.attempts > 0 {
+				d.due = min(d.due, micros(again))
+			}
+			if _, err := tx.ExecContext(ctx, "UPDATE outbox SET created_at = $1, due_at = $2 WHERE channel = $3 AND event_id = $4", d.created, d.due, channel, d.id); err != nil {
+				return err
+			}
+		}
+		_, err := tx.ExecContext(ctx, "UPDATE rolls SET due_at = due_at - (created_at - $2), created_at = $2 WHERE channel = $1 AND created_at > $2", channel, micros(now))
+		return err
+	})
+}
+
 // FailDelivery gives a delivery up, and opens the incident that says so, if one is
 // given, in the same transaction.
 func (s *Store) FailDelivery(ctx context.Context, q notify.Queued, reason string, incident *monitor.Incident) error {
@@ -242,13 +291,13 @@ func (s *Store) FailDelivery(ctx context.Context, q notify.Queued, reason string
 		if _, err := tx.ExecContext(ctx, "UPDATE outbox SET state = 'failed', attempts = attempts + 1, error = $1 WHERE channel = $2 AND event_id = $3", reason, q.Channel, q.Event.ID); err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, "INSERT INTO channels (name, last_success, last_failure) VALUES ($1, 0, $2) ON CONFLICT (name) DO UPDATE SET last_failure = excluded.last_failure", q.Channel, micros(time.Now())); err != nil {
+		if _, err := tx.ExecContext(ctx, "INSERT INTO channels (name, last_success, last_failure) VALUES ($1, 0, $2) ON CONFLICT (name) DO UPDATE SET last_failure = excluded.last_failure", q.Channel, micros(s.now())); err != nil {
 			return err
 		}
 		if incident == nil {
 			return nil
 		}
-		w := s.writer(ctx, tx, time.Now())
+		w := s.writer(ctx, tx, s.now())
 		return w.incidents(monitor.Batch{Open: []monitor.Incident{*incident}})
 	})
 }
@@ -263,7 +312,7 @@ func (s *Store) PendingDeliveries(ctx context.Context) (int, error) {
 // Enqueue puts deliveries into the outbox that belong to no finding or incident.
 func (s *Store) Enqueue(ctx context.Context, deliveries []notify.Delivery) error {
 	return s.write(ctx, "writing", func(tx *sql.Tx) error {
-		w := s.writer(ctx, tx, time.Now())
+		w := s.writer(ctx, tx, s.now())
 		return w.enqueue(deliveries)
 	})
 }

@@ -184,6 +184,6 @@ func (s *Store) Peek(ctx context.Context, logID string, ask func(monitor.Precede
 		return s.explain("reading", err)
 	}
 	defer tx.Rollback()
-	w := s.writer(ctx, tx, time.Now()).of(logID)
+	w := s.writer(ctx, tx, s.now()).of(logID)
 	return ask(w.looking())
 }

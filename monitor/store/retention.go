@@ -127,7 +127,7 @@ func (s *Store) ReportedUntil(ctx context.Context, name string) (time.Time, erro
 // transaction.
 func (s *Store) Reported(ctx context.Context, name string, until time.Time, deliveries []notify.Delivery) error {
 	return s.write(ctx, "writing", func(tx *sql.Tx) error {
-		w := s.writer(ctx, tx, time.Now())
+		w := s.writer(ctx, tx, s.now())
 		if err := w.exec("INSERT INTO reported (name, until) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET until = excluded.until", name, micros(until)); err != nil {
 			return err
 		}

@@ -51,6 +51,8 @@ type Options struct {
 	// file is, in place of the machine's: of tests, that let disks fail. Nothing else is known
 	// of it, so that it is not locked.
 	VFS string
+	// Now is the clock; default time.Now.
+	Now func() time.Time
 	// pragmas are added to the connection; tests fill disks with them.
 	pragmas string
 	// schema is the folder of its migrations; default migrations.
@@ -78,7 +80,10 @@ func Open(ctx context.Context, path string, opts Options) (*Store, error) {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}
-	s := &Store{path: path, schema: cmp.Or(opts.schema, "migrations"), version: cmp.Or(opts.Version, "unknown"), vfs: opts.VFS, now: time.Now}
+	s := &Store{path: path, schema: cmp.Or(opts.schema, "migrations"), version: cmp.Or(opts.Version, "unknown"), vfs: opts.VFS, now: opts.Now}
+	if s.now == nil {
+		s.now = time.Now
+	}
 	if s.vfs == "" {
 		if err := s.look(opts); err != nil {
 			return nil, err

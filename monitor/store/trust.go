@@ -104,7 +104,7 @@ func (s *Store) Record(ctx context.Context, open []monitor.Incident, resolve []m
 		return nil
 	}
 	return s.write(ctx, "writing", func(tx *sql.Tx) error {
-		w := s.writer(ctx, tx, time.Now())
+		w := s.writer(ctx, tx, s.now())
 		return w.incidents(monitor.Batch{Open: open, Resolve: resolve})
 	})
 }
