@@ -1,12 +1,14 @@
 package watchlist
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -430,6 +432,51 @@ func FuzzPattern(f *testing.F) {
 			if !found {
 				t.Fatalf("%q fits %q, but the index does not find it", text, value)
 			}
+		}
+	})
+}
+
+// FuzzMatchRaw: what a watch looks for is found in bytes that nobody understands, whatever stands around
+// it, plain or wrapped in base64 up to three times.
+func FuzzMatchRaw(f *testing.F) {
+	sum := strings.Repeat("\x9f", 32)
+	l, err := Compile([]Watch{
+		{Name: "repo", Match: []Item{{Subject: []string{"https://github.com/acme/*"}}}},
+		{Name: "key", Match: []Item{{Fingerprint: []string{hex.EncodeToString([]byte(sum))}}}},
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
+	for wraps := range byte(4) {
+		f.Add([]byte(`{"x":"`), []byte(`"}`), wraps, false)
+		f.Add([]byte("aGVsbG8"), []byte("\\n\\u0041=="), wraps, true)
+	}
+	f.Fuzz(func(t *testing.T, before, behind []byte, wraps byte, key bool) {
+		defer bounds.Hold(t)()
+		if len(before)+len(behind) > 48<<10 {
+			return // an entry is as long as that at most
+		}
+		want, text := 0, "https://github.com/acme/widget"
+		if key {
+			want, text = 1, sum
+		}
+		leaf := string(before) + text + string(behind)
+		for range wraps % 4 {
+			leaf = "[" + base64.StdEncoding.EncodeToString([]byte(leaf)) + "]"
+		}
+		hits := l.MatchRaw([]byte(leaf))
+		if !slices.ContainsFunc(hits, func(h RawHit) bool { return h.Watch == want }) {
+			t.Errorf("%q is not found in %.200q", text, leaf)
+		}
+		// The same, and what is around it is not wrapped with it. An escape before it would be read with
+		// its first letters, by everybody who reads JSON.
+		if bytes.ContainsRune(before[max(0, len(before)-5):], '\\') {
+			return
+		}
+		inner := base64.StdEncoding.EncodeToString([]byte(text))
+		hits = l.MatchRaw([]byte(string(before) + inner + string(behind)))
+		if !slices.ContainsFunc(hits, func(h RawHit) bool { return h.Watch == want }) {
+			t.Errorf("%q is not found in %.200q", inner, string(before)+inner+string(behind))
 		}
 	})
 }

@@ -439,6 +439,9 @@ func FuzzDecode(f *testing.F) {
 	leaf, _ := testca.DSSE("t", []byte("p"), s)
 	f.Add(leaf)
 	f.Add([]byte(`{"kind":"a","apiVersion":"\u00e4","spec":[1.5e3,true,null,"\\"]}`))
+	for _, k := range kindsV1(f) {
+		f.Add(v1(k.kind, k.version, k.spec, k.key))
+	}
 	trust := &entry.Authorities{}
 	var again entry.Decoder // goes on from whatever entry came before
 	f.Fuzz(func(t *testing.T, leaf []byte) {
@@ -487,6 +490,36 @@ func FuzzCertificate(f *testing.F) {
 			if !slices.Contains(got, want) {
 				t.Fatalf("subject %q is lost: %q, %v", want, got, err)
 			}
+		}
+	})
+}
+
+// FuzzAuthorities: what is read as a document of authorities is what it prints, and the certificates that
+// those verify are those of theirs.
+func FuzzAuthorities(f *testing.F) {
+	ca := newCA(f)
+	doc, err := authorities(f, ca).Document()
+	if err != nil {
+		f.Fatal(err)
+	}
+	facts, err := entry.Decode(hashedRekord(f, issue(f, ca, testca.Identity{Email: "a@b.example", Issuer: issuer})))
+	if err != nil {
+		f.Fatal(err)
+	}
+	id := &facts.Identities[0]
+	f.Add(doc)
+	f.Add([]byte("[]"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		defer bounds.Hold(t)()
+		a, err := entry.ParseAuthorities(data)
+		if err != nil {
+			return
+		}
+		if again, err := a.Document(); err != nil || !bytes.Equal(again, data) {
+			t.Fatalf("%q prints as %q, %v", data, again, err)
+		}
+		if a.Verify(id) == nil && !bytes.Contains(data, []byte(b64(ca.Chain()[len(ca.Chain())-1].Raw))) {
+			t.Fatal("a certificate is trusted whose authority is not among them")
 		}
 	})
 }

@@ -140,9 +140,15 @@ func makeKeysV1(t testing.TB) keysV1 {
 	return k
 }
 
-// TestKindsV1: every kind with every form of key gives the subjects,
-// fingerprints and digests that Rekor knows it by.
-func TestKindsV1(t *testing.T) {
+// kindV1 is an entry of Rekor v1 and what is known of it.
+type kindV1 struct {
+	name, kind, version, spec string
+	key                       []byte
+	subjects, prints, digests []string
+}
+
+// kindsV1 is every kind with every form of key.
+func kindsV1(t testing.TB) []kindV1 {
 	k := makeKeysV1(t)
 	cert := pemOf("CERTIFICATE", k.cert.Cert)
 	certPrint, spkiPrint, edPrint := "sha256:"+sha(k.cert.Cert), "sha256:"+sha(k.spki), "sha256:"+sha(k.edSPKI)
@@ -150,11 +156,7 @@ func TestKindsV1(t *testing.T) {
 	artifact := []string{"sha256:" + sha([]byte("artifact"))}
 	twice := append(artifact, artifact...)
 	mails := []string{"one@acme.example", "two@acme.example"}
-	for _, tc := range []struct {
-		name, kind, version, spec string
-		key                       []byte
-		subjects, prints, digests []string
-	}{
+	return []kindV1{
 		{"hashedrekord, certificate", "hashedrekord", "0.0.1", `{"data":{"hash":$HASH},"signature":{"content":"c2ln","publicKey":{"content":"$KEY"}}}`, cert, subjects, []string{certPrint}, artifact},
 		{"hashedrekord, chain", "hashedrekord", "0.0.1", `{"data":{"hash":$HASH},"signature":{"content":"c2ln","publicKey":{"content":"$KEY"}}}`, pemOf("CERTIFICATE", k.cert.Cert, k.otherCert.Cert), subjects, []string{certPrint}, artifact},
 		{"hashedrekord, key", "hashedrekord", "0.0.1", `{"data":{"hash":$HASH},"signature":{"content":"c2ln","publicKey":{"content":"$KEY"}}}`, pemOf("PUBLIC KEY", k.spki), nil, []string{spkiPrint}, artifact},
@@ -176,7 +178,13 @@ func TestKindsV1(t *testing.T) {
 		{"tuf", "tuf", "0.0.1", `{"metadata":{"content":"` + b64([]byte("{}")) + `"},"root":{"content":"$KEY"},"spec_version":"1.0"}`, k.root, nil, []string{edPrint, spkiPrint}, []string{"sha256:" + sha([]byte("{}"))}},
 		{"tuf, objects", "tuf", "0.0.1", `{"metadata":{"content":{"a":[1]}},"root":{"content":` + string(k.root) + `},"spec_version":"1.0"}`, nil, nil, []string{edPrint, spkiPrint}, []string{"sha256:" + sha([]byte(`{"a":[1]}`))}},
 		{"rfc3161", "rfc3161", "0.0.1", `{"tsr":{"content":"$KEY"}}`, []byte("a time stamp"), nil, nil, []string{"sha256:" + sha([]byte("a time stamp"))}},
-	} {
+	}
+}
+
+// TestKindsV1: every kind with every form of key gives the subjects,
+// fingerprints and digests that Rekor knows it by.
+func TestKindsV1(t *testing.T) {
+	for _, tc := range kindsV1(t) {
 		t.Run(tc.name, func(t *testing.T) {
 			leaf := v1(tc.kind, tc.version, tc.spec, tc.key)
 			f, err := entry.Decode(leaf)

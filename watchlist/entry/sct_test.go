@@ -2,10 +2,15 @@ package entry_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/sigwarden/sigwarden/internal/bounds"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog/testca"
 	"github.com/sigwarden/sigwarden/watchlist/entry"
 )
@@ -113,4 +118,45 @@ func TestSCTOfAnotherCertificate(t *testing.T) {
 	if got := authorities(t, ca).WithCTLogs(known).SCT(&f.Identities[0], time.Time{}); got != entry.SCTInvalid {
 		t.Errorf("%s", got)
 	}
+}
+
+// FuzzSCT puts any list of promises into a certificate of a trusted authority: none of them is of a known log.
+func FuzzSCT(f *testing.F) {
+	ca := newCA(f)
+	ct, err := testca.NewCTLog()
+	if err != nil {
+		f.Fatal(err)
+	}
+	spki, err := ct.SPKI()
+	if err != nil {
+		f.Fatal(err)
+	}
+	known, err := entry.NewCTLog(spki, time.Time{}, time.Time{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	trusted := authorities(f, ca).WithCTLogs(known)
+	id := sha256.Sum256(spki)
+	one := slices.Concat([]byte{0}, id[:], make([]byte, 8), []byte{0, 0, 4, 3, 0, 4}, []byte("sign"))
+	list := append([]byte{0, byte(len(one))}, one...)
+	f.Add(slices.Concat([]byte{4, byte(len(list) + 2), 0, byte(len(list))}, list))
+	f.Add([]byte{4, 2, 0, 0})
+	oid := asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 2}
+	f.Fuzz(func(t *testing.T, list []byte) {
+		defer bounds.Hold(t)()
+		s, err := ca.Issue(testca.Identity{Email: "a@b.example", Issuer: issuer, Mangle: func(c *x509.Certificate) {
+			c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: oid, Value: list})
+		}})
+		if err != nil {
+			t.Skip(err)
+		}
+		facts, err := entry.Decode(hashedRekord(t, s))
+		if err != nil {
+			return
+		}
+		id := &facts.Identities[0]
+		if got := trusted.SCT(id, time.Time{}); got != entry.SCTInvalid && got != entry.SCTUnchecked {
+			t.Fatalf("%x: %s", list, got)
+		}
+	})
 }
