@@ -115,6 +115,7 @@ func (d *Disk) Close() {
 		f.shm.free()
 		release(f.content)
 		release(f.durable)
+		f.content, f.durable, f.pending = nil, nil, nil
 	}
 }
 
@@ -270,15 +271,36 @@ func (f *file) lose(rng *rand.Rand, kept float64) {
 
 // A disk's files come to some hundred kilobytes each, by a page at a time, and worlds have many disks:
 // most of the work would be to copy them. What is behind the end of a file is always 0.
-const ample = 1 << 20
+const ample = 256 << 10
 
-var spare = sync.Pool{New: func() any { return new([ample]byte) }}
+var spare struct {
+	mu   sync.Mutex
+	list [][]byte // a few; their bytes are 0
+}
+
+// roomy returns ample room, of length 0.
+func roomy() []byte {
+	spare.mu.Lock()
+	defer spare.mu.Unlock()
+	n := len(spare.list)
+	if n == 0 {
+		return make([]byte, 0, ample)
+	}
+	b := spare.list[n-1]
+	spare.list = spare.list[:n-1]
+	return b
+}
 
 // release gives the room of a file to others.
 func release(b []byte) {
-	if cap(b) == ample {
-		clear(b)
-		spare.Put((*[ample]byte)(b[:ample]))
+	if cap(b) != ample {
+		return
+	}
+	clear(b)
+	spare.mu.Lock()
+	defer spare.mu.Unlock()
+	if len(spare.list) < 16 {
+		spare.list = append(spare.list, b[:0])
 	}
 }
 
@@ -287,13 +309,11 @@ func resize(b []byte, size int64) []byte {
 	case int64(len(b)) >= size:
 		clear(b[size:])
 	case int64(cap(b)) < size && size <= ample:
-		roomy := spare.Get().(*[ample]byte)
-		copy(roomy[:], b)
-		b = roomy[:]
+		b = append(roomy(), b...)
 	case int64(cap(b)) < size:
-		roomy := slices.Grow(b, int(size))
+		more := slices.Grow(b, int(size))
 		release(b)
-		b = roomy
+		b = more
 	}
 	return b[:size]
 }
