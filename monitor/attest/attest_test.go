@@ -17,7 +17,7 @@ import (
 	"github.com/sigwarden/sigwarden/internal/bounds"
 )
 
-func keys(t *testing.T) map[string]crypto.Signer {
+func keys(t testing.TB) map[string]crypto.Signer {
 	p256, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -29,7 +29,7 @@ func keys(t *testing.T) map[string]crypto.Signer {
 	return map[string]crypto.Signer{"ecdsa": p256, "ed25519": ed}
 }
 
-func public(t *testing.T, key crypto.Signer) string {
+func public(t testing.TB, key crypto.Signer) string {
 	der, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
 		t.Fatal(err)
@@ -112,15 +112,66 @@ func TestTimestampsThatFail(t *testing.T) {
 	}
 }
 
+// FuzzVerify: of all documents those hold that say what was signed. $1 in an input stands for a signed one,
+// which each process makes anew.
 func FuzzVerify(f *testing.F) {
-	f.Add([]byte(`{"mediaType":"` + mediaType + `"}`))
-	pub, _, _ := ed25519.GenerateKey(rand.Reader)
-	der, _ := x509.MarshalPKIXPublicKey(pub)
-	key := string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
-	f.Fuzz(func(t *testing.T, doc []byte) {
+	f.Add([]byte(`{"mediaType":"`+mediaType+`"}`), uint16(0), []byte{})
+	f.Add([]byte("$1"), uint16(0), []byte{})
+	for at := range uint16(20) {
+		f.Add([]byte("$1"), at*40, []byte("AAAA"))
+	}
+	file := []byte("a report")
+	all := keys(f)
+	docs, want := map[string][]byte{}, map[string]bundle{}
+	for name, key := range all {
+		doc, err := Sign(Signer{Key: key}, "report.html", file, ReportType, map[string]string{"since": "x"}, nil)
+		if err != nil {
+			f.Fatal(err)
+		}
+		var b bundle
+		if err := json.Unmarshal(doc, &b); err != nil {
+			f.Fatal(err)
+		}
+		docs[name], want[name] = doc, b
+	}
+	f.Fuzz(func(t *testing.T, doc []byte, at uint16, over []byte) {
 		defer bounds.Hold(t)()
-		if _, err := Verify(doc, nil, key, nil); err == nil {
-			t.Fatal("verified what nobody signed")
+		for name, key := range all {
+			filled := bytes.ReplaceAll(doc, []byte("$1"), docs[name])
+			if int(at) < len(filled) {
+				copy(filled[at:], over)
+			}
+			got, err := Verify(filled, file, public(t, key), nil)
+			if err != nil {
+				continue
+			}
+			var b bundle
+			if err := json.Unmarshal(filled, &b); err != nil || !bytes.Equal(b.Envelope.Payload, want[name].Envelope.Payload) || string(got.Statement.Predicate) != `{"since":"x"}` {
+				t.Fatalf("%q holds, and nobody signed it", filled)
+			}
+		}
+	})
+}
+
+// FuzzAnswers: what authorities that issue certificates and timestamps answer, and tokens.
+func FuzzAnswers(f *testing.F) {
+	f.Add([]byte(`{"signedCertificateEmbeddedSct":{"chain":{"certificates":["-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]}}}`))
+	f.Add([]byte("eyJ.eyJzdWIiOiJhIiwiZW1haWwiOiJiIn0.c2ln"))
+	f.Add([]byte{0x30, 0x03, 0x02, 0x01, 0x00})
+	f.Add([]byte{0x30, 0x80, 0x30, 0x03, 0x02, 0x01, 0x00, 0x30, 0x80})
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		defer bounds.Hold(t)()
+		if cert, err := issued(answer); err == nil && cert == nil {
+			t.Error("neither a certificate nor an error")
+		}
+		if subject, err := subjectOf(string(answer)); err == nil && subject == "" {
+			t.Error("a token of nobody")
+		}
+		if a, err := ParseAuthorities(string(answer)); err == nil && len(a.roots) == 0 {
+			t.Error("authorities that trust nothing")
+		}
+		if _, err := (&Authorities{}).Verify(answer, []byte("data")); err == nil {
+			t.Errorf("%x is a timestamp, and nobody is trusted", answer)
 		}
 	})
 }

@@ -142,7 +142,7 @@ func TestHostileSubject(t *testing.T) {
 	}
 }
 
-func contents(t *testing.T, data []byte) map[string][]byte {
+func contents(t testing.TB, data []byte) map[string][]byte {
 	t.Helper()
 	z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
 	if err != nil {
@@ -252,6 +252,60 @@ func FuzzVerify(f *testing.F) {
 		defer bounds.Hold(t)()
 		if _, err := evidence.Verify(data, byKey(l.PublicKeyPEM())); err == nil {
 			t.Fatal("verified what no log signed")
+		}
+	})
+}
+
+// FuzzAltered alters what is in files of every kind, and packs it again as it has to be: whatever is
+// accepted proves nothing that was not proven before. What anybody may write into a file are statements.
+func FuzzAltered(f *testing.F) {
+	all := samples(f)
+	for i := range all {
+		for file := range byte(4) {
+			f.Add(byte(i), file, uint16(40), byte(file), []byte("x"))
+		}
+		f.Add(byte(i), byte(0), uint16(2), byte(2), []byte(`"format":"x",`))
+	}
+	var proven [][]string
+	for _, s := range all {
+		res, err := evidence.Verify(s.data, s.trust)
+		if err != nil {
+			f.Fatalf("%s: %v", s.name, err)
+		}
+		proven = append(proven, res.Of(evidence.Proven))
+	}
+	f.Fuzz(func(t *testing.T, which, file byte, at uint16, op byte, text []byte) {
+		defer bounds.Hold(t)()
+		s := all[int(which)%len(all)]
+		files := contents(t, s.data)
+		names := evidence.Names(files)
+		name := names[int(file)%len(names)]
+		if strings.HasPrefix(name, "served-entry-") {
+			return // nobody signed what a server served
+		}
+		old := files[name]
+		from := int(at) % (len(old) + 1)
+		switch op % 4 {
+		case 0: // in place of as much
+			to := min(from+len(text), len(old))
+			files[name] = slices.Concat(old[:from], text[:to-from], old[to:])
+		case 1: // left out
+			to := min(from+int(op/4)+1, len(old))
+			files[name] = slices.Concat(old[:from], old[to:])
+		case 2: // put in between
+			files[name] = slices.Concat(old[:from], text, old[from:])
+		case 3: // the whole
+			files[name] = text
+		}
+		res, err := evidence.Verify(evidence.Pack(files, names...), s.trust)
+		if err != nil {
+			return
+		}
+		// Less may be proven: a line of a witness that does not verify counts for nothing.
+		for _, line := range res.Of(evidence.Proven) {
+			if !slices.Contains(proven[int(which)%len(all)], line) {
+				t.Errorf("%s, with %s altered at %d by %q (%d), proves that %s", s.name, name, from, text, op, line)
+			}
 		}
 	})
 }

@@ -1,11 +1,15 @@
 package lists_test
 
 import (
+	"bytes"
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"strings"
 	"testing"
@@ -190,12 +194,58 @@ func FuzzBundle(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	stranger := in.sign(f, list, "https://github.com/other/x", in.ca)
-	f.Add(stranger.json())
-	f.Fuzz(func(t *testing.T, raw []byte) {
+	// $1 in an input stands for what the right one signed, $2 for what somebody else did; each process has
+	// its own.
+	good, stranger := in.sign(f, list, "https://github.com/acme/x", in.ca), in.sign(f, list, "https://github.com/other/x", in.ca)
+	if err := check(list, good.json()); err != nil {
+		f.Fatal(err)
+	}
+	f.Add([]byte("$2"), uint16(0), []byte{})
+	for at := range uint16(80) {
+		f.Add([]byte("$1"), at*40, []byte("AAAA"))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte, at uint16, over []byte) {
 		defer bounds.Hold(t)()
-		if check(list, raw) == nil {
-			t.Errorf("%s is taken", raw)
+		raw = bytes.ReplaceAll(bytes.ReplaceAll(raw, []byte("$1"), good.json()), []byte("$2"), stranger.json())
+		if int(at) < len(raw) {
+			copy(raw[at:], over)
+		}
+		if check(list, raw) != nil {
+			return
+		}
+		if check([]byte("another list\n"), raw) == nil {
+			t.Errorf("%s is taken for two lists", raw)
+		}
+		var doc struct {
+			Material struct {
+				Entries []struct {
+					Body []byte `json:"canonicalizedBody"`
+				} `json:"tlogEntries"`
+			} `json:"verificationMaterial"`
+		}
+		if err := json.Unmarshal(raw, &doc); err != nil || len(doc.Material.Entries) == 0 || !bytes.Equal(doc.Material.Entries[0].Body, good.body) {
+			t.Errorf("%s is taken: %v", raw, err)
+		}
+	})
+}
+
+// FuzzKey puts anything in the place of a key and of a signature over a list.
+func FuzzKey(f *testing.F) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		f.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), []byte("list"), []byte("MEUCIQ=="))
+	f.Add("log.example+00000000+AAAA", []byte{}, []byte{})
+	f.Fuzz(func(t *testing.T, text string, list, signature []byte) {
+		defer bounds.Hold(t)()
+		check, err := lists.ByKey(text)
+		if err == nil && check(list, signature) == nil {
+			t.Errorf("%q holds for %q by %q", signature, list, text)
 		}
 	})
 }

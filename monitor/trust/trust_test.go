@@ -26,6 +26,24 @@ func b64(pemText string) []string {
 	return out
 }
 
+// trustedRoot is a root that names a log and an authority, and more that cannot be used.
+func trustedRoot(t testing.TB, l *locallog.Log, ca *testca.CA) string {
+	t.Helper()
+	key := b64(l.PublicKeyPEM())[0]
+	certs := b64(ca.ChainPEM())
+	vkey := strings.Split(l.VerifierKey(), "+")
+	id := base64.StdEncoding.EncodeToString(append(hexBytes(vkey[1]), make([]byte, 28)...))
+	return `{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1","tlogs":[
+	 {"baseUrl":"https://log.acme.example/","publicKey":{"rawBytes":"` + key + `"},"logId":{"keyId":"` + id + `"}},
+	 {"baseUrl":"https://log.acme.example","publicKey":{"rawBytes":"` + key + `"},"logId":{"keyId":"AAAAAA=="}},
+	 {"baseUrl":"https://future.example","publicKey":{"rawBytes":"AAAA","keyDetails":"ML_DSA_44"},"logId":{"keyId":"AAAA"}}],
+	 "certificateAuthorities":[
+	 {"uri":"x","certChain":{"certificates":[{"rawBytes":"` + certs[0] + `"},{"rawBytes":"` + certs[1] + `"}]},"validFor":{"start":"2022-04-14T21:38:40Z","end":"2030-01-01T00:00:00.5Z"}},
+	 {"uri":"broken","certChain":{"certificates":[{"rawBytes":"AAAA"}]}},
+	 {"uri":"empty"}],
+	 "unknownField":{"x":1}}`
+}
+
 func TestRootIsReadPartByPart(t *testing.T) {
 	l, err := locallog.New("log.acme.example")
 	if err != nil {
@@ -35,19 +53,7 @@ func TestRootIsReadPartByPart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := b64(l.PublicKeyPEM())[0]
-	certs := b64(ca.ChainPEM())
-	vkey := strings.Split(l.VerifierKey(), "+")
-	id := base64.StdEncoding.EncodeToString(append(hexBytes(vkey[1]), make([]byte, 28)...))
-	doc := `{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1","tlogs":[
-	 {"baseUrl":"https://log.acme.example/","publicKey":{"rawBytes":"` + key + `"},"logId":{"keyId":"` + id + `"}},
-	 {"baseUrl":"https://log.acme.example","publicKey":{"rawBytes":"` + key + `"},"logId":{"keyId":"AAAAAA=="}},
-	 {"baseUrl":"https://future.example","publicKey":{"rawBytes":"AAAA","keyDetails":"ML_DSA_44"},"logId":{"keyId":"AAAA"}}],
-	 "certificateAuthorities":[
-	 {"uri":"x","certChain":{"certificates":[{"rawBytes":"` + certs[0] + `"},{"rawBytes":"` + certs[1] + `"}]},"validFor":{"start":"2022-04-14T21:38:40Z","end":"2030-01-01T00:00:00.5Z"}},
-	 {"uri":"broken","certChain":{"certificates":[{"rawBytes":"AAAA"}]}},
-	 {"uri":"empty"}],
-	 "unknownField":{"x":1}}`
+	doc := trustedRoot(t, l, ca)
 	r, err := ParseRoot([]byte(doc))
 	if err != nil {
 		t.Fatal(err)

@@ -19,6 +19,8 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/sigwarden/sigwarden/internal/bounds"
+	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
+	"github.com/sigwarden/sigwarden/monitor/rekor/locallog/testca"
 	"github.com/sigwarden/sigwarden/monitor/trust/trusttest"
 )
 
@@ -299,11 +301,29 @@ func TestParseConfigs(t *testing.T) {
 
 // FuzzParseRoot: whatever is served, parsing ends, and what it returns has keys.
 func FuzzParseRoot(f *testing.F) {
+	l, err := locallog.New("log.acme.example")
+	if err != nil {
+		f.Fatal(err)
+	}
+	ca, err := testca.New("acme", time.Now())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add([]byte(trustedRoot(f, l, ca)))
+	f.Add([]byte(ca.ChainPEM()))
+	f.Add([]byte(`{"rekorTlogUrls":[{"url":"https://a.example/","majorApiVersion":2}],"rekorLogs":[{"logOrigin":"a","readUrl":"https://x","majorApiVersion":2}]}`))
 	f.Add([]byte(`{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1","tlogs":[{"baseUrl":"https://x","publicKey":{"rawBytes":"AA=="}}],"ctlogs":[{}],"certificateAuthorities":[{}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		defer bounds.Hold(t)()
 		ParseMonitorConfig(data)
 		ParseSigningConfig(data)
+		if list, err := ParsePEM(string(data)); err == nil {
+			for _, a := range list {
+				if checkChain(a.Chain) != nil {
+					t.Errorf("a chain is taken that is none: %+v", a)
+				}
+			}
+		}
 		root, err := ParseRoot(data)
 		if err != nil {
 			return
