@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -470,6 +471,25 @@ func TestOneAtATime(t *testing.T) {
 		stop()
 		if n, err := o.PendingDeliveries(context.Background()); n != 0 || err != nil || c.most.Load() != 1 {
 			t.Errorf("%d at a time, %d wait, %v", c.most.Load(), n, err)
+		}
+	})
+}
+
+// FuzzRetryAfter: nobody makes a channel wait for longer than a year, or for less than no time.
+func FuzzRetryAfter(f *testing.F) {
+	for _, text := range []string{"", "1", "-1", "99999999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT", "Thu, 01 Jan 1970 00:00:00 GMT"} {
+		f.Add(text, "", "")
+		f.Add("", "0", text)
+	}
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	f.Fuzz(func(t *testing.T, after, remaining, reset string) {
+		defer bounds.Hold(t)()
+		header := http.Header{}
+		header.Set("Retry-After", after)
+		header.Set("X-RateLimit-Remaining", remaining)
+		header.Set("X-RateLimit-Reset", reset)
+		if wait := notify.RetryAfter(header, now); wait < 0 || wait > 365*24*time.Hour {
+			t.Errorf("%q, %q, %q: %s", after, remaining, reset, wait)
 		}
 	})
 }

@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/sigwarden/sigwarden/internal/bounds"
 )
 
 // realBundles is the folder of real bundles inside the sigstore-go module.
@@ -126,4 +130,52 @@ func TestInspectRealData(t *testing.T) {
 	if err != nil || len(files) != 9 {
 		t.Errorf("%d bundles, %v: want the 9 above", len(files), err)
 	}
+}
+
+// FuzzInspect: whatever file is looked at, something is said of each of its entries.
+func FuzzInspect(f *testing.F) {
+	f.Add([]byte(`{"mediaType":"x","verificationMaterial":{"tlogEntries":[{"canonicalizedBody":"e30="}]}}`))
+	f.Add([]byte(`[{"` + strings.Repeat("0", 80) + `":{"body":"e30="}}]`))
+	f.Add([]byte(`{"canonicalizedBody":"e30="}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		defer bounds.Hold(t)()
+		leaves, err := leavesIn(data)
+		if err == nil && len(leaves) == 0 {
+			t.Error("neither an entry nor an error")
+		}
+		for _, leaf := range leaves {
+			d := inspect(leaf)
+			if !d.Understood && len(d.Warnings) == 0 {
+				t.Errorf("%q is not understood, and nobody says why", leaf)
+			}
+			var out bytes.Buffer
+			(&app{stdout: &out}).printInspected(d)
+			if i := strings.IndexFunc(out.String(), func(r rune) bool { return r < ' ' && r != '\n' || r >= 0x7f && r < 0xa0 }); i >= 0 {
+				t.Errorf("what is printed has a control character: %q", out.String())
+			}
+		}
+	})
+}
+
+// FuzzValues: what people write for times, heads and keys.
+func FuzzValues(f *testing.F) {
+	for _, text := range []string{"", "2026-01-31", "2026-01-31T12:00:00Z", "24h", "30d", "99999d", "-1d", "7:" + strings.Repeat("a", 64), "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"} {
+		f.Add(text)
+	}
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	f.Fuzz(func(t *testing.T, text string) {
+		defer bounds.Hold(t)()
+		if d, err := parseDays(text); err == nil && text != "" && d <= 0 {
+			t.Errorf("%q is %s", text, d)
+		}
+		if h, err := parseHead(text); err == nil && (h.N < 0 || h.N > 0 && len(h.Hash) != 64) {
+			t.Errorf("%q is %+v", text, h)
+		}
+		if at, err := parseTime(text, now); err == nil && text != "" && at.IsZero() {
+			t.Errorf("%q is no time and no error", text)
+		}
+		if key, err := parseSigningKey([]byte(text)); err == nil && key == nil {
+			t.Errorf("%q is no key and no error", text)
+		}
+	})
 }

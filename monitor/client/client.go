@@ -21,7 +21,10 @@ import (
 )
 
 // maxAnswer bounds what a server may answer: evidence is the largest.
-const maxAnswer = 256 << 20
+const maxAnswer = 128 << 20
+
+// errEndless is returned where a list never ends, as that of an honest server does.
+var errEndless = errors.New("the server answers with a list that leads in circles")
 
 // Client asks one server. Its methods may be called by several goroutines at a time.
 type Client struct {
@@ -223,6 +226,9 @@ func All[T any](ctx context.Context, f monitor.Filter, read func(context.Context
 			return nil, err
 		}
 		out = append(out, p.Items...)
+		if p.Next != "" && len(p.Items) == 0 {
+			return nil, errEndless
+		}
 		if p.Next == "" || p.Next == f.Before || want > 0 && len(out) >= want {
 			slices.Reverse(out)
 			return out, nil
@@ -320,6 +326,9 @@ func (c *Client) EachAudit(ctx context.Context, subject string, do func(monitor.
 			return err
 		}
 		for _, r := range rows {
+			if r.N < from {
+				return errEndless
+			}
 			if err := do(r); err != nil {
 				return err
 			}

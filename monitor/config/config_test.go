@@ -335,6 +335,39 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+// FuzzParseWatch: a rule of a stranger is one watch, which reaches nothing outside itself, or an error.
+func FuzzParseWatch(f *testing.F) {
+	f.Add([]byte("name: try\nmatch:\n  - subject: \"*@acme.example\"\nexpect:\n  - {subject: a@acme.example, issuer: https://accounts.google.com, at_most: {count: 1, per: 1h}}\n"))
+	f.Add([]byte("name: ${HOME}\nmatch:\n  - digest: [${file:/etc/passwd}]\nsilence: 1h\n"))
+	f.Add([]byte("a: &a [*a, *a]\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		defer bounds.Hold(t)()
+		w, err := ParseWatch("rule", data)
+		if err == nil && (w.Name == "" || len(w.Match) == 0) {
+			t.Errorf("%q is taken for %+v", data, w)
+		}
+	})
+}
+
+// FuzzParseSchedule: a schedule that is taken fires, and not more than once a second.
+func FuzzParseSchedule(f *testing.F) {
+	for _, text := range []string{"@hourly", "@every 1m30s", "*/5 9-17 * * 1-5", "TZ=Europe/Berlin 0 8 * * *", "0 0 30 2 *", "CRON_TZ=UTC @every 1s", "TZ="} {
+		f.Add(text)
+	}
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	f.Fuzz(func(t *testing.T, text string) {
+		defer bounds.Hold(t)()
+		s, err := ParseSchedule(text)
+		if err != nil {
+			return
+		}
+		first := s.Next(now)
+		if !first.After(now) || s.Next(first).Sub(first) < minEvery {
+			t.Errorf("%q fires at %s and %s", text, first, s.Next(first))
+		}
+	})
+}
+
 // TestParseWatch: a rule from elsewhere stands for itself. It reaches no file, no environment
 // variable, and no other part of a configuration, however it is written.
 func TestParseWatch(t *testing.T) {

@@ -15,7 +15,6 @@ import (
 	"github.com/transparency-dev/merkle/proof"
 	"github.com/transparency-dev/merkle/rfc6962"
 
-	"github.com/sigwarden/sigwarden/internal/bounds"
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
 )
 
@@ -192,32 +191,4 @@ func TestRetriesV1(t *testing.T) {
 			t.Errorf("status %d: asked %d times, want %d (%v)", status, calls, want, err)
 		}
 	}
-}
-
-// FuzzEntriesV1: no answer of a server makes the reader fail in another way than
-// by an error.
-func FuzzEntriesV1(f *testing.F) {
-	f.Add([]byte(`[{"108e9186e8c5677aabab":{"body":"bmV3","logIndex":10,"verification":{"inclusionProof":{"logIndex":0,"hashes":[],"checkpoint":"x"}}}}]`))
-	f.Add([]byte(`{"treeSize":1,"treeID":"1","signedTreeHead":"x","inactiveShards":[]}`))
-	tree := &V1Tree{id: "1193050959916656506"}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		defer bounds.Hold(t)()
-		var list []map[string]entryJSON
-		if json.Unmarshal(data, &list) != nil {
-			return
-		}
-		out := []ServedEntry{{Index: 0, LogIndex: 10}, {Index: 1, LogIndex: 11}}
-		for _, object := range list {
-			for id, e := range object {
-				if err := tree.place(out, id, e); err == nil && (e.LogIndex < 10 || e.LogIndex > 11) {
-					t.Fatal("an entry that was not asked for")
-				}
-			}
-		}
-		for i, e := range out {
-			if e.Index != uint64(i) || e.Leaf != nil && len(e.Hash) != hashSize {
-				t.Fatalf("%+v", e)
-			}
-		}
-	})
 }

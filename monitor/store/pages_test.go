@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sigwarden/sigwarden/internal/bounds"
 	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/watchlist/policy"
 )
@@ -189,6 +190,20 @@ func BenchmarkPages(b *testing.B) {
 			if err := s.EachFinding(b.Context(), Filter{}, func(monitor.Finding) error { return nil }); err != nil {
 				b.Fatal(err)
 			}
+		}
+	})
+}
+
+// FuzzPlace: a place that is taken is one that a page was given, to the letter.
+func FuzzPlace(f *testing.F) {
+	f.Add(place(int64(1700000000000000), "f-1"), "ns")
+	f.Add(place(int64(-1), int64(7)), "nn")
+	f.Add("W10", "")
+	f.Fuzz(func(t *testing.T, text, kinds string) {
+		defer bounds.Hold(t)()
+		keys, err := parsePlace(text, kinds)
+		if err == nil && (place(keys...) != text || len(keys) != len(kinds)) {
+			t.Errorf("%q, %q: %v", text, kinds, keys)
 		}
 	})
 }
