@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sigwarden/sigwarden/checkpoint/ledger"
+	"github.com/sigwarden/sigwarden/checkpoint/witness"
 	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/monitor/store"
 )
@@ -198,6 +199,9 @@ func (e *examination) state(ctx context.Context, st *store.Store, running bool) 
 	if ahead := time.Until(contents.Seen); ahead > clockOff {
 		e.say("clock", levelBroken, fmt.Sprintf("the state was written %s in the future: the clock was set back", ahead.Round(time.Second)), "set the clock, and keep it set by NTP")
 	}
+	if states, err := st.States(ctx); err == nil {
+		e.cosigned(states)
+	}
 	e.chains(ctx, st)
 	engine, err := e.setup.engine(ctx, st, e.app.logger(), nil)
 	var now monitor.Status
@@ -321,6 +325,41 @@ func (e *examination) clock(ctx context.Context) {
 		level = levelWarning
 	}
 	e.say("clock", level, fmt.Sprintf("it is %s off those of %d servers", off.Abs().Round(time.Second), len(offs)), "set the clock, and keep it set by NTP: whether certificates were valid, and what a witness signs, depends on it")
+}
+
+// cosigned compares the clock with the times at which witnesses signed the heads that are stored: two that
+// signed in the future are right, and the clock is not. Nobody has to be reached for that.
+func (e *examination) cosigned(states map[string]monitor.State) {
+	newest := map[string]time.Time{}
+	for _, l := range e.setup.cfg.Logs {
+		if l.Policy == nil {
+			continue
+		}
+		policy, err := witness.ParsePolicy(l.Policy.Text)
+		if err != nil {
+			continue // said already
+		}
+		for _, st := range states {
+			for _, v := range policy.Witnesses {
+				for _, seen := range witness.Cosignatures([]byte(st.Head), v) {
+					if at := time.Unix(seen.At, 0); at.After(newest[v.String()]) {
+						newest[v.String()] = at
+					}
+				}
+			}
+		}
+	}
+	var ahead []time.Duration
+	for _, at := range newest {
+		if d := time.Until(at); d > clockOff {
+			ahead = append(ahead, d)
+		}
+	}
+	if len(ahead) < 2 {
+		return
+	}
+	slices.Sort(ahead)
+	e.say("clock", levelBroken, fmt.Sprintf("it is at least %s slow: %d witnesses have signed what is stored, in what it takes for the future", ahead[len(ahead)-2].Round(time.Second), len(ahead)), "set the clock, and keep it set by NTP")
 }
 
 func deref(s *string) string {

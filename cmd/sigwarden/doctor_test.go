@@ -8,7 +8,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sigwarden/sigwarden/checkpoint"
+	"github.com/sigwarden/sigwarden/checkpoint/witness"
+	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/monitor/config"
+	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
 )
 
 // TestClocks: the clock is compared with the median of those of the logs' servers.
@@ -37,6 +41,61 @@ func TestClocks(t *testing.T) {
 		e.clock(context.Background())
 		if len(e.list) != 1 || e.list[0].What != "clock" || e.list[0].Level != c.level || (c.level == levelOK) != (e.list[0].Do == "") || c.level != levelOK && !strings.Contains(e.list[0].Do, "NTP") {
 			t.Errorf("%s: %+v", c.name, e.list)
+		}
+	}
+}
+
+// TestClockOfWitnesses: two witnesses that signed in the future are believed, one is not.
+func TestClockOfWitnesses(t *testing.T) {
+	log, err := locallog.New("log.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	log.Append([]byte("x"))
+	note, err := log.Checkpoint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	opener, err := checkpoint.ForOrigin(log.Origin(), log.PublicKeyPEM())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := opener.Open(note)
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy := ""
+	var cosigners []*witness.Cosigner
+	for _, name := range []string{"one", "two", "three"} {
+		_, w, err := witness.GenerateKey("witness.example/"+name, witness.Ed25519)
+		if err != nil {
+			t.Fatal(err)
+		}
+		policy += "witness " + name + " " + w.String() + "\n"
+		cosigners = append(cosigners, w)
+	}
+	policy += "quorum none\n"
+	for _, tc := range []struct {
+		name   string
+		ahead  []time.Duration
+		broken bool
+	}{
+		{"right", []time.Duration{0, -time.Hour, 10 * time.Second}, false},
+		{"one of the future", []time.Duration{0, time.Hour, -time.Minute}, false},
+		{"two of the future", []time.Duration{2 * time.Hour, time.Hour, -time.Minute}, true},
+	} {
+		head := string(note)
+		for i, w := range cosigners {
+			line, err := w.Cosign(t.Context(), c, time.Now().Add(tc.ahead[i]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			head += line
+		}
+		e := &examination{setup: &setup{cfg: &config.Config{Logs: []config.Log{{Policy: &config.LogPolicy{Text: []byte(policy)}}}}}}
+		e.cosigned(map[string]monitor.State{"log.example": {Head: head}})
+		if broken := len(e.list) == 1 && e.list[0].Level == levelBroken && strings.Contains(e.list[0].Found, "1h0m0s slow: 2 witnesses"); broken != tc.broken || len(e.list) > 1 || !broken && len(e.list) > 0 {
+			t.Errorf("%s: %+v", tc.name, e.list)
 		}
 	}
 }

@@ -11,6 +11,10 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -109,6 +113,27 @@ func TestTimestampsThatFail(t *testing.T) {
 	}
 	if _, err := ParseAuthorities("nothing"); err == nil {
 		t.Error("an authority of nothing")
+	}
+}
+
+// TestTokenBounds: what is longer than any token is not parsed, from whomever it comes.
+func TestTokenBounds(t *testing.T) {
+	defer bounds.Hold(t)()
+	if _, err := (&Authorities{}).Verify(make([]byte, maxToken+1), nil); err == nil || !strings.Contains(err.Error(), "bytes") {
+		t.Error(err)
+	}
+	var sent int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		n, _ := io.Copy(w, io.LimitReader(rand.Reader, 64<<20))
+		sent = n
+	}))
+	defer server.Close()
+	if _, err := Ask(t.Context(), server.Client(), server.URL, &Authorities{})([]byte("data")); err == nil || !strings.Contains(err.Error(), fmt.Sprint(maxToken+1)) {
+		t.Errorf("a token without an end: %v", err)
+	}
+	server.Close()
+	if sent == 64<<20 {
+		t.Error("all of it was read")
 	}
 }
 

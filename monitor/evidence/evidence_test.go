@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"maps"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -208,7 +209,6 @@ func TestStrictArchives(t *testing.T) {
 	for name, data := range map[string][]byte{
 		"not a zip":               []byte("hello"),
 		"empty":                   nil,
-		"compressed":              rebuild(t, in, zip.Deflate, names...),
 		"packed anew":             rebuild(t, in, zip.Store, names...),
 		"other order":             evidence.Pack(in, append([]string{names[1], names[0]}, names[2:]...)...),
 		"something before it":     append([]byte("#!/bin/sh\n"), inclusion...),
@@ -239,6 +239,34 @@ func TestStrictArchives(t *testing.T) {
 	} {
 		if res, err := evidence.Verify(data, trust); err == nil {
 			t.Errorf("%s: accepted: %+v", name, res)
+		}
+	}
+}
+
+// TestArchiveBounds: what is larger than any evidence is not looked at, and nothing is inflated.
+func TestArchiveBounds(t *testing.T) {
+	defer bounds.Hold(t)()
+	s := samples(t)[0]
+	in := contents(t, s.data)
+	many := map[string][]byte{}
+	var names []string
+	for i := range 101 {
+		name := fmt.Sprintf("served-entry-%d", i)
+		many[name], names = nil, append(names, name)
+	}
+	bomb := maps.Clone(in)
+	bomb["leaf"] = make([]byte, 8<<20)
+	large := make([]byte, 128<<20+1)
+	for says, data := range map[string][]byte{
+		"more than any evidence":        large,
+		"not a zip archive":             large[:128<<20],
+		"holds 101 files":               evidence.Pack(many, names...),
+		"is compressed, or too large":   rebuild(t, in, zip.Deflate, evidence.Names(in)...),
+		`"leaf" is compressed, or too `: rebuild(t, map[string][]byte{"leaf": bomb["leaf"]}, zip.Deflate, "leaf"),
+		"packed anew":                   rebuild(t, in, zip.Store, evidence.Names(in)...),
+	} {
+		if _, err := evidence.Verify(data, s.trust); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%d bytes: %v, want …%s…", len(data), err, says)
 		}
 	}
 }

@@ -299,6 +299,31 @@ func TestParseConfigs(t *testing.T) {
 	}
 }
 
+// TestRootBounds: a trusted root that is larger than any is not parsed, from a file or from a repository.
+func TestRootBounds(t *testing.T) {
+	defer bounds.Hold(t)()
+	large := append(document(t, "https://log.example"), bytes.Repeat([]byte(" "), maxRoot)...)
+	path := filepath.Join(t.TempDir(), "trusted_root.json")
+	for n, good := range map[int]bool{maxRoot: true, maxRoot + 1: false} {
+		if err := os.WriteFile(path, large[:n], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadRoot(path); (err == nil) != good || !good && !strings.Contains(err.Error(), "more than") {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+	}
+	r := newTUF(t)
+	r.publish(map[string][]byte{"trusted_root.json": large[:maxRoot+1]})
+	if _, err := r.client.Fetch(t.Context()); err == nil || !strings.Contains(err.Error(), "more than") {
+		t.Errorf("from a repository: %v", err)
+	}
+	for n, good := range map[int]bool{maxPEM: true, maxPEM + 1: false} {
+		if _, err := ParseCertificates(strings.Repeat(" ", n)); good == strings.Contains(err.Error(), "more than any chain") {
+			t.Errorf("%d bytes of PEM: %v", n, err)
+		}
+	}
+}
+
 // FuzzParseRoot: whatever is served, parsing ends, and what it returns has keys.
 func FuzzParseRoot(f *testing.F) {
 	l, err := locallog.New("log.acme.example")

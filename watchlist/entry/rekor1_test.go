@@ -288,6 +288,22 @@ func TestPGPRings(t *testing.T) {
 	}
 }
 
+// TestPGPWork: a ring as large as may be takes no time to speak of, whatever it is full of: what is
+// compressed stays so, and names and keys are counted.
+func TestPGPWork(t *testing.T) {
+	defer bounds.Hold(t)()
+	for name, packet := range map[string][]byte{"names": {13, 'x'}, "keys": {6, 4}, "subkeys": {14, 4}, "nothing": {60}, "signatures": {2, 4}, "compressed": {8, 1}} {
+		// 187,000 bytes are 256 KiB with armor and base64.
+		ring := pgpOf(t, slices.Repeat([][]byte{packet}, 187_000/(5+len(packet)))...)
+		if len(ring) > 256<<10 || len(ring) < 240<<10 {
+			t.Fatalf("%s: %d bytes", name, len(ring))
+		}
+		if f, err := entry.Decode(v1("rpm", "0.0.1", `{"package":{"hash":$HASH},"publicKey":{"content":"$KEY"}}`, ring)); err == nil || len(f.Identities) > 101 {
+			t.Errorf("%s: %d identities, %v", name, len(f.Identities), err)
+		}
+	}
+}
+
 // TestNamedMail: the signer of an archive is known by the e-mail address of the
 // certificate's subject too.
 func TestNamedMail(t *testing.T) {
