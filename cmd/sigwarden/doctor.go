@@ -41,6 +41,8 @@ const (
 	// A clock that is further off than that of a log is wrong, or broken: certificates are valid for
 	// ten minutes.
 	clockOff, clockBroken = 30 * time.Second, 5 * time.Minute
+	// A channel that takes nothing for so long is told of: a service may be down for a moment.
+	failsFor = 10 * time.Second
 	// rootOld is how old a trusted root may be: it is refreshed each day.
 	rootOld = 3 * 24 * time.Hour
 	// A disk with less free than this is soon full.
@@ -217,9 +219,12 @@ func (e *examination) state(ctx context.Context, st *store.Store, running bool) 
 	}
 	for _, ch := range now.Channels {
 		what, found := "deliveries to "+ch.Name, fmt.Sprintf("%d wait, %d were refused for good", ch.Pending, ch.Failed)
-		if ch.Failed > 0 {
+		switch {
+		case ch.FailingSince != nil && time.Since(*ch.FailingSince) > failsFor:
+			e.say(what, levelWarning, fmt.Sprintf("%s, and tries have failed since %s", found, stamp(*ch.FailingSince)), "mend the channel, and try it: sigwarden notify test "+ch.Name)
+		case ch.Failed > 0:
 			e.say(what, levelWarning, found, "see the incidents of kind delivery-failed; mend the channel, and try it: sigwarden notify test "+ch.Name)
-		} else {
+		default:
 			e.say(what, levelOK, found, "")
 		}
 	}

@@ -9,7 +9,10 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -25,6 +28,7 @@ import (
 	"time"
 
 	"github.com/sigwarden/sigwarden/checkpoint/witness"
+	"github.com/sigwarden/sigwarden/monitor/store"
 )
 
 // secretsConfig holds a secret in every place that takes one: in the file, from the
@@ -79,6 +83,18 @@ signing:
 reports:
   - {name: r, schedule: "@every 1s", formats: [json], directory: reports, redact: file:redact.secret, notify: [hook]}
 `
+
+// forms are those in which a text may stand in something: in any case, in hex, and in base64 at any place
+// of a group, as in the header of a user with a password.
+func forms(text string) []string {
+	list := []string{text, strings.ToLower(text), hex.EncodeToString([]byte(text))}
+	for before := range 3 {
+		b := base64.StdEncoding.EncodeToString(append(make([]byte, before), text...))
+		// Letters that depend on what stands before or behind it are left out.
+		list = append(list, b[(before*8+5)/6:(before+len(text))*8/6])
+	}
+	return list
+}
 
 // TestSecretsStayInside runs the program with a secret in every place that takes one, on
 // channels that are dead or that tell everything back, and looks for them in all that it
@@ -136,7 +152,7 @@ func TestSecretsStayInside(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	looked := []string{"CANARY", base64.StdEncoding.EncodeToString([]byte("CANARY03-and-twelve-more-bytes"))[:20], strings.SplitN(secret, "+", 5)[4][:20], strings.Split(string(signing), "\n")[1][:40]}
+	looked := append(forms("CANARY"), base64.StdEncoding.EncodeToString([]byte("CANARY03-and-twelve-more-bytes"))[:20], strings.SplitN(secret, "+", 5)[4][:20], strings.Split(string(signing), "\n")[1][:40])
 	search := func(what string, data []byte) {
 		t.Helper()
 		for _, s := range looked {
@@ -153,19 +169,24 @@ func TestSecretsStayInside(t *testing.T) {
 		c.Dir, c.Env = dir, env
 		return c
 	}
-	run := func(args ...string) string {
+	run := func(status int, args ...string) string {
 		t.Helper()
-		out, err := command(args...).CombinedOutput()
+		c := command(args...)
+		out, _ := c.CombinedOutput()
 		search(strings.Join(args, " "), out)
-		if len(out) == 0 && err == nil && args[0] != "report" {
+		if len(out) == 0 && status != 0 {
 			t.Errorf("%q prints nothing", args)
+		}
+		// Where nothing was done nothing was shown.
+		if got := c.ProcessState.ExitCode(); got != status {
+			t.Errorf("%q ends with %d, want %d:\n%.1000s", args, got, status, out)
 		}
 		return string(out)
 	}
-	if out := run("check"); !strings.Contains(out, "valid") && !strings.Contains(out, "ok") {
+	if out := run(0, "check"); !strings.Contains(out, "valid") && !strings.Contains(out, "ok") {
 		t.Fatalf("the configuration is not what it should be:\n%s", out)
 	}
-	run("run", "--once", "-v")
+	run(3, "run", "--once", "-v")
 	printed, err := command("token", "create", "--name", "reader", "--scope", "read").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -173,6 +194,15 @@ func TestSecretsStayInside(t *testing.T) {
 	token := strings.TrimSpace(string(printed))
 	looked = append(looked, token)
 
+	// A report is due.
+	st, err := store.Open(t.Context(), filepath.Join(dir, "s.db"), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = st.Reported(t.Context(), "r", time.Now().Add(-time.Hour), nil)
+	if err := errors.Join(err, st.Close()); err != nil {
+		t.Fatal(err)
+	}
 	daemon := command("run", "-v")
 	said := &lines{}
 	daemon.Stdout, daemon.Stderr = said, said
@@ -222,18 +252,33 @@ func TestSecretsStayInside(t *testing.T) {
 		t.Error(err)
 	}
 	search("/witness", data)
-	for _, args := range [][]string{
-		{"check", "--online"}, {"doctor"}, {"doctor", "--json"}, {"status"}, {"status", "--json"}, {"findings", "list", "--json"}, {"incidents", "list", "--json"}, {"notify", "list"}, {"notify", "test", "hook"},
-		{"audit", "list", "--json"}, {"token", "list"}, {"ledger", "show"}, {"ledger", "key"}, {"coverage", "--since", "1d"}, {"report", "--since", "1d", "-o", "made.md", "--sign"}, {"report", "--since", "1d", "--format", "json"},
-		{"config", "reload"}, {"witness", "logs"}, {"logs"}, {"evidence", "export", "f-none"}, {"backup", "copy.db"}, {"status", "--server", echo.URL, "--token-file", "token"},
+	var found []struct {
+		ID string `json:"id"`
+	}
+	out, err := command("findings", "list", "--json").Output()
+	if err == nil {
+		err = json.Unmarshal(out, &found)
+	}
+	if err != nil || len(found) == 0 {
+		t.Fatalf("findings: %s, %v", out, err)
+	}
+	for _, c := range []struct {
+		status int
+		args   string
+	}{
+		{0, "status"}, {0, "status --json"}, {0, "findings list --json"}, {0, "findings show " + found[0].ID}, {0, "incidents list --json"}, {0, "findings show --json " + found[0].ID},
+		{0, "audit list --json"}, {0, "token list"}, {0, "ledger show"}, {0, "ledger key"}, {0, "coverage --since 1d"}, {0, "report --since 1d -o made.md --sign"}, {0, "report --since 1d --format json"},
+		{0, "config reload"}, {0, "evidence export " + found[0].ID + " -o evidence.zip"}, {0, "backup copy.db"},
+		// What is dead, or tells everything back.
+		{1, "check --online"}, {0, "doctor"}, {0, "doctor --json"}, {1, "notify test"}, {1, "notify test hook"}, {1, "notify test mail"}, {1, "status --server " + echo.URL + " --token-file token"},
 	} {
-		run(args...)
+		run(c.status, strings.Fields(c.args)...)
 	}
 	if err := daemon.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	daemon.Wait()
-	if text := said.String(); !strings.Contains(text, "not accepted") || !strings.Contains(text, "heartbeat") {
+	if text := said.String(); !strings.Contains(text, "not accepted") || !strings.Contains(text, "heartbeat") || !strings.Contains(text, "made a report") {
 		t.Errorf("nothing failed, so that nothing was shown:\n%.3000s", text)
 	}
 	search("the log", []byte(said.String()))
