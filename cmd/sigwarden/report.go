@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -125,7 +126,12 @@ func (a *app) writeReport(ctx context.Context, s *setup, r *report.Report, forma
 // writeWhole writes a file so that a reader finds the old one or the new one, also after the
 // power has failed.
 func writeWhole(path string, data []byte) error {
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o640)
+	// What is left of a try that was cut off goes, and nothing is written through a link that
+	// somebody else has put there.
+	if err := os.Remove(path + ".new"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o640)
 	if err != nil {
 		return err
 	}

@@ -512,3 +512,40 @@ func TestAttached(t *testing.T) {
 		t.Errorf("%s, %+v", got, e.Fields)
 	}
 }
+
+// TestWriteWhole: what a try left that was cut off is in nobody's way, and a link that somebody put in the
+// place leads nowhere.
+func TestWriteWhole(t *testing.T) {
+	dir := t.TempDir()
+	path, elsewhere := filepath.Join(dir, "report.json"), filepath.Join(dir, "elsewhere")
+	if err := os.WriteFile(elsewhere, []byte("theirs"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, before := range map[string]func() error{
+		"nothing":  func() error { return nil },
+		"the rest": func() error { return os.WriteFile(path+".new", []byte("half of a rep"), 0o600) },
+		"a link":   func() error { return os.Symlink(elsewhere, path+".new") },
+	} {
+		if err := before(); err != nil {
+			t.Fatal(err)
+		}
+		if err := writeWhole(path, []byte(name)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != name {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+		if got, err := os.ReadFile(elsewhere); err != nil || string(got) != "theirs" {
+			t.Errorf("%s: another file is %q, %v", name, got, err)
+		}
+	}
+	if err := os.Mkdir(path+".new", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(path+".new", "x"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeWhole(path, []byte("x")); err == nil {
+		t.Error("a folder is in the way, and nobody says so")
+	}
+}

@@ -20,6 +20,7 @@ import (
 	"github.com/sigwarden/sigwarden/monitor"
 	"github.com/sigwarden/sigwarden/monitor/config"
 	"github.com/sigwarden/sigwarden/monitor/store"
+	"github.com/sigwarden/sigwarden/monitor/web"
 	"github.com/sigwarden/sigwarden/notify"
 )
 
@@ -325,8 +326,8 @@ func (w *cosigning) run(ctx context.Context) error {
 			protocol.ServeHTTP(rw, r)
 		}),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 90 * time.Second, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: 16 << 10,
-		ErrorLog:       slog.NewLogLogger(w.log.Handler(), slog.LevelDebug),
+		MaxHeaderBytes: 16 << 10, ConnState: web.Connections(),
+		ErrorLog: slog.NewLogLogger(w.log.Handler(), slog.LevelDebug),
 	}
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

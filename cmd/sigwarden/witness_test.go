@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -107,6 +109,65 @@ func (r *witnessRig) run(args ...string) error {
 	c := r.app.command()
 	c.SetArgs(append(args, "-c", path))
 	return c.ExecuteContext(context.Background())
+}
+
+// TestWitnessConnections: whoever holds connections to a witness and asks for nothing keeps nobody out.
+func TestWitnessConnections(t *testing.T) {
+	r := newWitnessRig(t, "")
+	w, _, done, err := r.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer done()
+	address := w.listener.Addr().String()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	var conns []net.Conn
+	defer func() {
+		for _, c := range conns {
+			c.Close()
+		}
+	}()
+	deadline := time.Now().Add(20 * time.Second)
+	for len(conns) < 600 {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, c)
+		fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		c.SetReadDeadline(deadline)
+		if n, err := c.Read(make([]byte, 64)); err != nil || n == 0 {
+			t.Fatalf("connection %d: %v", len(conns), err)
+		}
+	}
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Post("http://"+address+"/add-checkpoint", "text/plain", bytes.NewReader(r.request(10)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("status %d", resp.StatusCode)
+	}
+	// Of those that wait for nothing some had to go.
+	gone := 0
+	for _, c := range conns {
+		c.SetReadDeadline(time.Now().Add(time.Millisecond))
+		if _, err := io.Copy(io.Discard, c); err == nil {
+			gone++
+		}
+	}
+	if gone == 0 {
+		t.Errorf("all %d connections of one network are kept", len(conns))
+	}
 }
 
 // TestWitnessRestored: a state of the witness that is older than what the monitor knows of

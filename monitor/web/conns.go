@@ -31,6 +31,12 @@ type connection struct {
 	idle    time.Time // since when; zero: it is at work
 }
 
+// Connections returns a ConnState for another server of the program that bounds who is served at once, as
+// this one does.
+func Connections() func(net.Conn, http.ConnState) {
+	return (&conns{most: maxConnections, ofNetwork: maxOfNetwork}).state
+}
+
 // state follows one connection; it is the ConnState of a server.
 func (c *conns) state(conn net.Conn, state http.ConnState) {
 	c.mu.Lock()

@@ -198,7 +198,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		Handler:           s.handler,
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: writeFor, IdleTimeout: idleFor,
 		MaxHeaderBytes: 32 << 10,
-		ConnState:      (&conns{most: maxConnections, ofNetwork: maxOfNetwork}).state,
+		ConnState:      Connections(),
 		ErrorLog:       slog.NewLogLogger(s.opts.Log.Handler(), slog.LevelDebug),
 	}
 	closed := make(chan struct{})
