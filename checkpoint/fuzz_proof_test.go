@@ -65,12 +65,13 @@ func FuzzProofs(f *testing.F) {
 	for _, script := range []string{"", "\x00\x00\x00", "\x01\x02\x00", "\x03\x01\x00\x01\x05\x00", "\x04\x00\x01", "\x05\x00\x1f"} {
 		f.Add(uint64(6), uint64(11), uint64(6), uint64(11), uint64(4), []byte(script))
 		f.Add(uint64(16), uint64(64), uint64(16), uint64(64), uint64(17), []byte(script))
+		f.Add(uint64(33), uint64(70), uint64(33), uint64(70), uint64(69), []byte(script))
 		f.Add(uint64(33), uint64(70), uint64(1<<62), uint64(1<<63-1), uint64(69), []byte(script))
 	}
 	f.Fuzz(func(t *testing.T, from, to, oldSize, size, index uint64, script []byte) {
 		defer bounds.Hold(t)()
 		// A true proof of a tree with up to most leaves is told as one of sizes that may be others.
-		to = to%most + 1
+		to = (to-1)%most + 1
 		from, index = from%to, index%to
 		old := Checkpoint{log: l.id(), origin: "log.example", size: oldSize, root: s.mth(0, from)}
 		next := Checkpoint{log: l.id(), origin: "log.example", size: size, root: s.mth(0, to)}

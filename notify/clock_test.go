@@ -50,24 +50,19 @@ func TestClockSetBack(t *testing.T) {
 					return func() { cancel(); wg.Wait() }, d
 				}
 				end, d := begin()
-				// One is there while the clock is right, three while it is not; of two of these the
-				// first must be told first.
+				// One is there while the clock is right, two while it is not, and one as soon as it is again.
 				put(t, o, "right", "c")
 				d.Wake()
 				time.Sleep(20 * time.Second)
 				ahead.Store(int64(5 * time.Hour))
-				if err := s.Enqueue(t.Context(), []notify.Delivery{
-					{Address: notify.Address{Channel: "c"}, Event: notify.Event{ID: "z-opened", Subject: "i", Type: notify.Test, Data: []byte("{}")}},
-				}); err != nil {
-					t.Fatal(err)
+				enqueue := func(id, subject string, due time.Time) {
+					t.Helper()
+					if err := s.Enqueue(t.Context(), []notify.Delivery{{Address: notify.Address{Channel: "c", Due: due}, Event: notify.Event{ID: id, Subject: subject, Type: notify.Test, Data: []byte("{}")}}}); err != nil {
+						t.Fatal(err)
+					}
 				}
-				time.Sleep(time.Second)
-				if err := s.Enqueue(t.Context(), []notify.Delivery{
-					{Address: notify.Address{Channel: "c"}, Event: notify.Event{ID: "a-resolved", Subject: "i", Type: notify.Test, Data: []byte("{}")}},
-					{Address: notify.Address{Channel: "c", Due: clock().Add(30 * time.Minute)}, Event: notify.Event{ID: "later", Type: notify.Test, Data: []byte("{}")}},
-				}); err != nil {
-					t.Fatal(err)
-				}
+				enqueue("z-opened", "i", time.Time{})
+				enqueue("later", "", clock().Add(30*time.Minute))
 				d.Wake()
 				time.Sleep(10 * time.Minute)
 				if restarted {
@@ -75,8 +70,12 @@ func TestClockSetBack(t *testing.T) {
 				}
 				ahead.Store(0)
 				works.Store(true)
+				// It is newer than what was put there by a clock that was ahead.
+				enqueue("a-resolved", "i", time.Time{})
 				if restarted {
 					end, _ = begin()
+				} else {
+					d.Wake()
 				}
 				defer func() { end() }()
 				wait := 11 * time.Minute // the wait that is under way, and the longest one
@@ -104,4 +103,65 @@ func TestClockSetBack(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAskedToWait: a process that is started anew while somebody has asked to wait waits, as its clock is
+// right.
+func TestAskedToWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := open(t)
+		defer o.Close()
+		n := newTarget(func(notify.Event, int) error {
+			return &notify.RetryError{After: 2 * time.Hour, Err: errors.New("too many")}
+		})
+		put(t, o, "a", "c")
+		for range 6 {
+			ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
+			notify.NewDispatcher(o, []notify.Channel{{Name: "c", Notifier: n}}, quiet).Run(ctx)
+			cancel()
+		}
+		if tries := n.of("a"); len(tries) != 1 {
+			t.Errorf("tried after %v, and was asked to wait for two hours", tries)
+		}
+	})
+}
+
+// TestClockSetAhead: a machine that begins in the past gives nothing up as old when its clock is set right.
+func TestClockSetAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ahead atomic.Int64
+		clock := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+		s, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "s.db"), store.Options{Create: true, Now: clock})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		o := &outbox{Store: s}
+		var works atomic.Bool
+		n := newTarget(func(notify.Event, int) error {
+			if works.Load() {
+				return nil
+			}
+			return errors.New("no network")
+		})
+		d := notify.NewDispatcher(o, []notify.Channel{{Name: "c", Notifier: n}}, quiet)
+		d.Now = clock
+		ctx, cancel := context.WithCancel(context.Background())
+		var wg sync.WaitGroup
+		wg.Go(func() { d.Run(ctx) })
+		defer func() { cancel(); wg.Wait() }()
+		put(t, o, "a", "c")
+		d.Wake()
+		time.Sleep(20 * time.Minute) // more tries than are needed to give up
+		ahead.Store(int64(20 * 365 * 24 * time.Hour))
+		time.Sleep(20 * time.Minute)
+		works.Store(true)
+		time.Sleep(6 * time.Minute)
+		if pending, err := s.PendingDeliveries(t.Context()); err != nil || pending != 0 {
+			t.Errorf("%d wait, %v", pending, err)
+		}
+		if counts := d.Counts(); counts[[2]string{"c", notify.Delivered}] != 1 || counts[[2]string{"c", notify.Failed}] != 0 {
+			t.Errorf("%v", counts)
+		}
+	})
 }

@@ -56,7 +56,7 @@ const (
 	batch = 32
 	// storeAgain is the wait after the outbox could not be read or written.
 	storeAgain = 5 * time.Second
-	// clockError is by how much a clock is set back that is only kept right.
+	// clockError is by how much a clock is set, at most, that is only kept right.
 	clockError = 2 * time.Second
 )
 
@@ -64,7 +64,7 @@ const (
 // channel delays nothing but itself. While nothing is due it sleeps, and costs
 // nothing. Of two processes with one outbox, one only may run a dispatcher.
 type Dispatcher struct {
-	// Now is the clock; default time.Now. It is set before Run.
+	// Now is the clock, that of the machine unless it is set before Run.
 	Now func() time.Time
 
 	outbox Outbox
@@ -169,8 +169,8 @@ type lane struct {
 	overSince time.Time
 	// unbooked are outcomes that the outbox could not take.
 	unbooked []outcome
-	// clock is what the clock of the machine said last; zero: nothing yet.
-	clock time.Time
+	// clock is what the clock of the machine said last, when it was looked at; zero: not yet.
+	clock, looked time.Time
 }
 
 // outcome is what a try came to.
@@ -228,22 +228,24 @@ func (l *lane) run(ctx context.Context, once bool) {
 	}
 }
 
-// checkClock looks at whether the clock of the machine was set back, while the lane runs or before: what
-// waits for a time that a wrong clock had reached would wait for that long.
+// checkClock looks at whether the clock of the machine was set: what waits for a time that only a wrong
+// clock had reached would wait for that long, and what was put there before it jumped ahead would be given
+// up as old. Before the lane ran nobody saw it.
 func (l *lane) checkClock(ctx context.Context, now time.Time) error {
 	now = now.Round(0) // what the clock says, not what has passed
-	switch {
-	case l.clock.IsZero():
-	case now.Before(l.clock.Add(-clockError)):
-		l.d.log.Warn("the clock was set back; what waits to be notified is put forward", "channel", l.Name, "by", l.clock.Sub(now).Round(time.Second))
-	default:
-		l.clock = now
-		return nil
+	by := time.Duration(0)
+	if !l.clock.IsZero() {
+		by = now.Sub(l.clock) - time.Since(l.looked)
 	}
-	if err := l.d.outbox.ClockWentBack(ctx, l.Name, now, now.Add(maxWait)); err != nil {
-		return err
+	if l.clock.IsZero() || by.Abs() > clockError {
+		if err := l.d.outbox.ClockStepped(ctx, l.Name, now, by); err != nil {
+			return err
+		}
+		if by != 0 {
+			l.d.log.Warn("the clock was set; what waits to be notified moves along", "channel", l.Name, "by", by.Round(time.Second))
+		}
 	}
-	l.clock = now
+	l.clock, l.looked = now, time.Now()
 	return nil
 }
 

@@ -28,11 +28,11 @@ type Outbox interface {
 	Retry(ctx context.Context, q Queued, due time.Time, reason string) error
 	// Fail gives a delivery up for good, and says so somewhere else.
 	Fail(ctx context.Context, q Queued, at time.Time, reason string) error
-	// ClockWentBack keeps what waits for a channel from waiting for a time that was only
-	// reached by a wrong clock: what was put there after now counts as put there now, and
-	// waits for as long as it was to. What was tried before is tried again at the time
-	// again at the latest.
-	ClockWentBack(ctx context.Context, channel string, now, again time.Time) error
+	// ClockStepped moves the times of what waits for a channel along with a clock that was set
+	// by so much, and now shows now: it is as old as it was, and waits no longer than it would
+	// have. Whatever waits for an hour of the day still does. by may be 0, where nobody saw the
+	// clock being set: then something is done only if there is anything from after now.
+	ClockStepped(ctx context.Context, channel string, now time.Time, by time.Duration) error
 	Rolls
 }
 

@@ -41,8 +41,8 @@ const (
 	// A clock that is further off than that of a log is wrong, or broken: certificates are valid for
 	// ten minutes.
 	clockOff, clockBroken = 30 * time.Second, 5 * time.Minute
-	// A channel that takes nothing for so long is told of: a service may be down for a moment.
-	failsFor = 10 * time.Second
+	// A channel that has not taken something for so long is told of: a service may be down for a moment.
+	failsFor = time.Minute
 	// rootOld is how old a trusted root may be: it is refreshed each day.
 	rootOld = 3 * 24 * time.Hour
 	// A disk with less free than this is soon full.
@@ -221,7 +221,7 @@ func (e *examination) state(ctx context.Context, st *store.Store, running bool) 
 		what, found := "deliveries to "+ch.Name, fmt.Sprintf("%d wait, %d were refused for good", ch.Pending, ch.Failed)
 		switch {
 		case ch.FailingSince != nil && time.Since(*ch.FailingSince) > failsFor:
-			e.say(what, levelWarning, fmt.Sprintf("%s, and tries have failed since %s", found, stamp(*ch.FailingSince)), "mend the channel, and try it: sigwarden notify test "+ch.Name)
+			e.say(what, levelWarning, fmt.Sprintf("%s; of those that were tried in vain the oldest is of %s", found, stamp(*ch.FailingSince)), "mend the channel, and try it: sigwarden notify test "+ch.Name+"; see the incidents of kind delivery-failed for what was refused")
 		case ch.Failed > 0:
 			e.say(what, levelWarning, found, "see the incidents of kind delivery-failed; mend the channel, and try it: sigwarden notify test "+ch.Name)
 		default:
@@ -347,8 +347,9 @@ func (e *examination) cosigned(states map[string]monitor.State) {
 		for _, st := range states {
 			for _, v := range policy.Witnesses {
 				for _, seen := range witness.Cosignatures([]byte(st.Head), v) {
-					if at := time.Unix(seen.At, 0); at.After(newest[v.String()]) {
-						newest[v.String()] = at
+					// Of one witness all keys have one clock.
+					if at := time.Unix(seen.At, 0); at.After(newest[v.Name()]) {
+						newest[v.Name()] = at
 					}
 				}
 			}

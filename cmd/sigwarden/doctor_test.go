@@ -75,14 +75,22 @@ func TestClockOfWitnesses(t *testing.T) {
 		cosigners = append(cosigners, w)
 	}
 	policy += "quorum none\n"
+	// A second key of the first one.
+	_, w, err := witness.GenerateKey("witness.example/one", witness.MLDSA44)
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy = strings.Replace(policy, "quorum", "witness again "+w.String()+"\nquorum", 1)
+	cosigners = append(cosigners, w)
 	for _, tc := range []struct {
 		name   string
 		ahead  []time.Duration
 		broken bool
 	}{
-		{"right", []time.Duration{0, -time.Hour, 10 * time.Second}, false},
-		{"one of the future", []time.Duration{0, time.Hour, -time.Minute}, false},
-		{"two of the future", []time.Duration{2 * time.Hour, time.Hour, -time.Minute}, true},
+		{"right", []time.Duration{0, -time.Hour, 10 * time.Second, 0}, false},
+		{"one of the future", []time.Duration{0, time.Hour, -time.Minute, 0}, false},
+		{"two of the future", []time.Duration{2 * time.Hour, time.Hour, -time.Minute, 0}, true},
+		{"two keys of one", []time.Duration{2 * time.Hour, 0, -time.Minute, 2 * time.Hour}, false},
 	} {
 		head := string(note)
 		for i, w := range cosigners {
@@ -94,7 +102,7 @@ func TestClockOfWitnesses(t *testing.T) {
 		}
 		e := &examination{setup: &setup{cfg: &config.Config{Logs: []config.Log{{Policy: &config.LogPolicy{Text: []byte(policy)}}}}}}
 		e.cosigned(map[string]monitor.State{"log.example": {Head: head}})
-		if broken := len(e.list) == 1 && e.list[0].Level == levelBroken && strings.Contains(e.list[0].Found, "1h0m0s slow: 2 witnesses"); broken != tc.broken || len(e.list) > 1 || !broken && len(e.list) > 0 {
+		if broken := len(e.list) == 1 && e.list[0].Level == levelBroken && strings.Contains(e.list[0].Found, "slow: 2 witnesses have signed"); broken != tc.broken || len(e.list) > 1 || !broken && len(e.list) > 0 {
 			t.Errorf("%s: %+v", tc.name, e.list)
 		}
 	}

@@ -5,8 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -126,21 +126,22 @@ func (a *app) writeReport(ctx context.Context, s *setup, r *report.Report, forma
 // writeWhole writes a file so that a reader finds the old one or the new one, also after the
 // power has failed.
 func writeWhole(path string, data []byte) error {
-	// What is left of a try that was cut off goes, and nothing is written through a link that
-	// somebody else has put there.
-	if err := os.Remove(path + ".new"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o640)
+	// A name that nobody knows before: two may write at a time, and no link is followed that somebody
+	// has put there.
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.new")
 	if err != nil {
 		return err
 	}
+	defer os.Remove(f.Name()) // unless it has got its name
 	_, err = f.Write(data)
+	if err == nil {
+		err = f.Chmod(0o640)
+	}
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	crash.Before("a report")
-	err = os.Rename(path+".new", path)
+	err = os.Rename(f.Name(), path)
 	crash.After("a report")
 	return err
 }

@@ -12,9 +12,11 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -513,39 +515,36 @@ func TestAttached(t *testing.T) {
 	}
 }
 
-// TestWriteWhole: what a try left that was cut off is in nobody's way, and a link that somebody put in the
-// place leads nowhere.
+// TestWriteWhole: a file is there as a whole or as it was, whoever writes it at the same time, and nothing else
+// is left.
 func TestWriteWhole(t *testing.T) {
 	dir := t.TempDir()
-	path, elsewhere := filepath.Join(dir, "report.json"), filepath.Join(dir, "elsewhere")
-	if err := os.WriteFile(elsewhere, []byte("theirs"), 0o600); err != nil {
+	path := filepath.Join(dir, "report.json")
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for range 20 {
+				if err := writeWhole(path, bytes.Repeat([]byte{byte('a' + i)}, 10000)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	got, err := os.ReadFile(path)
+	if err != nil || len(got) != 10000 || strings.Trim(string(got), string(got[:1])) != "" {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	if info, err := os.Stat(path); err != nil || runtime.GOOS != "windows" && info.Mode().Perm() != 0o640 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "folder"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for name, before := range map[string]func() error{
-		"nothing":  func() error { return nil },
-		"the rest": func() error { return os.WriteFile(path+".new", []byte("half of a rep"), 0o600) },
-		"a link":   func() error { return os.Symlink(elsewhere, path+".new") },
-	} {
-		if err := before(); err != nil {
-			t.Fatal(err)
-		}
-		if err := writeWhole(path, []byte(name)); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-		if got, err := os.ReadFile(path); err != nil || string(got) != name {
-			t.Errorf("%s: %q, %v", name, got, err)
-		}
-		if got, err := os.ReadFile(elsewhere); err != nil || string(got) != "theirs" {
-			t.Errorf("%s: another file is %q, %v", name, got, err)
-		}
-	}
-	if err := os.Mkdir(path+".new", 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(path+".new", "x"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := writeWhole(path, []byte("x")); err == nil {
+	if err := writeWhole(filepath.Join(dir, "folder"), []byte("x")); err == nil {
 		t.Error("a folder is in the way, and nobody says so")
+	}
+	if list, err := os.ReadDir(dir); err != nil || len(list) != 2 {
+		t.Errorf("%v, %v", list, err)
 	}
 }

@@ -319,6 +319,7 @@ func (w *cosigning) run(ctx context.Context) error {
 	defer begun.Wait()
 	protocol := w.witness.Handler(w.setup.cfg.Witness.Prefix)
 	cfg := w.setup.cfg.Witness
+	listener, connections := web.Bounded(w.listener)
 	server := &http.Server{
 		Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			begun.Add(1)
@@ -326,7 +327,7 @@ func (w *cosigning) run(ctx context.Context) error {
 			protocol.ServeHTTP(rw, r)
 		}),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 90 * time.Second, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: 16 << 10, ConnState: web.Connections(),
+		MaxHeaderBytes: 16 << 10, ConnState: connections,
 		ErrorLog: slog.NewLogLogger(w.log.Handler(), slog.LevelDebug),
 	}
 	stopped := make(chan struct{})
@@ -339,7 +340,7 @@ func (w *cosigning) run(ctx context.Context) error {
 		}
 	})
 	w.log.Info("co-signing checkpoints", "address", w.listener.Addr().String(), "prefix", cfg.Prefix)
-	err := server.Serve(w.listener)
+	err := server.Serve(listener)
 	if !stop() {
 		<-stopped
 		return nil // it was asked to end

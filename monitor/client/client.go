@@ -20,10 +20,10 @@ import (
 	"github.com/sigwarden/sigwarden/monitor"
 )
 
-// maxAnswer bounds what a server may answer: evidence is the largest.
-const maxAnswer = 128 << 20
+// maxAnswer bounds what a server may answer: what was kept of an incident is the largest.
+const maxAnswer = 256 << 20
 
-// errEndless is returned where a list never ends, as that of an honest server does.
+// errEndless is returned for a list without an end; that of an honest server has one.
 var errEndless = errors.New("the server answers with a list that leads in circles")
 
 // Client asks one server. Its methods may be called by several goroutines at a time.
@@ -216,6 +216,7 @@ func (c *Client) Incidents(ctx context.Context, f monitor.Filter) (monitor.Page[
 func All[T any](ctx context.Context, f monitor.Filter, read func(context.Context, monitor.Filter) (monitor.Page[T], error)) ([]T, error) {
 	out := []T{}
 	want := f.Limit
+	been := map[string]bool{f.Before: true}
 	for {
 		f.Limit = monitor.MaxPage
 		if want > 0 {
@@ -226,10 +227,11 @@ func All[T any](ctx context.Context, f monitor.Filter, read func(context.Context
 			return nil, err
 		}
 		out = append(out, p.Items...)
-		if p.Next != "" && len(p.Items) == 0 {
+		if p.Next != "" && (len(p.Items) == 0 || been[p.Next]) {
 			return nil, errEndless
 		}
-		if p.Next == "" || p.Next == f.Before || want > 0 && len(out) >= want {
+		been[p.Next] = true
+		if p.Next == "" || want > 0 && len(out) >= want {
 			slices.Reverse(out)
 			return out, nil
 		}

@@ -84,6 +84,18 @@ func TestEndlessLists(t *testing.T) {
 		})
 		return err
 	})
+	bounded("pages in a circle", func() error {
+		_, err := All(t.Context(), monitor.Filter{}, func(_ context.Context, f monitor.Filter) (monitor.Page[int], error) {
+			return monitor.Page[int]{Items: []int{1}, Next: map[string]string{"": "a", "a": "b", "b": "c", "c": "a"}[f.Before]}, nil
+		})
+		return err
+	})
+	bounded("one page again and again", func() error {
+		_, err := All(t.Context(), monitor.Filter{}, func(context.Context, monitor.Filter) (monitor.Page[int], error) {
+			return monitor.Page[int]{Items: []int{1}, Next: "a"}, nil
+		})
+		return err
+	})
 	rows := append(append([]byte{'['}, bytes.Repeat([]byte(`{"n":1},`), 999)...), `{"n":1}]`...)
 	c, err := New("http://sigwarden.example", "", &http.Client{Transport: always(func() *http.Response {
 		return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(rows))}

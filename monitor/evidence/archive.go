@@ -3,6 +3,7 @@ package evidence
 import (
 	"archive/zip"
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -142,12 +143,34 @@ func (c *comparing) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// checkDirectory looks at the end of an archive (APPNOTE 4.3.16) before it is read: a reader takes memory for
+// each of millions of files that an archive may list, and believes their number modulo 65,536. What
+// writeArchive makes has no comment and nothing of zip64.
+func checkDirectory(data []byte) error {
+	const end, header, longest = 22, 46, 64
+	if len(data) < end || !bytes.HasPrefix(data[len(data)-end:], []byte("PK\x05\x06")) {
+		return errors.New("not a zip archive of the form that evidence has")
+	}
+	tail := data[len(data)-end:]
+	files, size, from := int(binary.LittleEndian.Uint16(tail[10:])), uint64(binary.LittleEndian.Uint32(tail[12:])), uint64(binary.LittleEndian.Uint32(tail[16:]))
+	if files > maxFiles || size > maxFiles*(header+longest) {
+		return fmt.Errorf("archive holds %d files, or a list of them of %d bytes: more than evidence does", files, size)
+	}
+	if from+size != uint64(len(data)-end) {
+		return errors.New("not a zip archive of the form that evidence has: its list of files does not end where it ends")
+	}
+	return nil
+}
+
 // readArchive takes an archive apart. It takes what writeArchive makes of the
 // same contents, byte by byte, and nothing else: whatever a zip can hide shows
 // as a difference.
 func readArchive(data []byte) (map[string][]byte, error) {
 	if len(data) > maxArchive {
 		return nil, fmt.Errorf("file has %d bytes, more than any evidence", len(data))
+	}
+	if err := checkDirectory(data); err != nil {
+		return nil, err
 	}
 	z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"maps"
@@ -245,7 +246,6 @@ func TestStrictArchives(t *testing.T) {
 
 // TestArchiveBounds: what is larger than any evidence is not looked at, and nothing is inflated.
 func TestArchiveBounds(t *testing.T) {
-	defer bounds.Hold(t)()
 	s := samples(t)[0]
 	in := contents(t, s.data)
 	many := map[string][]byte{}
@@ -257,9 +257,17 @@ func TestArchiveBounds(t *testing.T) {
 	bomb := maps.Clone(in)
 	bomb["leaf"] = make([]byte, 8<<20)
 	large := make([]byte, 128<<20+1)
+	// Millions of files, of whose number modulo 65,536 the end speaks.
+	header := append([]byte("PK\x01\x02"), make([]byte, 42)...)
+	listed := bytes.Repeat(header, 65536*20+1)
+	endless := append(bytes.Clone(listed), "PK\x05\x06\x00\x00\x00\x00\x01\x00\x01\x00"...)
+	endless = binary.LittleEndian.AppendUint32(endless, uint32(len(listed)))
+	endless = append(endless, make([]byte, 6)...)
+	defer bounds.Hold(t)()
 	for says, data := range map[string][]byte{
 		"more than any evidence":        large,
 		"not a zip archive":             large[:128<<20],
+		"or a list of them of":          endless,
 		"holds 101 files":               evidence.Pack(many, names...),
 		"is compressed, or too large":   rebuild(t, in, zip.Deflate, evidence.Names(in)...),
 		`"leaf" is compressed, or too `: rebuild(t, map[string][]byte{"leaf": bomb["leaf"]}, zip.Deflate, "leaf"),

@@ -63,7 +63,7 @@ func (s *Store) agree(ctx context.Context, q querier, want trailSays) error {
 	}
 	for id, said := range want {
 		var a monitor.Announcement
-		if json.Unmarshal(said.row, &a) == nil && !a.ExpiresAt.IsZero() && time.Since(a.ExpiresAt) > keepAnnouncements && a.Watch != "" {
+		if json.Unmarshal(said.row, &a) == nil && !a.ExpiresAt.IsZero() && s.now().Sub(a.ExpiresAt) > keepAnnouncements && a.Watch != "" {
 			continue // it is not kept for ever
 		}
 		return fmt.Errorf("%w: the trail speaks of %s, and it is not there, or not as the trail says", ErrTampered, id)

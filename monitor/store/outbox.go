@@ -99,7 +99,7 @@ func (s *Store) due(ctx context.Context, channel string, now time.Time, limit in
 	rows, err := s.often.QueryContext(ctx, `SELECT o.event_id, o.event, o.attempts, o.created_at, o.finding, f.document FROM outbox o LEFT JOIN findings f ON f.id = o.finding
 		WHERE o.state = 'pending' AND o.digest = 0 AND o.channel = $1 AND o.due_at <= $2 AND (o.subject = '' OR NOT EXISTS (
 			SELECT 1 FROM outbox b WHERE b.channel = o.channel AND b.subject = o.subject AND b.state = 'pending' AND b.digest = 0 AND (b.due_at <= $2 OR b.attempts > 0)
-				AND (b.created_at < o.created_at OR b.created_at = o.created_at AND b.event_id < o.event_id)))
+				AND b.rowid < o.rowid))
 		ORDER BY o.due_at, o.event_id LIMIT $3`, channel, micros(now), limit)
 	if err != nil {
 		return nil, nil, s.explain("reading", err)
@@ -235,52 +235,50 @@ func (s *Store) Retry(ctx context.Context, q notify.Queued, due time.Time, reaso
 	})
 }
 
-// ClockWentBack implements notify.Outbox.
-func (s *Store) ClockWentBack(ctx context.Context, channel string, now, again time.Time) error {
-	type delivery struct {
-		id                     string
-		created, due, attempts int64
-	}
-	var late []delivery
-	rows, err := s.db.QueryContext(ctx, "SELECT event_id, created_at, due_at, attempts FROM outbox WHERE state = 'pending' AND channel = $1 AND (created_at > $2 OR attempts > 0 AND due_at > $3) ORDER BY created_at, event_id", channel, micros(now), micros(again))
-	if err != nil {
-		return s.explain("reading", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var d delivery
-		if err := rows.Scan(&d.id, &d.created, &d.due, &d.attempts); err != nil {
+// ClockStepped implements notify.Outbox.
+func (s *Store) ClockStepped(ctx context.Context, channel string, now time.Time, by time.Duration) error {
+	retry := "due_at + $2"
+	if by == 0 {
+		// Nobody saw it: it was set back if anything is of the future, and by so much at least.
+		var newest int64
+		err := s.db.QueryRowContext(ctx, `SELECT MAX(
+			COALESCE((SELECT MAX(created_at) FROM outbox WHERE state = 'pending' AND channel = $1), 0),
+			COALESCE((SELECT MAX(created_at) FROM rolls WHERE channel = $1), 0),
+			COALESCE((SELECT MAX(last_success, last_failure, window_start) FROM channels WHERE name = $1), 0))`, channel).Scan(&newest)
+		if err != nil {
 			return s.explain("reading", err)
 		}
-		late = append(late, d)
+		if newest <= micros(now) {
+			return nil
+		}
+		by = -time.Duration(newest-micros(now)) * time.Microsecond
+		retry = "MIN(due_at + $2, $3)" // it may have been more
 	}
-	if err := rows.Err(); err != nil {
-		return s.explain("reading", err)
+	// Before it was set back only what is of the future was surely put there; a try may wait for a time
+	// of the future whenever it was. Before it was set ahead, what is older than it went ahead by.
+	queries := []string{
+		"UPDATE outbox SET due_at = CASE WHEN attempts > 0 THEN " + retry + " ELSE due_at + $2 END, created_at = CASE WHEN created_at > $3 THEN created_at + $2 ELSE created_at END WHERE channel = $1 AND state = 'pending' AND (created_at > $3 OR attempts > 0)",
+		"UPDATE rolls SET due_at = due_at + $2, created_at = created_at + $2 WHERE channel = $1 AND created_at > $3",
 	}
-	var rolled bool
-	if err := s.db.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM rolls WHERE channel = $1 AND created_at > $2)", channel, micros(now)).Scan(&rolled); err != nil {
-		return s.explain("reading", err)
+	moved, limit := "> $3", now
+	if by > 0 {
+		// It is due when it was, so that what waits for an hour of the day comes then.
+		queries = []string{
+			"UPDATE outbox SET created_at = created_at + $2 WHERE channel = $1 AND state = 'pending' AND created_at <= $3",
+			"UPDATE rolls SET created_at = created_at + $2 WHERE channel = $1 AND created_at <= $3",
+		}
+		moved, limit = "BETWEEN 1 AND $3", now.Add(-by)
 	}
-	if len(late) == 0 && !rolled {
-		return nil
+	for _, column := range []string{"last_success", "last_failure", "window_start"} {
+		queries = append(queries, fmt.Sprintf("UPDATE channels SET %[1]s = %[1]s + $2 WHERE name = $1 AND %[1]s %[2]s", column, moved))
 	}
 	return s.write(ctx, "writing", func(tx *sql.Tx) error {
-		for i, d := range late {
-			if d.created > micros(now) {
-				// Their order stays: a beginning is told before its end.
-				created := micros(now) - int64(len(late)-1-i)
-				d.due -= d.created - created
-				d.created = created
-			}
-			if d.attempts > 0 {
-				d.due = min(d.due, micros(again))
-			}
-			if _, err := tx.ExecContext(ctx, "UPDATE outbox SET created_at = $1, due_at = $2 WHERE channel = $3 AND event_id = $4", d.created, d.due, channel, d.id); err != nil {
+		for _, query := range queries {
+			if _, err := tx.ExecContext(ctx, query, channel, by.Microseconds(), micros(limit)); err != nil {
 				return err
 			}
 		}
-		_, err := tx.ExecContext(ctx, "UPDATE rolls SET due_at = due_at - (created_at - $2), created_at = $2 WHERE channel = $1 AND created_at > $2", channel, micros(now))
-		return err
+		return nil
 	})
 }
 

@@ -185,7 +185,7 @@ var writes = map[string]func(both) error{
 		_, err := b.Begin(ctx, []ledger.Rule{{Watch: "w", Hash: "rule"}}, func(string) bool { return true }, noon)
 		return err
 	},
-	"Store.ClockWentBack": func(b both) error { return b.ClockWentBack(ctx, "c", noon.Add(-time.Hour), noon) },
+	"Store.ClockStepped": func(b both) error { return b.ClockStepped(ctx, "c", noon.Add(-time.Hour), -time.Hour) },
 	"Store.Commit": func(b both) error {
 		old, err := b.State(ctx, "log")
 		if err != nil {

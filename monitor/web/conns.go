@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"golang.org/x/net/netutil"
 )
 
 const (
@@ -31,10 +33,10 @@ type connection struct {
 	idle    time.Time // since when; zero: it is at work
 }
 
-// Connections returns a ConnState for another server of the program that bounds who is served at once, as
-// this one does.
-func Connections() func(net.Conn, http.ConnState) {
-	return (&conns{most: maxConnections, ofNetwork: maxOfNetwork}).state
+// Bounded bounds who is served at once by a server: by what its listener accepts, and by who has to go where
+// room is short. Both returned are to be used. Logs are read with file descriptors too.
+func Bounded(l net.Listener) (net.Listener, func(net.Conn, http.ConnState)) {
+	return netutil.LimitListener(l, maxConnections), (&conns{most: maxConnections, ofNetwork: maxOfNetwork}).state
 }
 
 // state follows one connection; it is the ConnState of a server.
@@ -46,7 +48,8 @@ func (c *conns) state(conn net.Conn, state http.ConnState) {
 	}
 	switch state {
 	case http.StateNew:
-		one := &connection{network: network(conn.RemoteAddr().String())}
+		// Until it asks for something it is one that waits for nothing.
+		one := &connection{network: network(conn.RemoteAddr().String()), idle: time.Now()}
 		c.all[conn] = one
 		c.from[one.network]++
 		switch {

@@ -15,7 +15,6 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
-	"golang.org/x/net/netutil"
 	"golang.org/x/time/rate"
 
 	"github.com/sigwarden/sigwarden/monitor"
@@ -192,13 +191,12 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 
 // Serve listens until ctx ends, and then shuts down within five seconds.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
-	// The logs are read with file descriptors too.
-	listener = netutil.LimitListener(listener, maxConnections)
+	listener, connections := Bounded(listener)
 	server := &http.Server{
 		Handler:           s.handler,
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: writeFor, IdleTimeout: idleFor,
 		MaxHeaderBytes: 32 << 10,
-		ConnState:      Connections(),
+		ConnState:      connections,
 		ErrorLog:       slog.NewLogLogger(s.opts.Log.Handler(), slog.LevelDebug),
 	}
 	closed := make(chan struct{})
