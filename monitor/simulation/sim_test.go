@@ -52,7 +52,7 @@ func TestSeeds(t *testing.T) {
 		return
 	}
 	if testing.Short() {
-		*seeds = min(*seeds, 12)
+		*seeds = min(*seeds, 6)
 	}
 	began := time.Now()
 	outcomes, err := spread(t, *first, *seeds)
