@@ -176,6 +176,7 @@ type lane struct {
 // outcome is what a try came to.
 type outcome struct {
 	q       Queued
+	age     time.Duration // of the delivery, when the try began
 	started time.Time
 	err     error
 	stopped bool // in the middle: it stays in the outbox
@@ -210,7 +211,9 @@ func (l *lane) run(ctx context.Context, once bool) {
 		for len(ready) > 0 && flying < l.width {
 			l.held[ready[0].Event.ID] = true
 			flying++
-			go l.try(ctx, ready[0])
+			// By the clock by which it was put there, whatever is done to that until the outcome is known.
+			age := l.clock.Sub(ready[0].Created) + time.Since(l.looked)
+			go l.try(ctx, ready[0], age)
 			ready = ready[1:]
 		}
 		until := next
@@ -296,8 +299,8 @@ func (l *lane) wait(ctx context.Context, until time.Time) (done int, more bool) 
 var tracer = otel.Tracer("github.com/sigwarden/sigwarden/notify")
 
 // try makes one try.
-func (l *lane) try(ctx context.Context, q Queued) {
-	out := outcome{q: q, started: time.Now()}
+func (l *lane) try(ctx context.Context, q Queued, age time.Duration) {
+	out := outcome{q: q, age: age, started: time.Now()}
 	try, cancel := context.WithTimeout(ctx, tryFor)
 	defer cancel()
 	try, span := tracer.Start(try, "deliver", trace.WithAttributes(attribute.String("sigwarden.channel", q.Channel), attribute.String("sigwarden.event", q.Event.Type), attribute.Int("sigwarden.attempts", q.Attempts)))
@@ -355,7 +358,7 @@ func (l *lane) settle(ctx context.Context, out outcome) (string, error) {
 		}
 	}
 	log := l.d.log.With("channel", l.Name, "event", q.Event.ID, "attempts", q.Attempts+1, "error", out.err)
-	if errors.Is(out.err, ErrRefused) || now.Sub(q.Created) >= giveUpAfter && q.Attempts+1 >= leastTries {
+	if errors.Is(out.err, ErrRefused) || out.age+time.Since(out.started) >= giveUpAfter && q.Attempts+1 >= leastTries {
 		log.Error("a notification was given up for good")
 		return Failed, l.d.outbox.Fail(ctx, q, now, out.err.Error())
 	}

@@ -201,7 +201,9 @@ func (e *examination) state(ctx context.Context, st *store.Store, running bool) 
 	if ahead := time.Until(contents.Seen); ahead > clockOff {
 		e.say("clock", levelBroken, fmt.Sprintf("the state was written %s in the future: the clock was set back", ahead.Round(time.Second)), "set the clock, and keep it set by NTP")
 	}
-	if states, err := st.States(ctx); err == nil {
+	if states, err := st.States(ctx); err != nil {
+		e.say("clock", levelWarning, "what witnesses have signed cannot be read: "+err.Error(), "")
+	} else {
 		e.cosigned(states)
 	}
 	e.chains(ctx, st)

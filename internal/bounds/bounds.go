@@ -42,7 +42,8 @@ func Hold(t testing.TB) func() { return hold(t, time.Now()) }
 
 func hold(t testing.TB, began time.Time) func() {
 	most := max(allowed(), mapped())
-	// A fuzzer looks at no clock: the process ends, and the input is kept.
+	// A fuzzer looks at no clock: the process ends, which no test can do from another goroutine, and
+	// the input is kept. Nothing but tests may import this (TestImportOrder).
 	stuck := time.AfterFunc(2*Time, func() { panic("an input takes more than " + (2 * Time).String()) })
 	return func() {
 		stuck.Stop()
