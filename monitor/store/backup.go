@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -148,7 +147,7 @@ func look(ctx context.Context, path, schema string) (c Contents, err error) {
 	if err != nil {
 		return c, err
 	}
-	if s.db, err = sql.Open("sqlite", dsn); err != nil {
+	if s.db, err = openSQLite(dsn); err != nil {
 		return c, s.explain("opening", err)
 	}
 	defer s.db.Close()

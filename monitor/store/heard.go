@@ -49,7 +49,7 @@ func (s *Store) KeepHeard(ctx context.Context, logID string, h monitor.Heard) (k
 
 // Heard returns the checkpoints of a log that are kept, the smallest first.
 func (s *Store) Heard(ctx context.Context, logID string) ([]monitor.Heard, error) {
-	rows, err := s.often.QueryContext(ctx, "SELECT size, root, note, source, since FROM heard WHERE log_id = $1 ORDER BY size, root", logID)
+	rows, err := s.db.QueryContext(ctx, "SELECT size, root, note, source, since FROM heard WHERE log_id = $1 ORDER BY size, root", logID)
 	if err != nil {
 		return nil, s.explain("reading", err)
 	}

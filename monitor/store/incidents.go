@@ -119,7 +119,7 @@ func (s *Store) queryIncidents(ctx context.Context, q querier, query string, arg
 // OpenIncidents returns the incidents of a log that are not resolved,
 // acknowledged ones among them.
 func (s *Store) OpenIncidents(ctx context.Context, logID string) ([]monitor.Incident, error) {
-	return s.queryIncidents(ctx, s.often, "SELECT "+incidentColumns+" FROM incidents WHERE log_id = $1 AND state <> 'resolved' ORDER BY opened_at, id", logID)
+	return s.queryIncidents(ctx, s.db, "SELECT "+incidentColumns+" FROM incidents WHERE log_id = $1 AND state <> 'resolved' ORDER BY opened_at, id", logID)
 }
 
 // Incidents returns incidents, oldest first.
@@ -179,6 +179,6 @@ func (s *Store) OpenByKind(ctx context.Context) (map[[2]string]int, error) {
 // OpenedSince counts the incidents of a kind that a log has had since a time.
 func (s *Store) OpenedSince(ctx context.Context, logID, kind string, since time.Time) (int, error) {
 	var n int
-	err := s.often.QueryRowContext(ctx, "SELECT COUNT(*) FROM incidents WHERE log_id = $1 AND kind = $2 AND opened_at >= $3", logID, kind, micros(since)).Scan(&n)
+	err := s.db.QueryRowContext(ctx, "SELECT COUNT(*) FROM incidents WHERE log_id = $1 AND kind = $2 AND opened_at >= $3", logID, kind, micros(since)).Scan(&n)
 	return n, s.explain("reading", err)
 }

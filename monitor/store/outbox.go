@@ -91,12 +91,12 @@ func (s *Store) Due(ctx context.Context, channel string, now time.Time, limit in
 		}
 	}
 	var at sql.NullInt64
-	err = s.often.QueryRowContext(ctx, "SELECT MIN(due_at) FROM outbox WHERE state = 'pending' AND digest = 0 AND channel = $1 AND due_at > $2", channel, micros(now)).Scan(&at)
+	err = s.db.QueryRowContext(ctx, "SELECT MIN(due_at) FROM outbox WHERE state = 'pending' AND digest = 0 AND channel = $1 AND due_at > $2", channel, micros(now)).Scan(&at)
 	return due, timeOrZero(at), s.explain("reading", err)
 }
 
 func (s *Store) due(ctx context.Context, channel string, now time.Time, limit int) (due []notify.Queued, broken map[string]string, err error) {
-	rows, err := s.often.QueryContext(ctx, `SELECT o.event_id, o.event, o.attempts, o.created_at, o.finding, f.document FROM outbox o LEFT JOIN findings f ON f.id = o.finding
+	rows, err := s.db.QueryContext(ctx, `SELECT o.event_id, o.event, o.attempts, o.created_at, o.finding, f.document FROM outbox o LEFT JOIN findings f ON f.id = o.finding
 		WHERE o.state = 'pending' AND o.digest = 0 AND o.channel = $1 AND o.due_at <= $2 AND (o.subject = '' OR NOT EXISTS (
 			SELECT 1 FROM outbox b WHERE b.channel = o.channel AND b.subject = o.subject AND b.state = 'pending' AND b.digest = 0 AND (b.due_at <= $2 OR b.attempts > 0)
 				AND b.rowid < o.rowid))

@@ -74,7 +74,7 @@ func (s *Store) Rolled(ctx context.Context, channel string, now time.Time) (noti
 	var sent, last sql.NullInt64
 	var folded, over sql.NullBool
 	// What is due later, at the end of quiet hours say, stands in nobody's way.
-	err := s.often.QueryRowContext(ctx, `SELECT
+	err := s.db.QueryRowContext(ctx, `SELECT
 		(SELECT COUNT(*) FROM outbox WHERE channel = $1 AND state = 'pending' AND digest = 0 AND attempts = 0 AND due_at <= $2),
 		(SELECT COUNT(*) FROM outbox WHERE channel = $1 AND state = 'pending' AND digest = 0 AND attempts > 0),
 		(SELECT MIN(created_at) FROM outbox WHERE channel = $1 AND state = 'pending' AND digest = 0 AND attempts > 0),
@@ -93,7 +93,7 @@ func (s *Store) Rolled(ctx context.Context, channel string, now time.Time) (noti
 			w.Next = at
 		}
 	}
-	err = s.often.QueryRowContext(ctx, "SELECT window_start, window_sent, window_folded, window_over, last_success FROM channels WHERE name = $1", channel).Scan(&start, &sent, &folded, &over, &last)
+	err = s.db.QueryRowContext(ctx, "SELECT window_start, window_sent, window_folded, window_over, last_success FROM channels WHERE name = $1", channel).Scan(&start, &sent, &folded, &over, &last)
 	if errors.Is(err, sql.ErrNoRows) {
 		return w, nil
 	}

@@ -23,7 +23,7 @@ func (s *Store) State(ctx context.Context, logID string) (monitor.State, error) 
 	var st monitor.State
 	var version int64
 	var doc string
-	err := s.often.QueryRowContext(ctx, "SELECT version, state FROM logs WHERE id = $1", logID).Scan(&version, &doc)
+	err := s.db.QueryRowContext(ctx, "SELECT version, state FROM logs WHERE id = $1", logID).Scan(&version, &doc)
 	if errors.Is(err, sql.ErrNoRows) {
 		return st, nil
 	}
@@ -215,7 +215,7 @@ func (w *writer) tiles(b monitor.Batch) error {
 // OwnTile returns the kept hashes of a tile.
 func (s *Store) OwnTile(ctx context.Context, logID string, level uint, index uint64) ([]checkpoint.Hash, error) {
 	var raw []byte
-	err := s.often.QueryRowContext(ctx, "SELECT hashes FROM own_tiles WHERE log_id = $1 AND level = $2 AND idx = $3", logID, level, index).Scan(&raw)
+	err := s.db.QueryRowContext(ctx, "SELECT hashes FROM own_tiles WHERE log_id = $1 AND level = $2 AND idx = $3", logID, level, index).Scan(&raw)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
@@ -327,7 +327,7 @@ func (w *writer) gaps(b monitor.Batch) error {
 
 // Gaps returns the gaps of a log, in order.
 func (s *Store) Gaps(ctx context.Context, logID string) ([]monitor.Gap, error) {
-	rows, err := s.often.QueryContext(ctx, "SELECT from_idx, to_idx, reason, polls, since FROM gaps WHERE log_id = $1 ORDER BY from_idx", logID)
+	rows, err := s.db.QueryContext(ctx, "SELECT from_idx, to_idx, reason, polls, since FROM gaps WHERE log_id = $1 ORDER BY from_idx", logID)
 	if err != nil {
 		return nil, s.explain("reading", err)
 	}
@@ -366,7 +366,7 @@ func (w *writer) pending(b monitor.Batch) error {
 
 // Pending returns smaller checkpoints that could not be judged yet.
 func (s *Store) Pending(ctx context.Context, logID string) ([]monitor.Pending, error) {
-	rows, err := s.often.QueryContext(ctx, "SELECT size, root, note, tiles, since FROM pending_checkpoints WHERE log_id = $1 ORDER BY since, size", logID)
+	rows, err := s.db.QueryContext(ctx, "SELECT size, root, note, tiles, since FROM pending_checkpoints WHERE log_id = $1 ORDER BY since, size", logID)
 	if err != nil {
 		return nil, s.explain("reading", err)
 	}

@@ -62,7 +62,6 @@ type Options struct {
 // Store is an open state file. All methods may be called by several goroutines.
 type Store struct {
 	db      *sql.DB
-	often   *prepared // db, for what is asked often
 	path    string
 	schema  string
 	version string
@@ -198,7 +197,6 @@ func (s *Store) create(ctx context.Context, opts Options) error {
 		return s.explain("creating", err)
 	}
 	// Closing the last connection writes the log of changes into the file.
-	s.often.close()
 	if err := s.db.Close(); err != nil {
 		return s.explain("creating", err)
 	}
@@ -220,11 +218,10 @@ func (s *Store) open(ctx context.Context, path string, opts Options) error {
 	if err != nil {
 		return err
 	}
-	if s.db, err = sql.Open("sqlite", dsn); err != nil {
+	if s.db, err = openSQLite(dsn); err != nil {
 		return s.explain("opening", err)
 	}
 	s.db.SetMaxOpenConns(4)
-	s.often = &prepared{db: s.db}
 	if err := s.migrate(ctx); err != nil {
 		return err
 	}
@@ -313,7 +310,6 @@ func (s *Store) migrate(ctx context.Context) error {
 func (s *Store) Close() error {
 	var err error
 	if s.db != nil {
-		s.often.close()
 		err = s.db.Close()
 	}
 	if s.lock != nil {

@@ -71,7 +71,7 @@ func (w *Witness) Close() error {
 func (w *Witness) State(ctx context.Context, origin string) (witness.State, error) {
 	var s witness.State
 	var root, note string
-	err := w.store.often.QueryRowContext(ctx, "SELECT size, root, note, at, doubt FROM promises WHERE origin = $1", origin).Scan(&s.Size, &root, &note, &s.At, &s.Doubt)
+	err := w.store.db.QueryRowContext(ctx, "SELECT size, root, note, at, doubt FROM promises WHERE origin = $1", origin).Scan(&s.Size, &root, &note, &s.At, &s.Doubt)
 	if errors.Is(err, sql.ErrNoRows) {
 		return s, nil
 	}
