@@ -113,9 +113,6 @@ func (r Repository) Fetch(ctx context.Context) (Fetched, error) {
 	if out.Root, err = client.GetTarget(rootTarget); err != nil {
 		return Fetched{}, fmt.Errorf("TUF repository %s, target %s: %w", r.URL, rootTarget, err)
 	}
-	if len(out.Root) > maxRoot {
-		return Fetched{}, fmt.Errorf("TUF repository %s: %s has more than %d bytes, as no trusted root has", r.URL, rootTarget, maxRoot)
-	}
 	for _, name := range signingTargets {
 		data, err := client.GetTarget(name)
 		if ctx.Err() != nil {
@@ -184,6 +181,8 @@ type fetcher struct {
 
 // DownloadFile implements the interface of the same name in go-tuf.
 func (f *fetcher) DownloadFile(address string, limit int64, _ time.Duration) ([]byte, error) {
+	// The limit may be what other metadata say, whose signers could fill the memory.
+	limit = min(limit, maxRoot)
 	req, err := http.NewRequestWithContext(f.ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, err

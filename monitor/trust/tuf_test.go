@@ -7,12 +7,15 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -225,6 +228,33 @@ func TestFetchHostile(t *testing.T) {
 	if _, err := client.Fetch(context.Background()); err == nil || !strings.Contains(err.Error(), "more than the") {
 		t.Errorf("%v", err)
 	}
+	// Not even somebody who has the key of timestamps can have as much read as they like.
+	greedy, err := r.repo.Sign(metadata.TIMESTAMP, []byte(`{"_type":"timestamp","spec_version":"1.0.31","version":9,"expires":"2099-01-01T00:00:00Z","meta":{"snapshot.json":{"version":9,"length":9223372036854775806}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var written atomic.Int64
+	flood := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		switch path.Base(req.URL.Path) {
+		case "timestamp.json":
+			w.Write(greedy)
+		case "9.snapshot.json":
+			for range 1024 {
+				n, err := w.Write(make([]byte, 64<<10))
+				if written.Add(int64(n)); err != nil {
+					return
+				}
+			}
+		default:
+			http.NotFound(w, req)
+		}
+	}))
+	client.URL = flood.URL
+	_, err = client.Fetch(context.Background())
+	flood.Close()
+	if n := written.Load(); err == nil || !strings.Contains(err.Error(), "more than the 8388608 bytes") || n < maxRoot || n > 5*maxRoot {
+		t.Errorf("%d bytes were read: %v", n, err)
+	}
 	// Object stores answer 403 for what is not there.
 	forbidden := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if strings.HasSuffix(req.URL.Path, "2.root.json") {
@@ -322,6 +352,75 @@ func TestRootBounds(t *testing.T) {
 			t.Errorf("%d bytes of PEM: %v", n, err)
 		}
 	}
+}
+
+// handler is what answers in place of the network.
+type handler struct{ http.Handler }
+
+// RoundTrip implements http.RoundTripper.
+func (h handler) RoundTrip(req *http.Request) (*http.Response, error) {
+	answer := httptest.NewRecorder()
+	h.ServeHTTP(answer, req)
+	res := answer.Result()
+	res.Request = req
+	return res, req.Context().Err()
+}
+
+// FuzzFetch: whatever a repository serves in place of one of its files, and even if it is signed with
+// that file's key, nothing is taken for the trusted root but what the targets' signer published.
+func FuzzFetch(f *testing.F) {
+	roles := []string{metadata.TIMESTAMP, metadata.SNAPSHOT, metadata.TARGETS, metadata.ROOT}
+	names := []string{"timestamp.json", "2.snapshot.json", "2.targets.json", "2.root.json"}
+	for i, part := range []string{
+		`{"_type":"timestamp","spec_version":"1.0.31","version":3,"expires":"2099-01-01T00:00:00Z","meta":{"snapshot.json":{"version":2,"length":9223372036854775807,"hashes":{"sha256":"00"}}}}`,
+		`{"_type":"snapshot","spec_version":"1.0.31","version":2,"expires":"2099-01-01T00:00:00Z","meta":{"targets.json":{"version":2,"length":-1},"more.json":{"version":9}}}`,
+		`{"_type":"targets","spec_version":"1.0.31","version":2,"expires":"2099-01-01T00:00:00Z","targets":{"trusted_root.json":{"length":3,"hashes":{"sha256":"00"}}},"delegations":{"keys":{},"roles":[{"name":"more","keyids":[],"threshold":1,"terminating":false,"paths":["*"]}]}}`,
+		`{"_type":"root","spec_version":"1.0.31","version":2,"expires":"2099-01-01T00:00:00Z","consistent_snapshot":true,"keys":{},"roles":{}}`,
+	} {
+		f.Add(byte(i), true, []byte(part))
+		f.Add(byte(i), false, []byte(`{"signatures":[{"keyid":"00","sig":"00"}],"signed":`+part+`}`))
+	}
+	f.Add(byte(0), false, []byte(nil))
+	repo, err := trusttest.New()
+	if err != nil {
+		f.Fatal(err)
+	}
+	genuine := []byte(`{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}`)
+	if err := repo.Publish(map[string][]byte{rootTarget: genuine}); err != nil {
+		f.Fatal(err)
+	}
+	files := repo.Files()
+	before := http.DefaultTransport
+	http.DefaultTransport = handler{repo}
+	f.Cleanup(func() { http.DefaultTransport = before })
+	client := Repository{Name: "acme", URL: "https://tuf.acme.example", Root: repo.Root(), Scratch: f.TempDir(), UserAgent: "sigwarden/test"}
+	known, err := client.Fetch(f.Context())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, which byte, signed bool, data []byte) {
+		defer bounds.Hold(t)()
+		i := int(which) % len(roles)
+		if signed {
+			if data, err = repo.Sign(roles[i], data); err != nil {
+				return
+			}
+		}
+		other := maps.Clone(files)
+		other[names[i]] = data
+		repo.Restore(other)
+		defer repo.Restore(files)
+		for _, before := range []*Provenance{nil, &known.Provenance} {
+			client.Known = before
+			got, err := client.Fetch(t.Context())
+			if err == nil && !bytes.Equal(got.Root, genuine) {
+				t.Errorf("%q is taken for the trusted root", got.Root)
+			}
+			if err == nil {
+				authenticate(t, repo.Root(), got)
+			}
+		}
+	})
 }
 
 // FuzzParseRoot: whatever is served, parsing ends, and what it returns has keys.

@@ -145,6 +145,41 @@ func (r *Repository) Publish(targets map[string][]byte) error {
 	return nil
 }
 
+// Sign makes metadata of a role out of the part that is signed, with the role's key: what somebody
+// who has that key can do. Root metadata are of the repository's version, and if they name no keys
+// they name the repository's.
+func (r *Repository) Sign(role string, part []byte) ([]byte, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	doc := append(append([]byte(`{"signatures":[],"signed":`), part...), '}')
+	switch role {
+	case metadata.ROOT:
+		return resign[metadata.RootType](doc, r.keys[role], func(m *metadata.RootType) {
+			if len(m.Keys) == 0 {
+				m.Keys, m.Roles = r.root.Signed.Keys, r.root.Signed.Roles
+			}
+		})
+	case metadata.TARGETS:
+		return resign[metadata.TargetsType](doc, r.keys[role], nil)
+	case metadata.SNAPSHOT:
+		return resign[metadata.SnapshotType](doc, r.keys[role], nil)
+	case metadata.TIMESTAMP:
+		return resign[metadata.TimestampType](doc, r.keys[role], nil)
+	}
+	return nil, fmt.Errorf("there is no role %q", role)
+}
+
+func resign[T metadata.Roles](doc []byte, key ed25519.PrivateKey, change func(*T)) ([]byte, error) {
+	m, err := new(metadata.Metadata[T]).FromBytes(doc)
+	if err != nil {
+		return nil, err
+	}
+	if change != nil {
+		change(&m.Signed)
+	}
+	return signed(m, key)
+}
+
 // Down makes every answer a 503, or ends that.
 func (r *Repository) Down(down bool) {
 	r.mu.Lock()
