@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"encoding/base64"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +13,8 @@ import (
 	"time"
 
 	"github.com/sigwarden/sigwarden/internal/bounds"
+	"github.com/sigwarden/sigwarden/monitor/config"
+	"github.com/sigwarden/sigwarden/monitor/rekor/locallog/testca"
 )
 
 // realBundles is the folder of real bundles inside the sigstore-go module.
@@ -132,8 +136,27 @@ func TestInspectRealData(t *testing.T) {
 	}
 }
 
-// FuzzInspect: whatever file is looked at, something is said of each of its entries.
+// FuzzInspect: whatever file is looked at, something is said of each of its entries, and the
+// configuration that is made of a release is one.
 func FuzzInspect(f *testing.F) {
+	ca, err := testca.New("acme", time.Now())
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, id := range []testca.Identity{
+		{URI: demoRelease, Issuer: demoIssuer, Extensions: map[int]string{11: "release", 12: "https://github.com/acme/app"}},
+		{Email: "someone@acme.example", Issuer: "https://accounts.acme.example"},
+	} {
+		who, err := ca.Issue(id)
+		if err != nil {
+			f.Fatal(err)
+		}
+		leaf, err := who.HashedRekord([]byte("a release"))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add([]byte(`{"verificationMaterial":{"certificate":{"rawBytes":"` + base64.StdEncoding.EncodeToString(who.Cert) + `"},"tlogEntries":[{"canonicalizedBody":"` + base64.StdEncoding.EncodeToString(leaf) + `","inclusionProof":{"checkpoint":{"envelope":"log.acme.example\n1\n"}}}]}}`))
+	}
 	f.Add([]byte(`{"mediaType":"x","verificationMaterial":{"tlogEntries":[{"canonicalizedBody":"e30="}]}}`))
 	f.Add([]byte(`[{"` + strings.Repeat("0", 80) + `":{"body":"e30="}}]`))
 	f.Add([]byte(`{"canonicalizedBody":"e30="}`))
@@ -153,6 +176,18 @@ func FuzzInspect(f *testing.F) {
 			if i := strings.IndexFunc(out.String(), func(r rune) bool { return r < ' ' && r != '\n' || r >= 0x7f && r < 0xa0 }); i >= 0 {
 				t.Errorf("what is printed has a control character: %q", out.String())
 			}
+		}
+		originsIn(data)
+		signers, err := (&app{stderr: io.Discard}).signersIn("some.json", data)
+		if err != nil {
+			return
+		}
+		if len(signers) == 0 {
+			t.Error("neither a signer nor an error")
+		}
+		made := config.FromReleases(signers, false)
+		if _, err := config.Parse("made.yaml", made, func(string) string { return "" }); err != nil {
+			t.Errorf("made of a release:\n%s\n%v", made, err)
 		}
 	})
 }
