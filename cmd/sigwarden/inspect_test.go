@@ -155,7 +155,15 @@ func FuzzInspect(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add([]byte(`{"verificationMaterial":{"certificate":{"rawBytes":"` + base64.StdEncoding.EncodeToString(who.Cert) + `"},"tlogEntries":[{"canonicalizedBody":"` + base64.StdEncoding.EncodeToString(leaf) + `","inclusionProof":{"checkpoint":{"envelope":"log.acme.example\n1\n"}}}]}}`))
+		keyAlone := who
+		keyAlone.Cert = nil
+		old, err := keyAlone.HashedRekordV1([]byte("a release"))
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, leaf := range [][]byte{leaf, old} {
+			f.Add([]byte(`{"verificationMaterial":{"certificate":{"rawBytes":"` + base64.StdEncoding.EncodeToString(who.Cert) + `"},"tlogEntries":[{"canonicalizedBody":"` + base64.StdEncoding.EncodeToString(leaf) + `","inclusionProof":{"checkpoint":{"envelope":"log.sigstage.dev - 7\n1\n"}}}]}}`))
+		}
 	}
 	f.Add([]byte(`{"mediaType":"x","verificationMaterial":{"tlogEntries":[{"canonicalizedBody":"e30="}]}}`))
 	f.Add([]byte(`[{"` + strings.Repeat("0", 80) + `":{"body":"e30="}}]`))
@@ -177,7 +185,7 @@ func FuzzInspect(f *testing.F) {
 				t.Errorf("what is printed has a control character: %q", out.String())
 			}
 		}
-		originsIn(data)
+		staging := slices.ContainsFunc(originsIn(data), func(origin string) bool { return instanceOf(origin) == "staging" })
 		signers, err := (&app{stderr: io.Discard}).signersIn("some.json", data)
 		if err != nil {
 			return
@@ -185,7 +193,7 @@ func FuzzInspect(f *testing.F) {
 		if len(signers) == 0 {
 			t.Error("neither a signer nor an error")
 		}
-		made := config.FromReleases(signers, false)
+		made := config.FromReleases(signers, staging)
 		if _, err := config.Parse("made.yaml", made, func(string) string { return "" }); err != nil {
 			t.Errorf("made of a release:\n%s\n%v", made, err)
 		}

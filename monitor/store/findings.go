@@ -150,14 +150,19 @@ func (w *where) String() string {
 	return " WHERE " + strings.Join(w.parts, " AND ")
 }
 
+// limit bounds the number of rows.
+func (w *where) limit(n int) string {
+	w.args = append(w.args, n)
+	return fmt.Sprintf(" LIMIT $%d", len(w.args))
+}
+
 // newest makes a query that returns the newest rows, oldest first.
 func newest(columns, table string, w *where, limit int, order ...string) string {
 	query := "SELECT " + columns + " FROM " + table + w.String() + " ORDER BY " + strings.Join(order, " DESC, ") + " DESC"
 	if limit <= 0 {
 		return "SELECT " + columns + " FROM " + table + w.String() + " ORDER BY " + strings.Join(order, ", ")
 	}
-	query += fmt.Sprintf(" LIMIT %d", limit)
-	return "SELECT * FROM (" + query + ") AS newest ORDER BY " + strings.Join(order, ", ")
+	return "SELECT * FROM (" + query + w.limit(limit) + ") AS newest ORDER BY " + strings.Join(order, ", ")
 }
 
 // Findings returns findings, oldest first.

@@ -125,7 +125,8 @@ func (s *Store) OpenIncidents(ctx context.Context, logID string) ([]monitor.Inci
 // Incidents returns incidents, oldest first.
 func (s *Store) Incidents(ctx context.Context, f Filter) ([]monitor.Incident, error) {
 	w := incidentsWhere(f)
-	return s.queryIncidents(ctx, s.db, newest(incidentColumns, "incidents", &w, f.Limit, "opened_at", "id"), w.args...)
+	query := newest(incidentColumns, "incidents", &w, f.Limit, "opened_at", "id")
+	return s.queryIncidents(ctx, s.db, query, w.args...)
 }
 
 // Incident returns one incident with its evidence.

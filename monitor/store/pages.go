@@ -102,7 +102,7 @@ func findingsPage(f Filter) (string, []any, error) {
 	if err := w.before(f.Before, "nsns", findingOrder); err != nil {
 		return "", nil, err
 	}
-	inner := "SELECT id FROM findings" + w.String() + " ORDER BY seen_at DESC, log_id DESC, idx DESC, id DESC" + fmt.Sprintf(" LIMIT %d", pageSize(f)+1)
+	inner := "SELECT id FROM findings" + w.String() + " ORDER BY seen_at DESC, log_id DESC, idx DESC, id DESC" + w.limit(pageSize(f)+1)
 	return "SELECT document, state, note, resolution, changed_by, changed_at, seen_at, log_id, idx, id FROM findings WHERE id IN (" + inner + ") ORDER BY seen_at DESC, log_id DESC, idx DESC, id DESC", w.args, nil
 }
 
@@ -139,7 +139,8 @@ func (s *Store) IncidentsPage(ctx context.Context, f Filter) (page monitor.Page[
 	if err := w.before(f.Before, "ns", incidentOrder); err != nil {
 		return page, err
 	}
-	page.Items, err = s.queryIncidents(ctx, s.db, "SELECT "+incidentColumns+" FROM incidents"+w.String()+fmt.Sprintf(" ORDER BY opened_at DESC, id DESC LIMIT %d", pageSize(f)+1), w.args...)
+	query := "SELECT " + incidentColumns + " FROM incidents" + w.String() + " ORDER BY opened_at DESC, id DESC" + w.limit(pageSize(f)+1)
+	page.Items, err = s.queryIncidents(ctx, s.db, query, w.args...)
 	if n := pageSize(f); len(page.Items) > n {
 		page.Items = page.Items[:n]
 		page.Next = place(micros(page.Items[n-1].OpenedAt), page.Items[n-1].ID)
@@ -150,7 +151,8 @@ func (s *Store) IncidentsPage(ctx context.Context, f Filter) (page monitor.Page[
 // CountFindings counts findings, but no further than most.
 func (s *Store) CountFindings(ctx context.Context, f Filter, most int) (n int, err error) {
 	w := findingsWhere(f)
-	err = s.db.QueryRowContext(ctx, "SELECT COUNT(*) FROM (SELECT 1 FROM findings"+w.String()+fmt.Sprintf(" LIMIT %d) AS some", most), w.args...).Scan(&n)
+	query := "SELECT COUNT(*) FROM (SELECT 1 FROM findings" + w.String() + w.limit(most) + ") AS some"
+	err = s.db.QueryRowContext(ctx, query, w.args...).Scan(&n)
 	return n, s.explain("reading", err)
 }
 

@@ -209,6 +209,9 @@ func (s *Store) create(ctx context.Context, opts Options) error {
 	return nil
 }
 
+// connections is how many may read at once, one of them may write.
+const connections = 4
+
 func (s *Store) open(ctx context.Context, path string, opts Options) error {
 	more := opts.pragmas
 	if s.vfs != "" {
@@ -221,7 +224,8 @@ func (s *Store) open(ctx context.Context, path string, opts Options) error {
 	if s.db, err = openSQLite(dsn); err != nil {
 		return s.explain("opening", err)
 	}
-	s.db.SetMaxOpenConns(4)
+	s.db.SetMaxOpenConns(connections)
+	s.db.SetMaxIdleConns(connections) // with what they have compiled
 	if err := s.migrate(ctx); err != nil {
 		return err
 	}

@@ -164,23 +164,16 @@ func (w *Witness) commit() {
 // promise writes a group. What is in conflict is no fault of the others.
 func (w *Witness) promise(tx *sql.Tx, group []*promise, results []error) error {
 	// The compare-and-swap: it takes effect on the one row that is as it was read.
-	update, err := tx.Prepare("UPDATE promises SET size = $1, root = $2, note = $3, at = $4 WHERE origin = $5 AND size = $6 AND root = $7 AND at <= $4 AND size <= $1 AND doubt = ''")
-	if err != nil {
-		return err
-	}
-	defer update.Close()
-	insert, err := tx.Prepare("INSERT INTO promises (origin, size, root, note, at, doubt) VALUES ($1, $2, $3, $4, $5, '') ON CONFLICT (origin) DO NOTHING")
-	if err != nil {
-		return err
-	}
-	defer insert.Close()
+	const update = "UPDATE promises SET size = $1, root = $2, note = $3, at = $4 WHERE origin = $5 AND size = $6 AND root = $7 AND at <= $4 AND size <= $1 AND doubt = ''"
+	const insert = "INSERT INTO promises (origin, size, root, note, at, doubt) VALUES ($1, $2, $3, $4, $5, '') ON CONFLICT (origin) DO NOTHING"
 	for i, p := range group {
 		root := hexOf(checkpoint.HexHash(p.next.Root))
 		var res sql.Result
+		var err error
 		if p.old.Note == nil {
-			res, err = insert.Exec(p.origin, p.next.Size, root, string(p.next.Note), p.next.At)
+			res, err = tx.Exec(insert, p.origin, p.next.Size, root, string(p.next.Note), p.next.At)
 		} else {
-			res, err = update.Exec(p.next.Size, root, string(p.next.Note), p.next.At, p.origin, p.old.Size, hexOf(checkpoint.HexHash(p.old.Root)))
+			res, err = tx.Exec(update, p.next.Size, root, string(p.next.Note), p.next.At, p.origin, p.old.Size, hexOf(checkpoint.HexHash(p.old.Root)))
 		}
 		if err != nil {
 			return err

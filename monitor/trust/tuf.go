@@ -32,6 +32,8 @@ const (
 	fetchTimeout = 30 * time.Second // of one file
 	// maxRoots bounds the root metadata that is kept as provenance.
 	maxRoots = 256
+	// maxMetadata is what the client of TUF takes of a snapshot whose length nobody names.
+	maxMetadata = 2_000_000
 )
 
 // Repository is a TUF repository that serves a trusted root.
@@ -104,7 +106,11 @@ func (r Repository) Fetch(ctx context.Context) (Fetched, error) {
 	if err := r.lay(local); err != nil {
 		return Fetched{}, fmt.Errorf("known TUF metadata: %w", err)
 	}
-	get := &fetcher{ctx: ctx, agent: r.UserAgent, roots: map[string][]byte{}, client: &http.Client{Timeout: fetchTimeout, CheckRedirect: sameHost}}
+	base, err := url.JoinPath(r.URL, "targets", "/")
+	if err != nil {
+		return Fetched{}, fmt.Errorf("TUF repository: %w", err)
+	}
+	get := &fetcher{ctx: ctx, agent: r.UserAgent, targets: base, roots: map[string][]byte{}, client: &http.Client{Timeout: fetchTimeout, CheckRedirect: sameHost}}
 	client, err := tuf.New(&tuf.Options{Root: r.Root, RepositoryBaseURL: r.URL, CachePath: dir, Fetcher: get})
 	if err != nil {
 		return Fetched{}, fmt.Errorf("TUF repository %s: %w", r.URL, err)
@@ -176,13 +182,20 @@ type fetcher struct {
 	ctx    context.Context
 	client *http.Client
 	agent  string
-	roots  map[string][]byte // later root metadata, by name
+	// targets is where the addresses of targets begin.
+	targets string
+	roots   map[string][]byte // later root metadata, by name
 }
 
 // DownloadFile implements the interface of the same name in go-tuf.
 func (f *fetcher) DownloadFile(address string, limit int64, _ time.Duration) ([]byte, error) {
-	// The limit may be what other metadata say, whose signers could fill the memory.
-	limit = min(limit, maxRoot)
+	// The limit may be what other metadata say, whose signers could have memory filled: metadata are
+	// parsed, several times over, before their own signatures are looked at.
+	most := int64(maxMetadata)
+	if strings.HasPrefix(address, f.targets) {
+		most = maxRoot
+	}
+	limit = min(limit, most)
 	req, err := http.NewRequestWithContext(f.ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, err

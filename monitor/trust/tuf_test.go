@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"maps"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -252,7 +254,7 @@ func TestFetchHostile(t *testing.T) {
 	client.URL = flood.URL
 	_, err = client.Fetch(context.Background())
 	flood.Close()
-	if n := written.Load(); err == nil || !strings.Contains(err.Error(), "more than the 8388608 bytes") || n < maxRoot || n > 5*maxRoot {
+	if n := written.Load(); err == nil || !strings.Contains(err.Error(), "more than the 2000000 bytes") || n < maxMetadata || n > 5*maxRoot {
 		t.Errorf("%d bytes were read: %v", n, err)
 	}
 	// Object stores answer 403 for what is not there.
@@ -347,6 +349,21 @@ func TestRootBounds(t *testing.T) {
 	if _, err := r.client.Fetch(t.Context()); err == nil || !strings.Contains(err.Error(), "more than") {
 		t.Errorf("from a repository: %v", err)
 	}
+	r.publish(map[string][]byte{"trusted_root.json": large[:maxRoot]})
+	r.want(large[:maxRoot])
+	// As much as is read, of what takes most memory to parse.
+	timestamp, err := r.repo.Sign(metadata.TIMESTAMP, []byte(`{"_type":"timestamp","spec_version":"1.0.31","version":9,"expires":"2099-01-01T00:00:00Z","meta":{"snapshot.json":{"version":9,"length":9223372036854775806}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const begin, end = `{"signatures":[],"signed":{"_type":"snapshot","x":[{}`, `]}}`
+	files := r.repo.Files()
+	files["timestamp.json"], files["9.snapshot.json"] = timestamp, []byte(begin+strings.Repeat(",{}", (maxMetadata-len(begin)-len(end))/3)+end)
+	r.repo.Restore(files)
+	r.client.Known = nil
+	if _, err := r.client.Fetch(t.Context()); err == nil || strings.Contains(err.Error(), "more than") {
+		t.Errorf("large metadata: %v", err)
+	}
 	for n, good := range map[int]bool{maxPEM: true, maxPEM + 1: false} {
 		if _, err := ParseCertificates(strings.Repeat(" ", n)); good == strings.Contains(err.Error(), "more than any chain") {
 			t.Errorf("%d bytes of PEM: %v", n, err)
@@ -367,32 +384,49 @@ func (h handler) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // FuzzFetch: whatever a repository serves in place of one of its files, and even if it is signed with
-// that file's key, nothing is taken for the trusted root but what the targets' signer published.
+// that file's key, nothing is taken for the trusted root but what the signer of targets chose.
 func FuzzFetch(f *testing.F) {
-	roles := []string{metadata.TIMESTAMP, metadata.SNAPSHOT, metadata.TARGETS, metadata.ROOT}
-	names := []string{"timestamp.json", "2.snapshot.json", "2.targets.json", "2.root.json"}
-	for i, part := range []string{
-		`{"_type":"timestamp","spec_version":"1.0.31","version":3,"expires":"2099-01-01T00:00:00Z","meta":{"snapshot.json":{"version":2,"length":9223372036854775807,"hashes":{"sha256":"00"}}}}`,
-		`{"_type":"snapshot","spec_version":"1.0.31","version":2,"expires":"2099-01-01T00:00:00Z","meta":{"targets.json":{"version":2,"length":-1},"more.json":{"version":9}}}`,
-		`{"_type":"targets","spec_version":"1.0.31","version":2,"expires":"2099-01-01T00:00:00Z","targets":{"trusted_root.json":{"length":3,"hashes":{"sha256":"00"}}},"delegations":{"keys":{},"roles":[{"name":"more","keyids":[],"threshold":1,"terminating":false,"paths":["*"]}]}}`,
-		`{"_type":"root","spec_version":"1.0.31","version":2,"expires":"2099-01-01T00:00:00Z","consistent_snapshot":true,"keys":{},"roles":{}}`,
-	} {
-		f.Add(byte(i), true, []byte(part))
-		f.Add(byte(i), false, []byte(`{"signatures":[{"keyid":"00","sig":"00"}],"signed":`+part+`}`))
-	}
-	f.Add(byte(0), false, []byte(nil))
 	repo, err := trusttest.New()
 	if err != nil {
 		f.Fatal(err)
 	}
-	genuine := []byte(`{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}`)
+	root := func(comment string) (doc []byte, hash string) {
+		doc = []byte(`{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1","comment":"` + comment + `"}`)
+		sum := sha256.Sum256(doc)
+		return doc, hex.EncodeToString(sum[:])
+	}
+	genuine, genuineHash := root("genuine")
+	second, secondHash := root("second")
 	if err := repo.Publish(map[string][]byte{rootTarget: genuine}); err != nil {
 		f.Fatal(err)
 	}
 	files := repo.Files()
-	before := http.DefaultTransport
+	files["targets/"+secondHash+"."+rootTarget] = second
+	repo.Restore(files)
+	places := []struct{ role, name string }{
+		{metadata.TIMESTAMP, "timestamp.json"}, {metadata.SNAPSHOT, "2.snapshot.json"}, {metadata.TARGETS, "2.targets.json"}, {metadata.ROOT, "2.root.json"},
+		{"", "targets/" + genuineHash + "." + rootTarget},
+	}
+	const common = `"spec_version":"1.0.31","version":2,"expires":"2099-01-01T00:00:00Z"`
+	for _, seed := range []struct {
+		place byte
+		part  string
+	}{
+		{0, `{"_type":"timestamp",` + common + `,"meta":{"snapshot.json":{"version":2}}}`},
+		{0, `{"_type":"timestamp",` + common + `,"meta":{"snapshot.json":{"version":2,"length":9223372036854775807,"hashes":{"sha256":"00"}}}}`},
+		{1, `{"_type":"snapshot",` + common + `,"meta":{"targets.json":{"version":2}}}`},
+		{1, `{"_type":"snapshot",` + common + `,"meta":{"targets.json":{"version":2,"length":-1},"more.json":{"version":9}}}`},
+		{2, `{"_type":"targets",` + common + `,"targets":{"trusted_root.json":{"length":` + strconv.Itoa(len(second)) + `,"hashes":{"sha256":"` + secondHash + `"}}}}`},
+		{2, `{"_type":"targets",` + common + `,"targets":{"trusted_root.json":{"length":3,"hashes":{"sha256":"00"}}},"delegations":{"keys":{},"roles":[{"name":"more","keyids":[],"threshold":1,"terminating":false,"paths":["*"]}]}}`},
+		{3, `{"_type":"root",` + common + `,"consistent_snapshot":true,"keys":{},"roles":{}}`},
+		{4, string(second)},
+	} {
+		f.Add(seed.place, true, []byte(seed.part))
+		f.Add(seed.place, false, []byte(`{"signatures":[{"keyid":"00","sig":"00"}],"signed":`+seed.part+`}`))
+	}
+	network := http.DefaultTransport
 	http.DefaultTransport = handler{repo}
-	f.Cleanup(func() { http.DefaultTransport = before })
+	f.Cleanup(func() { http.DefaultTransport = network })
 	client := Repository{Name: "acme", URL: "https://tuf.acme.example", Root: repo.Root(), Scratch: f.TempDir(), UserAgent: "sigwarden/test"}
 	known, err := client.Fetch(f.Context())
 	if err != nil {
@@ -400,25 +434,28 @@ func FuzzFetch(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, which byte, signed bool, data []byte) {
 		defer bounds.Hold(t)()
-		i := int(which) % len(roles)
-		if signed {
-			if data, err = repo.Sign(roles[i], data); err != nil {
+		place := places[int(which)%len(places)]
+		if signed && place.role != "" {
+			made, err := repo.Sign(place.role, data)
+			if err != nil {
 				return
 			}
+			data = made
 		}
 		other := maps.Clone(files)
-		other[names[i]] = data
+		other[place.name] = data
 		repo.Restore(other)
-		defer repo.Restore(files)
-		for _, before := range []*Provenance{nil, &known.Provenance} {
-			client.Known = before
+		client := client
+		for _, client.Known = range []*Provenance{nil, &known.Provenance} {
 			got, err := client.Fetch(t.Context())
-			if err == nil && !bytes.Equal(got.Root, genuine) {
+			if err != nil {
+				continue
+			}
+			chosen := signed && place.role == metadata.TARGETS && bytes.Equal(got.Root, second)
+			if !bytes.Equal(got.Root, genuine) && !chosen {
 				t.Errorf("%q is taken for the trusted root", got.Root)
 			}
-			if err == nil {
-				authenticate(t, repo.Root(), got)
-			}
+			authenticate(t, repo.Root(), got)
 		}
 	})
 }

@@ -146,8 +146,7 @@ func (r *Repository) Publish(targets map[string][]byte) error {
 }
 
 // Sign makes metadata of a role out of the part that is signed, with the role's key: what somebody
-// who has that key can do. Root metadata are of the repository's version, and if they name no keys
-// they name the repository's.
+// who has that key can do. Root metadata that name no keys get those of the repository.
 func (r *Repository) Sign(role string, part []byte) ([]byte, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
