@@ -112,6 +112,40 @@ func TestClockSetBack(t *testing.T) {
 	}
 }
 
+// TestClockWrongForOneRun: the clock is five hours ahead while a process runs, from before it begins until
+// after its end, and what it put off was there before. The next process does not wait for those hours.
+func TestClockWrongForOneRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, ahead, clock := wrongClock(t)
+		defer o.Close()
+		var works atomic.Bool
+		n := newTarget(func(notify.Event, int) error {
+			if !works.Load() {
+				return errors.New("connection refused")
+			}
+			return nil
+		})
+		run := func(d time.Duration) {
+			ctx, cancel := context.WithTimeout(context.Background(), d)
+			defer cancel()
+			dispatcher := notify.NewDispatcher(o, []notify.Channel{{Name: "c", Notifier: n}}, quiet)
+			dispatcher.Now = clock
+			dispatcher.Run(ctx)
+		}
+		put(t, o, "a", "c")
+		time.Sleep(time.Minute)
+		ahead.Store(int64(5 * time.Hour))
+		run(time.Minute)
+		ahead.Store(0)
+		works.Store(true)
+		before := len(n.of("a"))
+		run(time.Minute)
+		if tries := n.of("a"); before < 3 || len(tries) != before+1 {
+			t.Errorf("tried %d times before the clock was set right, and in the minute after %d times", before, len(tries)-before)
+		}
+	})
+}
+
 // TestAskedToWait: a process that is started anew while somebody has asked to wait waits, as its clock is
 // right.
 func TestAskedToWait(t *testing.T) {

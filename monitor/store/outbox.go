@@ -230,7 +230,10 @@ func (s *Store) Mended(ctx context.Context, channel string, now time.Time) (bool
 // Retry puts a delivery off.
 func (s *Store) Retry(ctx context.Context, q notify.Queued, due time.Time, reason string) error {
 	return s.write(ctx, "writing", func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, "UPDATE outbox SET attempts = attempts + 1, due_at = $1, error = $2 WHERE channel = $3 AND event_id = $4", micros(due), reason, q.Channel, q.Event.ID)
+		if _, err := tx.ExecContext(ctx, "UPDATE outbox SET attempts = attempts + 1, due_at = $1, error = $2 WHERE channel = $3 AND event_id = $4", micros(due), reason, q.Channel, q.Event.ID); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, "INSERT INTO channels (name, last_success, last_retry) VALUES ($1, 0, $2) ON CONFLICT (name) DO UPDATE SET last_retry = excluded.last_retry", q.Channel, micros(s.now()))
 		return err
 	})
 }
@@ -244,7 +247,7 @@ func (s *Store) ClockStepped(ctx context.Context, channel string, now time.Time,
 		err := s.db.QueryRowContext(ctx, `SELECT MAX(
 			COALESCE((SELECT MAX(created_at) FROM outbox WHERE state = 'pending' AND channel = $1), 0),
 			COALESCE((SELECT MAX(created_at) FROM rolls WHERE channel = $1), 0),
-			COALESCE((SELECT MAX(last_success, last_failure, window_start) FROM channels WHERE name = $1), 0))`, channel).Scan(&newest)
+			COALESCE((SELECT MAX(last_success, last_failure, last_retry, window_start) FROM channels WHERE name = $1), 0))`, channel).Scan(&newest)
 		if err != nil {
 			return s.explain("reading", err)
 		}
@@ -269,7 +272,7 @@ func (s *Store) ClockStepped(ctx context.Context, channel string, now time.Time,
 		}
 		moved, limit = "BETWEEN 1 AND $3", now.Add(-by)
 	}
-	for _, column := range []string{"last_success", "last_failure", "window_start"} {
+	for _, column := range []string{"last_success", "last_failure", "last_retry", "window_start"} {
 		queries = append(queries, fmt.Sprintf("UPDATE channels SET %[1]s = %[1]s + $2 WHERE name = $1 AND %[1]s %[2]s", column, moved))
 	}
 	return s.write(ctx, "writing", func(tx *sql.Tx) error {
