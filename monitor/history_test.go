@@ -90,7 +90,7 @@ func TestNewEntriesComeFirst(t *testing.T) {
 // entry or tells anybody twice.
 func TestLeapFaults(t *testing.T) {
 	for _, persisted := range []bool{false, true} {
-		for nth := 1; nth <= 9; nth++ {
+		for _, nth := range sample(1, 2, 3, 4, 5, 6, 7, 8, 9) {
 			r := newRig(t)
 			a := r.sign(r.log, unexpectedEvent())
 			r.fill(r.log, 1000)
@@ -342,7 +342,7 @@ func TestRekorV1Segments(t *testing.T) {
 // TestRekorV1LeapFaults is TestLeapFaults with proofs in place of tiles.
 func TestRekorV1LeapFaults(t *testing.T) {
 	for _, persisted := range []bool{false, true} {
-		for nth := 1; nth <= 4; nth++ {
+		for _, nth := range sample(1, 2, 3, 4) {
 			r := newRigV1(t)
 			r.v1.Append(r.entry(unexpectedEvent(), 1))
 			r.grow(2400) // more than one batch
@@ -403,7 +403,7 @@ func TestNewWatchAmidHistory(t *testing.T) {
 // TestSmallerForkAfterLeap: a fork below what was leapt over, and read since, is
 // told as one below what was read in order.
 func TestSmallerForkAfterLeap(t *testing.T) {
-	for _, after := range []uint64{100, 1 << 40} {
+	for _, after := range sample[uint64](100, 1<<40) {
 		r := newRig(t)
 		r.fill(r.log, 140000)
 		r.cfg.Schedule, r.cfg.Parallel, r.opts.LeapAfter = every(5*time.Millisecond), 4, after

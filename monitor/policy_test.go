@@ -113,7 +113,7 @@ func TestVerdictsDoNotDependOnHowTheyAreRead(t *testing.T) {
 				entries = append(entries, release(t, base.ca, fmt.Sprint("artifact ", rng.IntN(20)), fmt.Sprint("refs/tags/v", rng.IntN(8)), at, environment))
 			}
 			want := ""
-			for trial := range 5 {
+			for _, trial := range sample(0, 1, 2, 3, 4) {
 				r := newRig(t)
 				r.cfg.Authorities = trust(t, base.ca)
 				r.opts.CommitEvery = []int{0, 1, 7, 3, 16}[trial]
