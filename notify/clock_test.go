@@ -147,18 +147,21 @@ func TestClockWrongForOneRun(t *testing.T) {
 }
 
 // TestAskedToWait: a process that is started anew while somebody has asked to wait waits, as its clock is
-// right.
+// right, or is only kept right.
 func TestAskedToWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := open(t)
+		o, ahead, clock := wrongClock(t)
 		defer o.Close()
 		n := newTarget(func(notify.Event, int) error {
 			return &notify.RetryError{After: 2 * time.Hour, Err: errors.New("too many")}
 		})
 		put(t, o, "a", "c")
-		for range 6 {
-			ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
-			notify.NewDispatcher(o, []notify.Channel{{Name: "c", Notifier: n}}, quiet).Run(ctx)
+		for i := range 6 {
+			ahead.Store(int64(-i) * int64(800*time.Millisecond)) // it is kept right between one process and the next
+			ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+			d := notify.NewDispatcher(o, []notify.Channel{{Name: "c", Notifier: n}}, quiet)
+			d.Now = clock
+			d.Run(ctx)
 			cancel()
 		}
 		if tries := n.of("a"); len(tries) != 1 {

@@ -56,9 +56,10 @@ const (
 	batch = 32
 	// storeAgain is the wait after the outbox could not be read or written.
 	storeAgain = 5 * time.Second
-	// clockError is by how much a clock is set, at most, that is only kept right.
-	clockError = 2 * time.Second
 )
+
+// ClockError is by how much a clock is set, at most, that is only kept right.
+const ClockError = 2 * time.Second
 
 // Dispatcher delivers what is in the outbox, one lane a channel, so that a dead
 // channel delays nothing but itself. While nothing is due it sleeps, and costs
@@ -240,7 +241,7 @@ func (l *lane) checkClock(ctx context.Context, now time.Time) error {
 	if !l.clock.IsZero() {
 		by = now.Sub(l.clock) - time.Since(l.looked)
 	}
-	if l.clock.IsZero() || by.Abs() > clockError {
+	if l.clock.IsZero() || by.Abs() > ClockError {
 		if err := l.d.outbox.ClockStepped(ctx, l.Name, now, by); err != nil {
 			return err
 		}

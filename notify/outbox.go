@@ -31,7 +31,8 @@ type Outbox interface {
 	// ClockStepped moves the times of what waits for a channel along with a clock that was set
 	// by so much, and now shows now: it is as old as it was, and waits no longer than it would
 	// have. Whatever waits for an hour of the day still does. by may be 0, where nobody saw the
-	// clock being set: then something is done only if there is anything from after now.
+	// clock being set: then something is done only if there is anything from more than ClockError
+	// after now.
 	ClockStepped(ctx context.Context, channel string, now time.Time, by time.Duration) error
 	Rolls
 }

@@ -251,7 +251,7 @@ func (s *Store) ClockStepped(ctx context.Context, channel string, now time.Time,
 		if err != nil {
 			return s.explain("reading", err)
 		}
-		if newest <= micros(now) {
+		if newest <= micros(now.Add(notify.ClockError)) {
 			return nil
 		}
 		by = -time.Duration(newest-micros(now)) * time.Microsecond
