@@ -103,7 +103,11 @@ func FuzzCosignatures(f *testing.F) {
 		defer bounds.Hold(t)()
 		raw = filled(raw, body, lines)
 		for _, s := range witness.Cosignatures(raw, keys...) {
-			if !bytes.HasPrefix(raw, []byte(body+"\n")) || s.At != 1_800_000_000 {
+			signed := body + "\n"
+			if s.By.Algorithm() == witness.MLDSA44 {
+				signed = body // the tree alone: extension lines may follow
+			}
+			if !bytes.HasPrefix(raw, []byte(signed)) || s.At != 1_800_000_000 {
 				t.Errorf("a cosignature of %s at %s is seen in %q", s.By, time.Unix(s.At, 0), raw)
 			}
 		}
