@@ -3,6 +3,7 @@ package notify_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -146,6 +147,49 @@ func TestClockWrongForOneRun(t *testing.T) {
 	})
 }
 
+// TestClockSetWithinTries: the clock is set right while tries are under way, and the process ends before it
+// looks at the clock again. What it had put off before is tried by the next one.
+func TestClockSetWithinTries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, ahead, clock := wrongClock(t)
+		defer o.Close()
+		const some = 12 // more than are tried at a time
+		for i := range some {
+			put(t, o, fmt.Sprint(i), "c")
+		}
+		time.Sleep(time.Minute)
+		ahead.Store(int64(5 * time.Hour))
+		var works atomic.Bool
+		var tries atomic.Int64
+		n := newTarget(func(notify.Event, int) error {
+			if works.Load() {
+				return nil
+			}
+			time.Sleep(time.Second)
+			if tries.Add(1) == some/2 {
+				ahead.Store(0)
+			}
+			return errors.New("timeout")
+		})
+		run := func(d time.Duration) {
+			ctx, cancel := context.WithTimeout(context.Background(), d)
+			defer cancel()
+			dispatcher := notify.NewDispatcher(o, []notify.Channel{{Name: "c", Notifier: n}}, quiet)
+			dispatcher.Now = clock
+			dispatcher.Run(ctx)
+		}
+		run(2500 * time.Millisecond)
+		if n := tries.Load(); n < some/2 || ahead.Load() != 0 {
+			t.Fatalf("%d tries", n)
+		}
+		works.Store(true)
+		run(time.Minute)
+		if left, err := o.PendingDeliveries(t.Context()); err != nil || left != 0 {
+			t.Errorf("%d wait for hours, %v", left, err)
+		}
+	})
+}
+
 // TestAskedToWait: a process that is started anew while somebody has asked to wait waits, as its clock is
 // right, or is only kept right.
 func TestAskedToWait(t *testing.T) {
@@ -206,4 +250,56 @@ func TestClockSetAhead(t *testing.T) {
 			t.Errorf("%v", counts)
 		}
 	})
+}
+
+// TestNobodyTried: a time in which nobody could deliver gives nothing up, whether the program was off, the
+// clock was wrong, or the alert comes from a backup; and what is tried in vain by a program that runs now
+// and then is given up all the same.
+func TestNobodyTried(t *testing.T) {
+	const day = 24 * time.Hour
+	type run struct{ off, clock, lasts time.Duration }
+	often := func(n int, r run) (list []run) {
+		for range n {
+			list = append(list, r)
+		}
+		return list
+	}
+	for name, tc := range map[string]struct {
+		runs    []run
+		givenUp bool
+	}{
+		"off for four days":           {[]run{{0, 0, 3 * time.Minute}, {4 * day, 0, 10 * time.Minute}}, false},
+		"off for a year, twice":       {[]run{{0, 0, 3 * time.Minute}, {365 * day, 0, 10 * time.Minute}, {365 * day, 0, 10 * time.Minute}}, false},
+		"never tried before":          {[]run{{4 * day, 0, 10 * time.Minute}}, false},
+		"begun again and again":       {append([]run{{0, 0, 3 * time.Minute}, {4 * day, 0, 0}}, often(20, run{0, 0, time.Second})...), false},
+		"clock four days ahead":       {[]run{{0, 0, 3 * time.Minute}, {0, 4 * day, 10 * time.Minute}, {0, 0, 10 * time.Minute}}, false},
+		"clock four days behind":      {[]run{{0, 0, 3 * time.Minute}, {0, -4 * day, 10 * time.Minute}, {0, 0, 10 * time.Minute}}, false},
+		"tried for two days, and off": {[]run{{0, 0, 46 * time.Hour}, {30 * day, 0, time.Hour}}, false},
+		"tried for three days":        {[]run{{0, 0, 73 * time.Hour}}, true},
+		"in parts":                    {often(5, run{time.Hour, 0, 15 * time.Hour}), true},
+		"each hour for a minute":      {often(75, run{59 * time.Minute, 0, time.Minute}), true},
+		"each week for three minutes": {often(5, run{7 * day, 0, 3 * time.Minute}), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o, ahead, clock := wrongClock(t)
+				defer o.Close()
+				n := newTarget(func(notify.Event, int) error { return errors.New("connection refused") })
+				put(t, o, "a", "c")
+				for _, r := range tc.runs {
+					time.Sleep(r.off)
+					ahead.Store(int64(r.clock))
+					ctx, cancel := context.WithTimeout(context.Background(), r.lasts)
+					d := notify.NewDispatcher(o, []notify.Channel{{Name: "c", Notifier: n}}, quiet)
+					d.Now = clock
+					d.Run(ctx)
+					cancel()
+				}
+				status, err := o.Channels(t.Context(), []string{"c"})
+				if err != nil || (status[0].Failed == 1) != tc.givenUp || status[0].Failed+status[0].Pending != 1 {
+					t.Errorf("after %d tries: %+v, %v", len(n.of("a")), status[0], err)
+				}
+			})
+		})
+	}
 }

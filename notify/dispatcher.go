@@ -58,6 +58,11 @@ const (
 	storeAgain = 5 * time.Second
 )
 
+// Unattended is how much of a time in which nobody delivered counts as time in which a delivery was
+// tried in vain: whoever runs the program once a week is told that a channel is dead, and nothing is
+// given up because the program was off.
+const Unattended = maxAsked
+
 // ClockError is by how much a clock is set, at most, that is only kept right.
 const ClockError = 2 * time.Second
 
@@ -213,7 +218,7 @@ func (l *lane) run(ctx context.Context, once bool) {
 			l.held[ready[0].Event.ID] = true
 			flying++
 			// By the clock by which it was put there, whatever is done to that until the outcome is known.
-			age := l.clock.Sub(ready[0].Created) + time.Since(l.looked)
+			age := l.clock.Sub(ready[0].Created) - ready[0].Idle + time.Since(l.looked)
 			go l.try(ctx, ready[0], age)
 			ready = ready[1:]
 		}
@@ -234,22 +239,21 @@ func (l *lane) run(ctx context.Context, once bool) {
 
 // checkClock looks at whether the clock of the machine was set: what waits for a time that only a wrong
 // clock had reached would wait for that long, and what was put there before it jumped ahead would be given
-// up as old. Before the lane ran nobody saw it.
+// up as old.
 func (l *lane) checkClock(ctx context.Context, now time.Time) error {
+	looked := time.Now()
 	now = now.Round(0) // what the clock says, not what has passed
-	by := time.Duration(0)
-	if !l.clock.IsZero() {
-		by = now.Sub(l.clock) - time.Since(l.looked)
-	}
-	if l.clock.IsZero() || by.Abs() > ClockError {
+	if l.clock.IsZero() {
+		if err := l.d.outbox.Resume(ctx, l.Name, now); err != nil {
+			return err
+		}
+	} else if by := now.Sub(l.clock) - looked.Sub(l.looked); by.Abs() > ClockError {
 		if err := l.d.outbox.ClockStepped(ctx, l.Name, now, by); err != nil {
 			return err
 		}
-		if by != 0 {
-			l.d.log.Warn("the clock was set; what waits to be notified moves along", "channel", l.Name, "by", by.Round(time.Second))
-		}
+		l.d.log.Warn("the clock was set; what waits to be notified moves along", "channel", l.Name, "by", by.Round(time.Second))
 	}
-	l.clock, l.looked = now, time.Now()
+	l.clock, l.looked = now, looked
 	return nil
 }
 

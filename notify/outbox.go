@@ -11,6 +11,8 @@ type Queued struct {
 	Event    Event
 	Attempts int       // so far
 	Created  time.Time // when it was put there
+	// Idle is how long since then nobody could have tried it, but for Unattended each time.
+	Idle time.Duration
 }
 
 // Outbox holds deliveries until they are done. Its methods are atomic and
@@ -28,11 +30,15 @@ type Outbox interface {
 	Retry(ctx context.Context, q Queued, due time.Time, reason string) error
 	// Fail gives a delivery up for good, and says so somewhere else.
 	Fail(ctx context.Context, q Queued, at time.Time, reason string) error
+	// Resume is called when somebody begins to look after a channel, and the clock shows now. If
+	// anything there is from more than ClockError after now the clock was set back meanwhile, and
+	// it is as after ClockStepped, but that nothing that was put off waits. Of a time in which
+	// nothing was tried Unattended counts, and makes what waits older.
+	Resume(ctx context.Context, channel string, now time.Time) error
 	// ClockStepped moves the times of what waits for a channel along with a clock that was set
 	// by so much, and now shows now: it is as old as it was, and waits no longer than it would
-	// have. Whatever waits for an hour of the day still does. by may be 0, where nobody saw the
-	// clock being set: then something is done only if there is anything from more than ClockError
-	// after now.
+	// have. What waits for an hour of the day still does, but comes earlier if it was put there
+	// by a clock that was set back.
 	ClockStepped(ctx context.Context, channel string, now time.Time, by time.Duration) error
 	Rolls
 }

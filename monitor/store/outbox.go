@@ -96,7 +96,7 @@ func (s *Store) Due(ctx context.Context, channel string, now time.Time, limit in
 }
 
 func (s *Store) due(ctx context.Context, channel string, now time.Time, limit int) (due []notify.Queued, broken map[string]string, err error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT o.event_id, o.event, o.attempts, o.created_at, o.finding, f.document FROM outbox o LEFT JOIN findings f ON f.id = o.finding
+	rows, err := s.db.QueryContext(ctx, `SELECT o.event_id, o.event, o.attempts, o.created_at, o.idle, o.finding, f.document FROM outbox o LEFT JOIN findings f ON f.id = o.finding
 		WHERE o.state = 'pending' AND o.digest = 0 AND o.channel = $1 AND o.due_at <= $2 AND (o.subject = '' OR NOT EXISTS (
 			SELECT 1 FROM outbox b WHERE b.channel = o.channel AND b.subject = o.subject AND b.state = 'pending' AND b.digest = 0 AND (b.due_at <= $2 OR b.attempts > 0)
 				AND b.rowid < o.rowid))
@@ -109,9 +109,9 @@ func (s *Store) due(ctx context.Context, channel string, now time.Time, limit in
 	for rows.Next() {
 		var id, doc, finding string
 		var document sql.NullString
-		var created int64
+		var created, idle int64
 		q := notify.Queued{Channel: channel}
-		if err := rows.Scan(&id, &doc, &q.Attempts, &created, &finding, &document); err != nil {
+		if err := rows.Scan(&id, &doc, &q.Attempts, &created, &idle, &finding, &document); err != nil {
 			return nil, nil, s.explain("reading", err)
 		}
 		if finding == "" {
@@ -124,7 +124,7 @@ func (s *Store) due(ctx context.Context, channel string, now time.Time, limit in
 			broken[id] = "the stored notification cannot be read: " + err.Error()
 			continue
 		}
-		q.Created = timeOf(created)
+		q.Created, q.Idle = timeOf(created), time.Duration(idle)*time.Microsecond
 		due = append(due, q)
 	}
 	return due, broken, s.explain("reading", rows.Err())
@@ -233,55 +233,7 @@ func (s *Store) Retry(ctx context.Context, q notify.Queued, due time.Time, reaso
 		if _, err := tx.ExecContext(ctx, "UPDATE outbox SET attempts = attempts + 1, due_at = $1, error = $2 WHERE channel = $3 AND event_id = $4", micros(due), reason, q.Channel, q.Event.ID); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, "INSERT INTO channels (name, last_success, last_retry) VALUES ($1, 0, $2) ON CONFLICT (name) DO UPDATE SET last_retry = excluded.last_retry", q.Channel, micros(s.now()))
-		return err
-	})
-}
-
-// ClockStepped implements notify.Outbox.
-func (s *Store) ClockStepped(ctx context.Context, channel string, now time.Time, by time.Duration) error {
-	retry := "due_at + $2"
-	if by == 0 {
-		// Nobody saw it: it was set back if anything is of the future, and by so much at least.
-		var newest int64
-		err := s.db.QueryRowContext(ctx, `SELECT MAX(
-			COALESCE((SELECT MAX(created_at) FROM outbox WHERE state = 'pending' AND channel = $1), 0),
-			COALESCE((SELECT MAX(created_at) FROM rolls WHERE channel = $1), 0),
-			COALESCE((SELECT MAX(last_success, last_failure, last_retry, window_start) FROM channels WHERE name = $1), 0))`, channel).Scan(&newest)
-		if err != nil {
-			return s.explain("reading", err)
-		}
-		if newest <= micros(now.Add(notify.ClockError)) {
-			return nil
-		}
-		by = -time.Duration(newest-micros(now)) * time.Microsecond
-		retry = "MIN(due_at + $2, $3)" // it may have been more
-	}
-	// Before it was set back only what is of the future was surely put there; a try may wait for a time
-	// of the future whenever it was. Before it was set ahead, what is older than it went ahead by.
-	queries := []string{
-		"UPDATE outbox SET due_at = CASE WHEN attempts > 0 THEN " + retry + " ELSE due_at + $2 END, created_at = CASE WHEN created_at > $3 THEN created_at + $2 ELSE created_at END WHERE channel = $1 AND state = 'pending' AND (created_at > $3 OR attempts > 0)",
-		"UPDATE rolls SET due_at = due_at + $2, created_at = created_at + $2 WHERE channel = $1 AND created_at > $3",
-	}
-	moved, limit := "> $3", now
-	if by > 0 {
-		// It is due when it was, so that what waits for an hour of the day comes then.
-		queries = []string{
-			"UPDATE outbox SET created_at = created_at + $2 WHERE channel = $1 AND state = 'pending' AND created_at <= $3",
-			"UPDATE rolls SET created_at = created_at + $2 WHERE channel = $1 AND created_at <= $3",
-		}
-		moved, limit = "BETWEEN 1 AND $3", now.Add(-by)
-	}
-	for _, column := range []string{"last_success", "last_failure", "last_retry", "window_start"} {
-		queries = append(queries, fmt.Sprintf("UPDATE channels SET %[1]s = %[1]s + $2 WHERE name = $1 AND %[1]s %[2]s", column, moved))
-	}
-	return s.write(ctx, "writing", func(tx *sql.Tx) error {
-		for _, query := range queries {
-			if _, err := tx.ExecContext(ctx, query, channel, by.Microseconds(), micros(limit)); err != nil {
-				return err
-			}
-		}
-		return nil
+		return putOff(ctx, tx, q.Channel, micros(s.now()))
 	})
 }
 

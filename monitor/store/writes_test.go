@@ -253,6 +253,7 @@ var writes = map[string]func(both) error{
 	},
 	"Store.Release":        func(b both) error { return b.Release(ctx, "d") },
 	"Store.Reported":       func(b both) error { return b.Reported(ctx, "report", noon, []notify.Delivery{delivery("report")}) },
+	"Store.Resume":         func(b both) error { return b.Resume(ctx, "c", noon.Add(100*time.Hour)) },
 	"Store.Retry":          func(b both) error { return b.Retry(ctx, queued("told"), noon.Add(time.Hour), "refused") },
 	"Store.RevokeToken":    func(b both) error { _, err := b.RevokeToken(ctx, "reader", "alice", noon); return err },
 	"Store.SealSpans":      func(b both) error { return b.SealSpans(ctx, noon.Add(2*time.Hour)) },
