@@ -12,10 +12,13 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
+
+	"github.com/sigwarden/sigwarden/watchlist"
 )
 
 // Import converts the configuration of rekor-monitor to a watchlist of ours, and
@@ -26,6 +29,9 @@ import (
 //
 // Source: rekor-monitor, README and pkg/identity, pkg/fulcio/extensions.
 func Import(data []byte, extension func(string) (string, bool)) (text []byte, warnings []string, err error) {
+	if !utf8.Valid(data) {
+		return nil, nil, errors.New("not a configuration of rekor-monitor: it is not UTF-8, as YAML is")
+	}
 	im := &importer{resolve: extension}
 	doc, err := im.parse(data)
 	if err != nil {
@@ -264,7 +270,12 @@ func (im *importer) extension(name string, values []string) {
 	}
 	var quoted []string
 	for _, v := range values {
-		quoted = append(quoted, strconv.Quote(plainGlob(v)))
+		if glob := plainGlob(v); im.usable(fmt.Sprintf("a value of extension %q,", name), v, glob) {
+			quoted = append(quoted, strconv.Quote(glob))
+		}
+	}
+	if len(quoted) == 0 {
+		return
 	}
 	switch name {
 	case "issuer", "1.3.6.1.4.1.57264.1.1", "1.3.6.1.4.1.57264.1.8":
@@ -277,6 +288,19 @@ func (im *importer) extension(name string, values []string) {
 		return
 	}
 	im.items = append(im.items, []string{fmt.Sprintf("extensions: {%s: [%s]}", strconv.Quote(ours), strings.Join(quoted, ", "))})
+}
+
+// usable reports whether a pattern, made of a text, is one that a watchlist may have.
+func (im *importer) usable(what, text, pattern string) bool {
+	_, err := watchlist.Compile([]watchlist.Watch{{Match: []watchlist.Item{{Issuer: []string{pattern}}}}})
+	var place *watchlist.Error
+	if errors.As(err, &place) {
+		err = fmt.Errorf("the pattern %w", place.Err)
+	}
+	if err != nil {
+		im.warn("%s %.100q cannot be watched for, and was left out: %v", what, text, err)
+	}
+	return err == nil
 }
 
 // plainGlob is the glob that fits a text and nothing else.
@@ -338,6 +362,9 @@ func (im *importer) expression(what, text string) (string, bool) {
 	}
 	if !ends {
 		out += "(?s:.*)"
+	}
+	if !im.usable(what, text, "re:"+out) {
+		return "", false
 	}
 	if !begins || !ends {
 		im.warn("%s %q fits any value that holds it anywhere, as it did in rekor-monitor (%q, say); to fit the whole value write re:%s", what, text, "x"+example(parsed)+"x", text)

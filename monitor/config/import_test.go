@@ -143,6 +143,7 @@ func TestImportForms(t *testing.T) {
 		"dot":           {"monitoredValues: {subjects: ['^.*@acme.example$']}", "subject re:(?:^.*@acme.example$)", []string{"fits any character"}},
 		"no subject":    {"monitoredValues: {subjects: [^a$], certIdentities: [{certSubjct: x}]}", "subject re:(?:^a$)", []string{"certIdentities[0] names no certSubject"}},
 		"bad extension": {"monitoredValues: {subjects: [^a$], fulcioExtensions: {nosuch: [x]}, customExtensions: [{objectIdentifier: 2.5.29.17, extensionValues: [x]}]}", "subject re:(?:^a$)", []string{`"nosuch" is none`, `"2.5.29.17" is none`}},
+		"too long":      {"monitoredValues: {subjects: [^a$, ^" + strings.Repeat("b", 5000) + "$], fulcioExtensions: {BuildTrigger: [push, " + strings.Repeat("c", 4097) + "], RunInvocationURI: [" + strings.Repeat("d", 4097) + "]}}", "subject re:(?:^a$), build-trigger push", []string{`subjects "^bbb`, `"buildtrigger", "ccc`, `"runinvocationuri", "ddd`}},
 		"other keys":    {"serverURL: x\nmonitoredValues: {subjects: [^a$], subjcts: [b]}\noutputIdentities: y", "subject re:(?:^a$)", []string{`"serverURL", "outputIdentities"`, `"subjcts"`}},
 	} {
 		text, warnings, err := Import([]byte(tc.text), named)
@@ -176,7 +177,7 @@ func TestImportForms(t *testing.T) {
 }
 
 func TestImportRefuses(t *testing.T) {
-	for _, text := range []string{"", "monitoredValues: {}", "state: x", "- a", "monitoredValues: [", "monitoredValues: {certIdentities: 7}"} {
+	for _, text := range []string{"", "monitoredValues: {}", "state: x", "- a", "monitoredValues: [", "monitoredValues: {certIdentities: 7}", "monitoredValues: {subjects: [a, \"p\xffq\"]}"} {
 		if out, _, err := Import([]byte(text), named); err == nil {
 			t.Errorf("%q: %s", text, out)
 		}
