@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sigwarden/sigwarden/internal/bounds"
+	"github.com/sigwarden/sigwarden/watchlist"
 )
 
 const vkey = "log.example+0de4d0ce+AT9iCn4SmL+UrNVOVMsjeSQg50lDEEh0cLGWNlUiDXo5"
@@ -343,7 +344,14 @@ func FuzzParseWatch(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		defer bounds.Hold(t)()
 		w, err := ParseWatch("rule", data)
-		if err == nil && (w.Name == "" || len(w.Match) == 0) {
+		if err != nil {
+			return
+		}
+		one := watchlist.Watch{Name: w.Name}
+		for _, it := range w.Match {
+			one.Match = append(one.Match, watchlist.Item(it))
+		}
+		if _, err := watchlist.Compile([]watchlist.Watch{one}); w.Name == "" || len(w.Match) == 0 && err == nil {
 			t.Errorf("%q is taken for %+v", data, w)
 		}
 	})
