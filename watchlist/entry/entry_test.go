@@ -173,6 +173,11 @@ func TestOddCertificates(t *testing.T) {
 			c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: stdasn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 2}, Value: []byte{4, 0}})
 		}}, true, func(f entry.Facts) bool { return f.Identities[0].HasSCT }},
 		{"broken subject", testca.Identity{Mangle: func(c *x509.Certificate) { c.ExtraExtensions[0].Value = []byte{0x30, 5, 1} }}, false, nil},
+		{"subjects with bytes behind", testca.Identity{Mangle: func(c *x509.Certificate) {
+			c.ExtraExtensions[0].Value = append(c.ExtraExtensions[0].Value, 0x87, 4, 192, 0, 2, 1)
+		}}, false, func(f entry.Facts) bool {
+			return len(f.Identities[0].Subjects) == 1 && f.Identities[0].Subjects[0].Value == "who@acme.example"
+		}},
 		{"257 subjects", testca.Identity{Mangle: func(c *x509.Certificate) {
 			var names []stdasn1.RawValue
 			for i := range 257 {

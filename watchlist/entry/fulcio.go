@@ -327,10 +327,13 @@ func asciiString(value cryptobyte.String) (string, bool) {
 // addSubjects reads the subject alternative names (RFC 5280, 4.2.1.6).
 func (id *Identity) addSubjects(value cryptobyte.String) error {
 	var names cryptobyte.String
-	if !value.ReadASN1(&names, asn1.SEQUENCE) || !value.Empty() {
+	if !value.ReadASN1(&names, asn1.SEQUENCE) {
 		return errSubject
 	}
 	var errs []error
+	if !value.Empty() {
+		errs = append(errs, errSubject) // crypto/x509 looks no further, and takes the names
+	}
 	for !names.Empty() {
 		var name cryptobyte.String
 		var tag asn1.Tag
