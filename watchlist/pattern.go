@@ -46,6 +46,12 @@ type globPart struct {
 	text string
 }
 
+// CheckPattern says why a text is no glob or regular expression of a watch; nil if it is one.
+func CheckPattern(text string) error {
+	_, err := compilePattern(text)
+	return err
+}
+
 // compilePattern reads a pattern as a configuration has it.
 func compilePattern(text string) (*pattern, error) {
 	if text == "" {

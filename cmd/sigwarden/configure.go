@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sigwarden/sigwarden/monitor/config"
+	"github.com/sigwarden/sigwarden/watchlist"
 	"github.com/sigwarden/sigwarden/watchlist/entry"
 )
 
@@ -23,7 +24,7 @@ fits them to any part of a value. "-" is standard input.`,
 			if err != nil {
 				return err
 			}
-			text, warnings, err := config.Import(data, extensionNamed)
+			text, warnings, err := config.Import(data, extensionNamed, watchlist.CheckPattern)
 			if err != nil {
 				return usage(fmt.Errorf("%s: %w", args[0], err))
 			}

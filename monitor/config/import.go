@@ -17,22 +17,21 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
-
-	"github.com/sigwarden/sigwarden/watchlist"
 )
 
 // Import converts the configuration of rekor-monitor to a watchlist of ours, and
 // says what a reader of it should know. What it looks for is what that program
 // looks for: its regular expressions fit any part of a value. extension returns
 // the name that our rules have for an extension, given by its name in any form or
-// by dotted OID; false if there is none.
+// by dotted OID; false if there is none. pattern says why a text is no pattern of a
+// watch.
 //
 // Source: rekor-monitor, README and pkg/identity, pkg/fulcio/extensions.
-func Import(data []byte, extension func(string) (string, bool)) (text []byte, warnings []string, err error) {
+func Import(data []byte, extension func(string) (string, bool), pattern func(string) error) (text []byte, warnings []string, err error) {
 	if !utf8.Valid(data) {
 		return nil, nil, errors.New("not a configuration of rekor-monitor: it is not UTF-8, as YAML is")
 	}
-	im := &importer{resolve: extension}
+	im := &importer{resolve: extension, pattern: pattern}
 	doc, err := im.parse(data)
 	if err != nil {
 		return nil, nil, fmt.Errorf("not a configuration of rekor-monitor: %s", yaml.FormatError(err, false, false))
@@ -209,6 +208,7 @@ func (o *objectID) UnmarshalYAML(data []byte) error {
 
 type importer struct {
 	resolve  func(string) (string, bool)
+	pattern  func(string) error
 	items    [][]string // lines of an item each
 	warnings []string
 }
@@ -292,13 +292,9 @@ func (im *importer) extension(name string, values []string) {
 
 // usable reports whether a pattern, made of a text, is one that a watchlist may have.
 func (im *importer) usable(what, text, pattern string) bool {
-	_, err := watchlist.Compile([]watchlist.Watch{{Match: []watchlist.Item{{Issuer: []string{pattern}}}}})
-	var place *watchlist.Error
-	if errors.As(err, &place) {
-		err = fmt.Errorf("the pattern %w", place.Err)
-	}
+	err := im.pattern(pattern)
 	if err != nil {
-		im.warn("%s %.100q cannot be watched for, and was left out: %v", what, text, err)
+		im.warn("%s %.100q cannot be watched for, and was left out: the pattern made of it %v", what, text, err)
 	}
 	return err == nil
 }

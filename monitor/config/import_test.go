@@ -78,7 +78,7 @@ func watches(t testing.TB, dir string, text []byte) []Watch {
 }
 
 func TestImport(t *testing.T) {
-	text, warnings, err := Import([]byte(foreign), named)
+	text, warnings, err := Import([]byte(foreign), named, watchlist.CheckPattern)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func TestImportForms(t *testing.T) {
 		"too long":      {"monitoredValues: {subjects: [^a$, ^" + strings.Repeat("b", 5000) + "$], fulcioExtensions: {BuildTrigger: [push, " + strings.Repeat("c", 4097) + "], RunInvocationURI: [" + strings.Repeat("d", 4097) + "]}}", "subject re:(?:^a$), build-trigger push", []string{`subjects "^bbb`, `"buildtrigger", "ccc`, `"runinvocationuri", "ddd`}},
 		"other keys":    {"serverURL: x\nmonitoredValues: {subjects: [^a$], subjcts: [b]}\noutputIdentities: y", "subject re:(?:^a$)", []string{`"serverURL", "outputIdentities"`, `"subjcts"`}},
 	} {
-		text, warnings, err := Import([]byte(tc.text), named)
+		text, warnings, err := Import([]byte(tc.text), named, watchlist.CheckPattern)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -178,7 +178,7 @@ func TestImportForms(t *testing.T) {
 
 func TestImportRefuses(t *testing.T) {
 	for _, text := range []string{"", "monitoredValues: {}", "state: x", "- a", "monitoredValues: [", "monitoredValues: {certIdentities: 7}", "monitoredValues: {subjects: [a, \"p\xffq\"]}"} {
-		if out, _, err := Import([]byte(text), named); err == nil {
+		if out, _, err := Import([]byte(text), named, watchlist.CheckPattern); err == nil {
 			t.Errorf("%q: %s", text, out)
 		}
 	}
@@ -192,7 +192,7 @@ func FuzzImport(f *testing.F) {
 	dir := folder(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		defer bounds.Hold(t)()
-		text, _, err := Import(data, named)
+		text, _, err := Import(data, named, watchlist.CheckPattern)
 		if err != nil {
 			return
 		}
