@@ -28,6 +28,15 @@ func wrongClock(t *testing.T) (o *outbox, ahead *atomic.Int64, clock func() time
 	return &outbox{Store: s}, ahead, clock
 }
 
+// deliver is a process that delivers to channel c for some time.
+func deliver(o *outbox, n notify.Notifier, clock func() time.Time, lasts time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), lasts)
+	defer cancel()
+	d := notify.NewDispatcher(o, []notify.Channel{{Name: "c", Notifier: n}}, quiet)
+	d.Now = clock
+	d.Run(ctx)
+}
+
 // TestClockSetBack: a machine whose clock was five hours ahead is set right. What waits then does not
 // wait for five hours, whether the process saw it or was started anew, and keeps its order.
 func TestClockSetBack(t *testing.T) {
@@ -126,13 +135,7 @@ func TestClockWrongForOneRun(t *testing.T) {
 			}
 			return nil
 		})
-		run := func(d time.Duration) {
-			ctx, cancel := context.WithTimeout(context.Background(), d)
-			defer cancel()
-			dispatcher := notify.NewDispatcher(o, []notify.Channel{{Name: "c", Notifier: n}}, quiet)
-			dispatcher.Now = clock
-			dispatcher.Run(ctx)
-		}
+		run := func(d time.Duration) { deliver(o, n, clock, d) }
 		put(t, o, "a", "c")
 		time.Sleep(time.Minute)
 		ahead.Store(int64(5 * time.Hour))
@@ -171,13 +174,7 @@ func TestClockSetWithinTries(t *testing.T) {
 			}
 			return errors.New("timeout")
 		})
-		run := func(d time.Duration) {
-			ctx, cancel := context.WithTimeout(context.Background(), d)
-			defer cancel()
-			dispatcher := notify.NewDispatcher(o, []notify.Channel{{Name: "c", Notifier: n}}, quiet)
-			dispatcher.Now = clock
-			dispatcher.Run(ctx)
-		}
+		run := func(d time.Duration) { deliver(o, n, clock, d) }
 		run(2500 * time.Millisecond)
 		if n := tries.Load(); n < some/2 || ahead.Load() != 0 {
 			t.Fatalf("%d tries", n)
@@ -202,11 +199,7 @@ func TestAskedToWait(t *testing.T) {
 		put(t, o, "a", "c")
 		for i := range 6 {
 			ahead.Store(int64(-i) * int64(800*time.Millisecond)) // it is kept right between one process and the next
-			ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
-			d := notify.NewDispatcher(o, []notify.Channel{{Name: "c", Notifier: n}}, quiet)
-			d.Now = clock
-			d.Run(ctx)
-			cancel()
+			deliver(o, n, clock, 500*time.Millisecond)
 		}
 		if tries := n.of("a"); len(tries) != 1 {
 			t.Errorf("tried after %v, and was asked to wait for two hours", tries)
@@ -289,11 +282,7 @@ func TestNobodyTried(t *testing.T) {
 				for _, r := range tc.runs {
 					time.Sleep(r.off)
 					ahead.Store(int64(r.clock))
-					ctx, cancel := context.WithTimeout(context.Background(), r.lasts)
-					d := notify.NewDispatcher(o, []notify.Channel{{Name: "c", Notifier: n}}, quiet)
-					d.Now = clock
-					d.Run(ctx)
-					cancel()
+					deliver(o, n, clock, r.lasts)
 				}
 				status, err := o.Channels(t.Context(), []string{"c"})
 				if err != nil || (status[0].Failed == 1) != tc.givenUp || status[0].Failed+status[0].Pending != 1 {
