@@ -93,7 +93,14 @@ type Provenance struct {
 
 // Fetch refreshes the metadata as TUF says (specification 1.0, section 5), and
 // returns the trusted root that it authenticates. ctx bounds it.
-func (r Repository) Fetch(ctx context.Context) (Fetched, error) {
+func (r Repository) Fetch(ctx context.Context) (got Fetched, err error) {
+	// go-tuf takes for granted what signed metadata may lack, as snapshot.json in a timestamp. Who holds
+	// one key of a repository must not be able to stop the program.
+	defer func() {
+		if broken := recover(); broken != nil {
+			got, err = Fetched{}, fmt.Errorf("TUF repository %s: its metadata lack what TUF asks for, and broke the client (%v): tell who signs them", r.URL, broken)
+		}
+	}()
 	dir, err := os.MkdirTemp("", "sigwarden-tuf-")
 	if err != nil && r.Scratch != "" {
 		dir, err = os.MkdirTemp(r.Scratch, ".sigwarden-tuf-")

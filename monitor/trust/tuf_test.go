@@ -257,6 +257,23 @@ func TestFetchHostile(t *testing.T) {
 	if n := written.Load(); err == nil || !strings.Contains(err.Error(), "more than the 2000000 bytes") || n < maxMetadata || n > 5*maxRoot {
 		t.Errorf("%d bytes were read: %v", n, err)
 	}
+	// Nor stop the program by what they leave out.
+	files := r.repo.Files()
+	for name, data := range map[string]string{
+		"timestamp.json":  `{"_type":"timestamp","spec_version":"1.0.31","version":9,"expires":"2099-01-01T00:00:00Z","meta":{"targets.json":{"version":9}}}`,
+		"2.snapshot.json": `{"_type":"snapshot","spec_version":"1.0.31","version":2,"expires":"2099-01-01T00:00:00Z","meta":{"targets.json":null}}`,
+	} {
+		lacking := maps.Clone(files)
+		if lacking[name], err = r.repo.Sign(strings.TrimPrefix(strings.TrimSuffix(name, ".json"), "2."), []byte(data)); err != nil {
+			t.Fatal(err)
+		}
+		r.repo.Restore(lacking)
+		if _, err := r.client.Fetch(t.Context()); err == nil || !strings.Contains(err.Error(), "lack what TUF asks for") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	r.repo.Restore(files)
+	r.publish(map[string][]byte{"trusted_root.json": document(t, "https://one.acme.example")})
 	// Object stores answer 403 for what is not there.
 	forbidden := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if strings.HasSuffix(req.URL.Path, "2.root.json") {
