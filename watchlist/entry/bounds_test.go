@@ -152,3 +152,31 @@ func TestBoundsOfPGP(t *testing.T) {
 type nopCloser struct{ *bytes.Buffer }
 
 func (nopCloser) Close() error { return nil }
+
+// TestBrokenExtensions: one that cannot be read, or that has bytes behind its value, hides no other one.
+func TestBrokenExtensions(t *testing.T) {
+	names, err := asn1.Marshal([]asn1.RawValue{{Class: 2, Tag: 1, Bytes: []byte("who@acme.example")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	odd := pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3, 4}, Value: []byte{0x0c, 2, 'h', 'i', 0, 0}}
+	genuine := selfSigned(t, odd, pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: names})
+	at := bytes.Index(genuine, []byte{0x06, 3, 0x2a, 3, 4, 0x04, 6, 0x0c})
+	for what, change := range map[string]func(der []byte){
+		"bytes behind the value": func(der []byte) { der[at+6] = 4 },
+		"another tag":            func(der []byte) { der[at] = 0x05 },
+		"no value":               func(der []byte) { der[at+5] = 0x0c },
+		"too long a value":       func(der []byte) { der[at+6] = 100 },
+	} {
+		der := bytes.Clone(genuine)
+		change(der)
+		var id Identity
+		says(t, what, id.parseCertificate(der), "bad extension")
+		if len(id.Subjects) != 1 || id.Subjects[0].Value != "who@acme.example" {
+			t.Errorf("%s: subjects %v", what, id.Subjects)
+		}
+		if text, ok := id.Extension("1.2.3.4"); ok != (what == "bytes behind the value") || ok && text != "hi" {
+			t.Errorf("%s: %q", what, text)
+		}
+	}
+}

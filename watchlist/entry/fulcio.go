@@ -134,23 +134,33 @@ func (id *Identity) parseCertificate(der []byte) error {
 		errs = append(errs, fmt.Errorf("%w: bad list of extensions", errCertificate))
 	}
 	var seen seenOIDs
+	broken := false
 	for !extensions.Empty() {
 		var ext, oid, value cryptobyte.String
-		if !readShort(&extensions, &ext, asn1.SEQUENCE) || !readShort(&ext, &oid, asn1.OBJECT_IDENTIFIER) ||
-			ext.PeekASN1Tag(asn1.BOOLEAN) && !ext.SkipASN1(asn1.BOOLEAN) || !readShort(&ext, &value, asn1.OCTET_STRING) || !ext.Empty() {
-			errs = append(errs, fmt.Errorf("%w: bad extension", errCertificate))
+		if !readShort(&extensions, &ext, asn1.SEQUENCE) {
+			errs = append(errs, fmt.Errorf("%w: bad list of extensions", errCertificate))
 			break
 		}
+		if seen.count == maxExtensions {
+			errs = append(errs, fmt.Errorf("%w: more than %d extensions", errCertificate, maxExtensions))
+			break
+		}
+		read := readShort(&ext, &oid, asn1.OBJECT_IDENTIFIER) && (!ext.PeekASN1Tag(asn1.BOOLEAN) || ext.SkipASN1(asn1.BOOLEAN)) &&
+			readShort(&ext, &value, asn1.OCTET_STRING)
 		if seen.twice(oid) {
 			errs = append(errs, fmt.Errorf("%w: an extension is there twice", errCertificate))
 		}
-		if seen.count > maxExtensions {
-			errs = append(errs, fmt.Errorf("%w: more than %d extensions", errCertificate, maxExtensions))
-			break
+		// Others, crypto/x509 among them, look at nothing behind a value.
+		broken = broken || !read || !ext.Empty()
+		if !read {
+			continue
 		}
 		if err := id.addExtension(oid, value); err != nil {
 			errs = append(errs, err)
 		}
+	}
+	if broken {
+		errs = append(errs, fmt.Errorf("%w: bad extension", errCertificate))
 	}
 	return errors.Join(errs...)
 }
