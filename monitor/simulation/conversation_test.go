@@ -294,7 +294,7 @@ func FuzzConversation(f *testing.F) {
 				if n := len(c.kinds); n%30 == 7 {
 					k = kind(n / 30 % 4)
 				}
-				must(log.Append(stock.entries[k][len(c.kinds)%stockSize]))
+				must(log.Append(stock.entries[2][k][len(c.kinds)%stockSize]))
 				c.kinds = append(c.kinds, k)
 			}
 		}

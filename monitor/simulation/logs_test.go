@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -59,7 +60,7 @@ var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 // pair and certificates are the same in all of them.
 type stock struct {
 	authorities *entry.Authorities
-	entries     [4][][]byte
+	entries     [3][4][][]byte  // by the version of Rekor, and by kind
 	kinds       map[string]kind // by entry
 }
 
@@ -74,18 +75,20 @@ var newStock = sync.OnceValues(func() (*stock, error) {
 	if s.authorities, err = entry.NewAuthorities(entry.Authority{Chain: ca.Chain()}); err != nil {
 		return nil, err
 	}
-	for k := range s.entries {
+	for k := range s.entries[0] {
 		for i := range stockSize {
 			signer, err := ca.Issue(identity(kind(k)))
 			if err != nil {
 				return nil, err
 			}
-			e, err := signer.HashedRekord(fmt.Appendf(nil, "artifact %d of kind %d", i, k))
-			if err != nil {
-				return nil, err
+			for version, sign := range map[int]func([]byte) ([]byte, error){1: signer.HashedRekordV1, 2: signer.HashedRekord} {
+				e, err := sign(fmt.Appendf(nil, "artifact %d of kind %d", i, k))
+				if err != nil {
+					return nil, err
+				}
+				s.entries[version][k] = append(s.entries[version][k], e)
+				s.kinds[string(e)] = kind(k)
 			}
-			s.entries[k] = append(s.entries[k], e)
-			s.kinds[string(e)] = kind(k)
 		}
 	}
 	return s, nil
@@ -104,11 +107,15 @@ func theStock(t testing.TB) *stock {
 type simLog struct {
 	w      *world
 	name   string
+	host   string // where it is served
+	id     string // what the store calls it
+	origin string
 	opener *checkpoint.Log
 	opened sync.Map      // checkpoint.Checkpoint by note
 	tree   *locallog.Log // as it is
 	server *locallog.Server
 	source *rekor.V2
+	v1     *serverV1 // in place of server and source
 
 	mu        sync.Mutex
 	kinds     []kind        // of its entries
@@ -124,6 +131,15 @@ type simLog struct {
 	forkd  uint64        // the first entry that differs
 	swap   uint64        // the entry in whose place another one is served
 	closed bool
+}
+
+// stock is entries of a kind, in the form that the log holds.
+func (l *simLog) stock(k kind) [][]byte {
+	version := 2
+	if l.v1 != nil {
+		version = 1
+	}
+	return must(newStock()).entries[version][k]
 }
 
 // open is what the auditor reads notes with, each of them many times.
@@ -146,7 +162,7 @@ func (w *world) newLog(name string) *simLog {
 	if err != nil {
 		panic(err)
 	}
-	l := &simLog{w: w, name: name, tree: tree, server: locallog.NewServer(tree), seen: map[uint64]bool{}}
+	l := &simLog{w: w, name: name, host: name, id: tree.Origin(), origin: tree.Origin(), tree: tree, server: locallog.NewServer(tree), seen: map[uint64]bool{}}
 	parsed, err := checkpoint.ParseKey(tree.Origin(), tree.PublicKeyPEM())
 	if err == nil {
 		l.opener, err = checkpoint.NewLog(tree.Origin(), parsed)
@@ -162,8 +178,15 @@ func (w *world) newLog(name string) *simLog {
 
 // config is how a process follows the log.
 func (l *simLog) config() monitor.LogConfig {
-	return monitor.LogConfig{Name: l.name, ID: l.tree.Origin(), Type: "rekor-v2", Log: l.opener, Source: l.source, Start: "first",
-		Authorities: must(newStock()).authorities, Schedule: every(pollEvery), URL: "http://" + l.name}
+	cfg := monitor.LogConfig{Name: l.name, ID: l.id, Type: "rekor-v2", Log: l.opener, Start: "first",
+		Authorities: must(newStock()).authorities, Schedule: every(pollEvery), URL: "http://" + l.host}
+	if l.v1 != nil {
+		_, tree, _ := checkpoint.SplitOrigin(l.origin)
+		cfg.Type, cfg.Proofs, cfg.Family = "rekor-v1", l.v1.reader.Tree(tree), l.host
+	} else {
+		cfg.Source = l.source
+	}
+	return cfg
 }
 
 func must[T any](v T, err error) T {
@@ -182,7 +205,6 @@ func (e every) Next(now time.Time) time.Time {
 
 // grow appends entries: now and then one of ours.
 func (l *simLog) grow(rng *rand.Rand, n int) {
-	s := must(newStock())
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for range n {
@@ -193,7 +215,8 @@ func (l *simLog) grow(rng *rand.Rand, n int) {
 		if rng.IntN(25) == 0 {
 			k = kind(1 + rng.IntN(3))
 		}
-		e := s.entries[k][rng.IntN(stockSize)]
+		e := l.stock(k)[rng.IntN(stockSize)]
+		l.appendV1(e)
 		if l.other != nil {
 			must(l.other.Append(e))
 			if l.shown != nil {
@@ -262,7 +285,6 @@ func (w *world) planLie(rng *rand.Rand, l *simLog, at time.Duration, do func(tim
 			return
 		}
 		rng := rand.New(rand.NewPCG(seed, 1))
-		s := must(newStock())
 		fork := must(l.tree.Fork(size - back))
 		grown := int(back)
 		switch lie {
@@ -272,17 +294,25 @@ func (w *world) planLie(rng *rand.Rand, l *simLog, at time.Duration, do func(tim
 			grown = max(1, grown-1)
 		}
 		for i := range grown {
-			e := s.entries[nobody][rng.IntN(stockSize)]
+			e := l.stock(nobody)[rng.IntN(stockSize)]
 			if i == 0 {
 				// What is there in its place must differ.
-				e = s.entries[stolen][rng.IntN(stockSize)]
+				e = l.stock(stolen)[rng.IntN(stockSize)]
 				if old := must(l.tree.Entry(size - back)); bytes.Equal(old, e) {
-					e = s.entries[nobody][0]
+					e = l.stock(nobody)[0]
 				}
 			}
 			must(fork.Append(e))
 		}
 		l.lie, l.since, l.forkd, l.closed = lie, time.Since(w.began), size-back, still
+		switch lie {
+		case "fork", "fork at the same size", "smaller fork", "other tiles":
+			if l.v1 != nil {
+				l.lieV1(fork, l.forkd)
+				l.other, l.published = fork, fork.Size()
+				return
+			}
+		}
 		switch lie {
 		case "fork", "fork at the same size", "smaller fork":
 			l.server.Show(fork, nil)
@@ -290,13 +320,14 @@ func (w *world) planLie(rng *rand.Rand, l *simLog, at time.Duration, do func(tim
 		case "other tiles":
 			shown := must(fork.Fork(size - back))
 			for i := range grown {
-				must(shown.Append(s.entries[release][i%stockSize]))
+				must(shown.Append(l.stock(release)[i%stockSize]))
 			}
 			l.server.Show(fork, shown)
 			l.other, l.shown, l.published = fork, shown, fork.Size()
 		case "other entry":
 			// One that was not read yet.
-			must(l.tree.Append(s.entries[stolen][0]))
+			must(l.tree.Append(l.stock(stolen)[0]))
+			l.appendV1(l.stock(stolen)[0])
 			l.kinds = append(l.kinds, stolen)
 			l.published, l.swap = l.tree.Size(), l.tree.Size()-1
 		}
@@ -306,8 +337,8 @@ func (w *world) planLie(rng *rand.Rand, l *simLog, at time.Duration, do func(tim
 // limit is in how many polls its lie is found: in one that shows it, or in three where one could
 // be a bad network.
 func (l *simLog) limit() int {
-	switch l.lie {
-	case "other tiles", "stranger's signature":
+	switch {
+	case l.lie == "other tiles", l.lie == "stranger's signature", l.v1 != nil:
 		return patience
 	}
 	return 2 // one may have been under way
@@ -321,7 +352,7 @@ func (l *simLog) faults() (f locallog.Faults) {
 	defer l.mu.Unlock()
 	switch l.lie {
 	case "other entry":
-		f.Swap = map[uint64][]byte{l.swap: must(newStock()).entries[nobody][0]}
+		f.Swap = map[uint64][]byte{l.swap: l.stock(nobody)[0]}
 	case "stranger's signature":
 		key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
 		stranger := must(locallog.NewWithKey(l.tree.Origin(), key.Public().(ed25519.PublicKey), key))
@@ -396,13 +427,11 @@ var errOutage = errors.New("connection refused")
 
 // RoundTrip implements http.RoundTripper.
 func (n *network) RoundTrip(r *http.Request) (*http.Response, error) {
-	var log *simLog
-	for _, l := range n.w.logs {
-		if l.name == r.URL.Host {
-			log = l
-		}
+	log := n.w.logs[slices.IndexFunc(n.w.logs, func(l *simLog) bool { return l.host == r.URL.Host })]
+	what := r.URL.Host + r.URL.Path + r.URL.RawQuery
+	if r.GetBody != nil {
+		what += string(must(io.ReadAll(must(r.GetBody()))))
 	}
-	what := r.URL.Host + r.URL.Path
 	rng := n.w.chance(what, n.times(what))
 	kind := n.now(log.name)
 	delay := time.Duration(1+rng.IntN(50)) * time.Millisecond
@@ -427,8 +456,12 @@ func (n *network) RoundTrip(r *http.Request) (*http.Response, error) {
 		return n.status(r, 500, ""), nil
 	}
 	rec := httptest.NewRecorder()
-	log.server.Set(log.faults())
-	log.server.ServeHTTP(rec, r)
+	if log.v1 != nil {
+		log.v1.answerV1(rec, r)
+	} else {
+		log.server.Set(log.faults())
+		log.server.ServeHTTP(rec, r)
+	}
 	resp := rec.Result()
 	resp.Request = r
 	body := rec.Body.Bytes()
@@ -437,7 +470,8 @@ func (n *network) RoundTrip(r *http.Request) (*http.Response, error) {
 	case kind == "odd answers" && rng.IntN(3) == 0 && len(body) > 1:
 		n.w.count("answer: cut off")
 		intact = false
-		resp.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body[:rng.IntN(len(body))]), errReader{io.ErrUnexpectedEOF}))
+		body = body[:rng.IntN(len(body))]
+		resp.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body), errReader{io.ErrUnexpectedEOF}))
 	case kind == "corrupt bytes" && rng.IntN(3) == 0 && len(body) > 0 && resp.StatusCode == 200 && n.mayCorrupt(log.name):
 		n.w.count("answer: corrupt")
 		intact = false
@@ -445,7 +479,10 @@ func (n *network) RoundTrip(r *http.Request) (*http.Response, error) {
 		resp.Body = io.NopCloser(bytes.NewReader(body))
 		resp.Header.Del("ETag")
 	}
-	if intact && resp.StatusCode == 200 {
+	switch {
+	case log.v1 != nil && r.Method == http.MethodPost:
+		log.v1.came(body)
+	case intact && resp.StatusCode == 200:
 		log.served(r.URL.Path)
 	}
 	return resp, nil
@@ -523,7 +560,9 @@ func (l *simLog) ask(ctx context.Context, from uint64, other bool) (note []byte,
 	if size == 0 || from > size {
 		return nil, nil, errors.New("nothing to ask for")
 	}
-	if note, err = tree.CheckpointAt(size); err != nil {
+	if l.v1 != nil {
+		note = l.v1.SignHead(number(l.name)>>1, size, must(tree.Root(size)))
+	} else if note, err = tree.CheckpointAt(size); err != nil {
 		return nil, nil, err
 	}
 	c, err := l.open(note)

@@ -134,7 +134,11 @@ func TestMutations(t *testing.T) {
 			}
 			began := time.Now()
 			const some = 50 // at a time
-			for from := 1; from <= enough; from += some {
+			begin := 1
+			if strings.HasPrefix(m.name, "Rekor v1: ") {
+				begin = firstV1
+			}
+			for from := begin; from < begin+enough; from += some {
 				out, err := exec.Command(bin, "-test.run", "^TestSeeds$", "-test.timeout", "10m", "-first", fmt.Sprint(from), "-seeds", fmt.Sprint(some)).CombinedOutput()
 				if err == nil {
 					continue
@@ -147,7 +151,7 @@ func TestMutations(t *testing.T) {
 					text = text[at:]
 				}
 				first, _, _ := strings.Cut(text, "\nagain")
-				t.Logf("found within %d seeds, in %s: %.300s", from+some-1, time.Since(began).Round(time.Second), strings.Join(strings.Fields(first), " "))
+				t.Logf("found within %d seeds, in %s: %.300s", from+some-begin, time.Since(began).Round(time.Second), strings.Join(strings.Fields(first), " "))
 				return
 			}
 			t.Errorf("not found within %d seeds", enough)

@@ -283,7 +283,7 @@ func (l *life) assemble(r *rule) (err error) {
 		return err
 	}
 	for _, member := range w.family {
-		if s, ok := states[member.tree.Origin()]; ok && s.Head != "" {
+		if s, ok := states[member.id]; ok && s.Head != "" {
 			opts.Logs = append(opts.Logs, member.config())
 		}
 	}
@@ -327,6 +327,9 @@ func (l *life) assemble(r *rule) (err error) {
 
 // list is what the trusted root names.
 func (w *world) list(ctx context.Context, st *store.Store) ([]monitor.LogConfig, error) {
+	if s := w.family[0].v1; s != nil {
+		return s.list(ctx, st)
+	}
 	rng := w.chance("listing", w.net.times("listing"))
 	if err := wait(ctx, time.Duration(1+rng.IntN(20))*time.Millisecond); err != nil {
 		return nil, err
@@ -350,7 +353,7 @@ func (w *world) list(ctx context.Context, st *store.Store) ([]monitor.LogConfig,
 	var out []monitor.LogConfig
 	for _, l := range w.family[:listed] {
 		cfg := l.config()
-		cfg.New = known > 0 && states[l.tree.Origin()].Head == ""
+		cfg.New = known > 0 && states[l.id].Head == ""
 		out = append(out, cfg)
 	}
 	return out, nil
@@ -372,7 +375,7 @@ func (l *life) feed(ctx context.Context) {
 			continue // what is said now would not be told before the end
 		}
 		for _, log := range w.logs {
-			origin := log.tree.Origin()
+			origin := log.origin
 			state, err := l.promises.State(ctx, origin)
 			if err != nil {
 				continue

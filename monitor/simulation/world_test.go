@@ -199,6 +199,12 @@ func (w *world) plan() (chaos time.Duration, plan []act) {
 		w.logs, w.family = append(w.logs, l), append(w.family, l)
 	}
 	w.listed = min(1, len(w.family))
+	if w.seed >= firstV1 {
+		w.serveV1("alpha", w.logs[0])
+		if len(w.family) > 0 {
+			w.serveV1("shards", w.family...)
+		}
+	}
 	for _, l := range w.logs {
 		l.grow(rng, rng.IntN(200))
 		l.publish()
@@ -217,6 +223,9 @@ func (w *world) plan() (chaos time.Duration, plan []act) {
 		before := w.family[0]
 		do(at(), "rotation", func() {
 			before.end()
+			if before.v1 != nil {
+				before.v1.rotate()
+			}
 			w.mu.Lock()
 			w.listed = 2
 			w.mu.Unlock()

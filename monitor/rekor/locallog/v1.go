@@ -1,6 +1,7 @@
 package locallog
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -23,18 +24,16 @@ import (
 // grows, proofs, signed tree heads and signed entry timestamps. It can be told
 // to misbehave.
 type V1 struct {
-	key  *ecdsa.PrivateKey
-	spki []byte
-	// stranger is the key of FaultsV1.Stranger.
-	stranger     *ecdsa.PrivateKey
-	strangerSPKI []byte
+	key, stranger      *ecdsa.PrivateKey // stranger is the key of FaultsV1.Stranger
+	spki, strangerSPKI []byte
 
 	mu       sync.Mutex
 	host     string
 	trees    []*v1Tree
 	faults   FaultsV1
 	limiter  *rate.Limiter
-	requests map[int]int // by status
+	requests map[int]int       // by status
+	notes    map[string]string // that were signed last, by their text
 }
 
 // FaultsV1 is how a server misbehaves. Indexes are those within the tree that
@@ -55,6 +54,8 @@ type FaultsV1 struct {
 	Size *uint64
 	// NoProofs answers 400 for every consistency proof.
 	NoProofs bool
+	// WrongProofs serves consistency proofs that prove nothing.
+	WrongProofs bool
 	// Stranger signs the head of the growing tree with a key that is told to nobody.
 	Stranger bool
 	// Latency is how long every answer takes, PerSecond the requests that are
@@ -73,23 +74,27 @@ type v1Tree struct {
 
 // NewV1 returns a server with one empty tree and a fresh key.
 func NewV1(host string, tree uint64) (*V1, error) {
-	v := &V1{host: host, trees: []*v1Tree{{id: tree}}, requests: map[int]int{}}
-	var err error
-	if v.key, v.spki, err = newKey(); err != nil {
-		return nil, err
-	}
-	v.stranger, v.strangerSPKI, err = newKey()
-	return v, err
-
-}
-
-func newKey() (*ecdsa.PrivateKey, []byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	spki, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
-	return key, spki, err
+	stranger, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	return NewV1WithKeys(host, tree, key, stranger)
+}
+
+// NewV1WithKeys returns a server with one empty tree and keys that the caller made: its own, and that
+// of FaultsV1.Stranger. With the same ones it signs the same in the same way.
+func NewV1WithKeys(host string, tree uint64, key, stranger *ecdsa.PrivateKey) (*V1, error) {
+	v := &V1{key: key, stranger: stranger, host: host, trees: []*v1Tree{{id: tree}}, requests: map[int]int{}}
+	var err error
+	if v.spki, err = x509.MarshalPKIXPublicKey(&key.PublicKey); err != nil {
+		return nil, err
+	}
+	v.strangerSPKI, err = x509.MarshalPKIXPublicKey(&stranger.PublicKey)
+	return v, err
 }
 
 // PublicKeyPEM returns the server's key.
@@ -296,7 +301,7 @@ func (v *V1) size(t *v1Tree) uint64 {
 
 func sign(key *ecdsa.PrivateKey, data []byte) []byte {
 	digest := sha256.Sum256(data)
-	sig, err := ecdsa.SignASN1(rand.Reader, key, digest[:])
+	sig, err := key.Sign(nil, digest[:], crypto.SHA256) // as RFC 6979 says
 	if err != nil {
 		return nil
 	}
@@ -304,15 +309,41 @@ func sign(key *ecdsa.PrivateKey, data []byte) []byte {
 }
 
 func (v *V1) note(t *v1Tree) string {
-	size := v.size(t)
-	root := t.root(0, size)
-	text := fmt.Sprintf("%s - %d\n%d\n%s\n", v.host, t.id, size, base64.StdEncoding.EncodeToString(root[:]))
-	key, spki := v.key, v.spki
+	key := v.key
 	if v.faults.Stranger && t == v.trees[len(v.trees)-1] {
-		key, spki = v.stranger, v.strangerSPKI
+		key = v.stranger
+	}
+	size := v.size(t)
+	return v.signHead(t.id, key, size, t.root(0, size))
+}
+
+// maxNotes bounds the notes that are kept: every entry comes with the newest.
+const maxNotes = 16
+
+func (v *V1) signHead(tree uint64, key *ecdsa.PrivateKey, size uint64, root Hash) string {
+	text := fmt.Sprintf("%s - %d\n%d\n%s\n", v.host, tree, size, base64.StdEncoding.EncodeToString(root[:]))
+	spki := v.spki
+	if key == v.stranger {
+		spki = v.strangerSPKI
+	} else if made := v.notes[text]; made != "" {
+		return made
 	}
 	id := sha256.Sum256(spki)
-	return text + "\n\u2014 " + v.host + " " + base64.StdEncoding.EncodeToString(append(id[:4:4], sign(key, []byte(text))...)) + "\n"
+	made := text + "\n\u2014 " + v.host + " " + base64.StdEncoding.EncodeToString(append(id[:4:4], sign(key, []byte(text))...)) + "\n"
+	if key == v.key {
+		if len(v.notes) >= maxNotes || v.notes == nil {
+			v.notes = map[string]string{}
+		}
+		v.notes[text] = made
+	}
+	return made
+}
+
+// SignHead signs any head of a tree, by its id.
+func (v *V1) SignHead(tree, size uint64, root Hash) []byte {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return []byte(v.signHead(tree, v.key, size, root))
 }
 
 func (v *V1) info() any {
@@ -339,7 +370,11 @@ func (v *V1) consistency(r *http.Request) (int, any) {
 	for _, t := range v.trees {
 		if t.id == id && first > 0 && first <= last && last <= v.size(t) && !v.faults.NoProofs {
 			root := t.root(0, v.size(t))
-			return http.StatusOK, map[string]any{"rootHash": hex.EncodeToString(root[:]), "hashes": hexes(t.proof(first, 0, last, true))}
+			proof := t.proof(first, 0, last, true)
+			if v.faults.WrongProofs && len(proof) > 0 {
+				proof[0][0] ^= 1
+			}
+			return http.StatusOK, map[string]any{"rootHash": hex.EncodeToString(root[:]), "hashes": hexes(proof)}
 		}
 	}
 	return http.StatusBadRequest, nil
