@@ -457,7 +457,11 @@ func (n *network) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	rec := httptest.NewRecorder()
 	if log.v1 != nil {
-		log.v1.answerV1(rec, r)
+		wrong := r.Method == http.MethodPost && kind == "odd answers" && rng.IntN(3) == 0
+		if wrong {
+			n.w.count("answer: wrong paths")
+		}
+		log.v1.answerV1(rec, r, wrong)
 	} else {
 		log.server.Set(log.faults())
 		log.server.ServeHTTP(rec, r)

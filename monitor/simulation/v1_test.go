@@ -99,9 +99,16 @@ func (s *serverV1) faultsV1() (f locallog.FaultsV1) {
 	return f
 }
 
-// answerV1 serves a request.
-func (s *serverV1) answerV1(w http.ResponseWriter, r *http.Request) {
-	s.Set(s.faultsV1())
+// answerV1 serves a request, with paths that prove nothing if so.
+func (s *serverV1) answerV1(w http.ResponseWriter, r *http.Request, wrongPaths bool) {
+	f := s.faultsV1()
+	if wrongPaths {
+		f.NoPath = map[uint64]bool{}
+		for i := range s.trees[s.shown-1].tree.Size() {
+			f.NoPath[i] = true
+		}
+	}
+	s.Set(f)
 	s.ServeHTTP(w, r)
 }
 

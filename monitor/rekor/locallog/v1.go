@@ -424,7 +424,7 @@ func (v *V1) entry(t *v1Tree, index, global uint64, active bool) any {
 	body := base64.StdEncoding.EncodeToString(leaf)
 	promise := fmt.Sprintf(`{"body":"%s","integratedTime":%d,"logID":"%x","logIndex":%d}`, base64.StdEncoding.EncodeToString(promised), t.times[index], logID, global)
 	path := hexes(t.path(index, 0, size))
-	if v.faults.NoPath[index] && active {
+	if v.faults.NoPath[index] && active && len(path) > 0 {
 		path = path[1:]
 	}
 	saved := v.faults.Size
