@@ -265,17 +265,43 @@ func (p *provenReader) proveOne(ctx context.Context, res *result, e *ServedEntry
 		}
 		return nil
 	}
+	// Its own proof may be no good, or of a tree that this replica does not know yet, and say nothing
+	// against it: the tree itself is asked.
+	if e.Leaf != nil {
+		next, ok, err := p.fits(ctx, []ServedEntry{*e})
+		if err != nil {
+			return err
+		}
+		if ok {
+			p.frontier = next
+			return p.readAll(ctx, res, []ServedEntry{*e})
+		}
+	}
 	next, err := p.frontierAt(ctx, p.head, e.Index+1)
 	if err != nil {
 		return fmt.Errorf("going on behind entry %d: %w", e.Index, err)
 	}
+	own := p.frontier
 	p.frontier = next
-	reason := KindEntryWithheld
-	if e.Leaf != nil {
-		reason = KindEntryMismatch
+	switch {
+	case e.Leaf == nil:
+		p.miss(res, e, KindEntryWithheld)
+	case own.Append(checkpoint.LeafHash(e.Leaf)).Root() == next.Root():
+		return p.readAll(ctx, res, []ServedEntry{*e})
+	default:
+		p.miss(res, e, KindEntryMismatch)
 	}
-	p.miss(res, e, reason)
 	return nil
+}
+
+// placed reports whether the tree holds an entry in its place, by proofs of the tree alone.
+func (p *provenReader) placed(ctx context.Context, e *ServedEntry) (bool, error) {
+	before, err := p.frontierAt(ctx, p.head, e.Index)
+	if err != nil {
+		return false, err
+	}
+	behind, err := p.frontierAt(ctx, p.head, e.Index+1)
+	return err == nil && before.Append(checkpoint.LeafHash(e.Leaf)).Root() == behind.Root(), err
 }
 
 // miss books a gap.
@@ -386,7 +412,9 @@ func (p *provenReader) relate(ctx context.Context, note checkpoint.Checkpoint) e
 	if err == nil {
 		err = checkpoint.Advance(smaller, larger, proof)
 	}
-	p.related[id] = err
+	if fork := (*checkpoint.DivergenceError)(nil); err == nil || errors.Is(err, checkpoint.ErrUnproven) || errors.As(err, &fork) {
+		p.related[id] = err // else it is the answer that is missing
+	}
 	return err
 }
 

@@ -235,6 +235,46 @@ func TestRekorV1Lag(t *testing.T) {
 	}
 }
 
+// TestRekorV1UselessProofs: an entry that is the right one is read, and accuses nobody, whatever the
+// proof is worth that comes with it, beside one that is left out.
+func TestRekorV1UselessProofs(t *testing.T) {
+	head := uint64(600)
+	withheld, useless := map[uint64]bool{521: true}, map[uint64]bool{520: true, 523: true}
+	for what, f := range map[string]locallog.FaultsV1{
+		"a replica that lags": {Size: &head, Omit: withheld},
+		"paths to nowhere":    {Omit: withheld, NoPath: useless},
+		"both":                {Size: &head, Omit: withheld, NoPath: useless},
+	} {
+		r := newRigV1(t)
+		r.grow(523)
+		r.v1.Append(r.entry(unexpectedEvent(), 1))
+		r.grow(100)
+		r.v1.Set(f)
+		r.once()
+		r.wantIncidents("")
+		if what == "a replica that lags" && r.coverage() != "[0,600)-[521,522)entry-withheld" {
+			t.Errorf("%s: coverage %s", what, r.coverage())
+		}
+		// Without a path there is no finding that others could check, for some polls.
+		for range 4 {
+			r.clock.move(time.Minute)
+			r.once()
+		}
+		if r.verdicts() != "523:unexpected" || strings.Contains(r.coverage(), "mismatch") {
+			t.Errorf("%s: findings %q, coverage %s", what, r.verdicts(), r.coverage())
+		}
+		// It comes back while its proof is no good.
+		again := f
+		again.Omit, again.NoPath = nil, map[uint64]bool{521: true}
+		r.v1.Set(again)
+		r.clock.move(time.Minute)
+		r.once()
+		if strings.Contains(r.coverage(), "-") || strings.Contains(r.incidents(), "mismatch") {
+			t.Errorf("%s: healed, coverage %s, incidents %q", what, r.coverage(), r.incidents())
+		}
+	}
+}
+
 // TestRekorV1WrongEntries: one body altered, one entry left out; all others are
 // found, and the gaps are filled when the true entries are served.
 func TestRekorV1WrongEntries(t *testing.T) {

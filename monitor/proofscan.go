@@ -3,6 +3,7 @@ package monitor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
@@ -84,8 +85,16 @@ func (p *provenReader) again(ctx context.Context, at, to uint64) result {
 	for i := range list {
 		e := &list[i]
 		hash, ok := p.authentic(ctx, e)
+		ours := ok && checkpoint.LeafHash(e.Leaf) == hash
+		if !ok && e.Leaf != nil {
+			// A proof that is no good says nothing against the entry that it comes with.
+			if ours, err = p.placed(ctx, e); err != nil {
+				res.err = fmt.Errorf("proving entry %d: %w", e.Index, err)
+				return res
+			}
+		}
 		switch {
-		case ok && checkpoint.LeafHash(e.Leaf) == hash:
+		case ours:
 			if err := p.readAll(ctx, &res, list[i:i+1]); err != nil {
 				res.err = err
 				return res
