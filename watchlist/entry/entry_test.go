@@ -465,40 +465,6 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// FuzzCertificate puts any DER in the place of a certificate: whatever
-// crypto/x509 can read, we read, with the same names.
-func FuzzCertificate(f *testing.F) {
-	ca := newCA(f)
-	f.Add(issue(f, ca, testca.Identity{Email: "a@b.example", URI: "https://x.example/y", DNS: "d.example", IP: "192.0.2.1", Issuer: issuer}).Cert)
-	f.Add(issue(f, nil, testca.Identity{OtherName: "u!d", Extensions: map[int]string{2: "push", 12: "z"}}).Cert)
-	f.Fuzz(func(t *testing.T, der []byte) {
-		defer bounds.Hold(t)()
-		leaf, err := testca.Signer{Cert: der, Key: nil}.EntryFor()
-		if err != nil {
-			t.Fatal(err)
-		}
-		facts, err := entry.Decode(leaf)
-		std, stdErr := x509.ParseCertificate(der)
-		if stdErr != nil {
-			return
-		}
-		if len(facts.Identities) != 1 {
-			t.Fatalf("crypto/x509 reads the certificate, we lost it: %v", err)
-		}
-		var got []string
-		for _, s := range facts.Identities[0].Subjects {
-			if s.Type == entry.Email || s.Type == entry.DNS {
-				got = append(got, s.Value)
-			}
-		}
-		for _, want := range append(std.EmailAddresses, std.DNSNames...) {
-			if !slices.Contains(got, want) {
-				t.Fatalf("subject %q is lost: %q, %v", want, got, err)
-			}
-		}
-	})
-}
-
 // FuzzAuthorities: what is read as a document of authorities is what it prints, and the certificates that
 // those verify are those of theirs.
 func FuzzAuthorities(f *testing.F) {

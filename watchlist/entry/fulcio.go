@@ -129,8 +129,12 @@ func (id *Identity) parseCertificate(der []byte) error {
 	}
 	var wrapped, extensions cryptobyte.String
 	var present bool
-	if !tbs.ReadOptionalASN1(&wrapped, &present, asn1.Tag(3).Constructed().ContextSpecific()) || !tbs.Empty() ||
-		present && (!wrapped.ReadASN1(&extensions, asn1.SEQUENCE) || !wrapped.Empty()) {
+	// Others look at nothing behind the list.
+	odd := !tbs.ReadOptionalASN1(&wrapped, &present, asn1.Tag(3).Constructed().ContextSpecific()) || !tbs.Empty()
+	if present {
+		odd = !wrapped.ReadASN1(&extensions, asn1.SEQUENCE) || !wrapped.Empty() || odd
+	}
+	if odd {
 		errs = append(errs, fmt.Errorf("%w: bad list of extensions", errCertificate))
 	}
 	var seen seenOIDs
@@ -274,6 +278,7 @@ func (id *Identity) addFulcio(oid, value cryptobyte.String) error {
 		}
 	}
 	var text string
+	var bad error
 	switch {
 	case number >= 1 && number <= 6:
 		if !utf8.Valid(value) {
@@ -284,7 +289,10 @@ func (id *Identity) addFulcio(oid, value cryptobyte.String) error {
 		var ok bool
 		text, ok = derString(value)
 		if !ok && (known || number == 8) {
-			return fmt.Errorf("%w: extension %s%d is not a DER UTF8String", errCertificate, fulcioArc, number)
+			bad = fmt.Errorf("%w: extension %s%d is not a DER UTF8String", errCertificate, fulcioArc, number)
+			if text, ok = asciiString(value); !ok { // which others may read all the same
+				return bad
+			}
 		}
 		if !ok {
 			text = hex.EncodeToString(value)
@@ -294,10 +302,10 @@ func (id *Identity) addFulcio(oid, value cryptobyte.String) error {
 		if len(id.Issuers) == 0 || id.Issuers[0] != text {
 			id.Issuers = append(id.Issuers, text)
 		}
-		return nil
+		return bad
 	}
 	id.Extensions = append(id.Extensions, Extension{name, text})
-	return nil
+	return bad
 }
 
 // readShort is s.ReadASN1, quicker for what has fewer than 128 bytes.
@@ -367,7 +375,7 @@ func (id *Identity) addSubjects(value cryptobyte.String) error {
 				errs = append(errs, errSubject)
 				continue
 			}
-			subject = Subject{IP, addr.String()}
+			subject = Subject{IP, addr.Unmap().String()}
 		case asn1.Tag(0).Constructed().ContextSpecific():
 			user, ours, ok := otherName(name)
 			if !ok {
@@ -377,6 +385,10 @@ func (id *Identity) addSubjects(value cryptobyte.String) error {
 				continue // a form of other authorities
 			}
 			subject = Subject{Username, user}
+		case asn1.Tag(1).Constructed().ContextSpecific(), asn1.Tag(2).Constructed().ContextSpecific(),
+			asn1.Tag(6).Constructed().ContextSpecific(), asn1.Tag(7).Constructed().ContextSpecific():
+			errs = append(errs, errSubject) // texts in pieces, which BER allows and DER does not
+			continue
 		default:
 			continue // directory names and the like name nobody whom a watch can name
 		}
