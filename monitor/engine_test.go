@@ -541,6 +541,57 @@ func TestOneBadEntry(t *testing.T) {
 	r.audit()
 }
 
+// TestEntryThatBreaksReaders: an entry at which a parser gives up for good ends nothing, and is told.
+func TestEntryThatBreaksReaders(t *testing.T) {
+	r := newRig(t)
+	r.fill(r.log, 100)
+	a := r.sign(r.log, expectedEvent())
+	r.fill(r.log, 155)
+	mend := r.engine.Break()
+	r.mustPass()
+	if got, want := r.verdicts(), fmt.Sprintf("%d:malformed", a); got != want || r.coverage() != "[0,256)" {
+		t.Errorf("findings %s, want %s; coverage %s", got, want, r.coverage())
+	}
+	if f := r.findings()[0]; !strings.Contains(f.Reason, "it breaks what reads entries") || !strings.Contains(f.Reason, "https://github.com/acme/") {
+		t.Error(f.Reason)
+	}
+	if s := r.state(); s.Undecodable != 1 || s.Kinds["breaks what reads entries"] != 1 || s.Entries != 256 {
+		t.Errorf("counted %d undecodable, %v, of %d entries", s.Undecodable, s.Kinds, s.Entries)
+	}
+	mend()
+	b := r.sign(r.log, expectedEvent())
+	if r.mustPass(); r.verdicts() != fmt.Sprintf("%d:malformed %d:expected", a, b) {
+		t.Errorf("findings %s", r.verdicts())
+	}
+	r.audit()
+}
+
+// TestOddEntryIsNotExpected: what cannot be decoded in full is expected by nobody, also where only an
+// expression tells whose it is.
+func TestOddEntryIsNotExpected(t *testing.T) {
+	r := newRig(t)
+	ours := watchlist.Item{Subject: []string{`re:[g-i][s-u].*`}, Issuer: []string{github}}
+	list, err := watchlist.Compile([]watchlist.Watch{{Name: "releases", Match: []watchlist.Item{ours}, Expect: []watchlist.Item{ours}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.opts.Watches = list
+	r.restart()
+	good := r.sign(r.log, expectedEvent())
+	leaf, err := r.log.Entry(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	odd := bytes.Replace(leaf, []byte(`{`), []byte(`{"more":1,`), 1)
+	if len(list.MatchRaw(odd)) > 0 {
+		t.Fatal("its bytes tell whose it is: nothing is shown")
+	}
+	r.log.Append(odd)
+	if r.mustPass(); r.verdicts() != "0:expected 1:malformed" {
+		t.Errorf("findings %s", r.verdicts())
+	}
+}
+
 // TestStoreFaults lets every commit fail in both forms, "failed" and "failed
 // but was persisted", and checks that nothing is lost and nothing told twice.
 func TestStoreFaults(t *testing.T) {

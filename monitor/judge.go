@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -85,8 +86,20 @@ func (r *runner) read(eyes *eyes, index uint64, leaf []byte, integrated func() t
 }
 
 // judge is read for a log whose origin is known already, if that is not empty.
-func (r *runner) judge(eyes *eyes, index uint64, leaf []byte, integrated func() time.Time, origin string, count *tally) []Finding {
+func (r *runner) judge(eyes *eyes, index uint64, leaf []byte, integrated func() time.Time, origin string, count *tally) (findings []Finding) {
 	count.entries++
+	var hits []watchlist.Hit
+	// Entries go through parsers of others, and stay in the log: one that broke any would end the
+	// program, and every one that is begun after it.
+	defer func() {
+		if fault := recover(); fault != nil {
+			eyes.skimmer, eyes.decoder = entry.Skimmer{}, entry.Decoder{}
+			r.log.Error("an entry broke what reads entries; it is searched as raw bytes. Please report this", "index", index, "fault", fault, "stack", string(debug.Stack()))
+			facts := entry.Facts{Kind: "breaks what reads entries"}
+			base := r.base(&facts, index, slices.Clone(leaf), time.Time{}, origin)
+			findings = r.malformed(base, time.Time{}, r.undecodable(&facts, leaf, count), hits, fmt.Errorf("it breaks what reads entries: %v", fault))
+		}
+	}()
 	if skim, ok := eyes.skimmer.Skim(leaf); ok && !r.opts.Watches.MayMatch(skim) {
 		if skim.KeyOnly {
 			count.keyOnly++
@@ -97,7 +110,7 @@ func (r *runner) judge(eyes *eyes, index uint64, leaf []byte, integrated func() 
 	if passing.KeyOnly() {
 		count.keyOnly++
 	}
-	hits := r.opts.Watches.Match(passing)
+	hits = r.opts.Watches.Match(passing)
 	if err == nil && len(hits) == 0 {
 		return nil
 	}
@@ -106,18 +119,7 @@ func (r *runner) judge(eyes *eyes, index uint64, leaf []byte, integrated func() 
 	facts, err := entry.Decode(leaf)
 	var raw []watchlist.RawHit
 	if err != nil {
-		count.undecodable++
-		kind := "not JSON of an entry"
-		if facts.Kind != "" {
-			kind = facts.Kind + " " + facts.APIVersion
-			kind = strings.ToValidUTF8(kind[:min(len(kind), maxKind)], "?")
-		}
-
-		if count.kinds == nil {
-			count.kinds = map[string]uint64{}
-		}
-		count.kinds[kind]++
-		raw = r.opts.Watches.MatchRaw(leaf)
+		raw = r.undecodable(&facts, leaf, count)
 	}
 	if len(hits)+len(raw) == 0 {
 		return nil
@@ -145,42 +147,16 @@ func (r *runner) judge(eyes *eyes, index uint64, leaf []byte, integrated func() 
 		worst = entry.WorstSCT(worst, trust.authorities.SCT(id, at))
 		reports = append(reports, id.Report(vouched[i]))
 	}
-	if facts.Digests == nil {
-		facts.Digests = []string{}
+	base := r.base(&facts, index, leaf, when, origin)
+	base.Identities = reports
+	if worst != "" {
+		base.SCT = string(worst)
 	}
-	if worst == "" {
-		worst = entry.SCTUnchecked // bare keys have none to check
-	}
-	if origin == "" {
-		origin = r.way().Log.Origin()
-	}
-	base := Finding{
-		Log: r.cfg.Name, LogID: r.cfg.ID, Origin: origin, Index: index, LeafHash: checkpoint.HexHash(checkpoint.LeafHash(leaf)),
-		Kind: facts.Kind, APIVersion: facts.APIVersion, Identities: reports, Digests: facts.Digests,
-		SCT: string(worst), SeenAt: r.opts.Now().UTC(), Leaf: leaf,
-		Authorities: trust.document, TrustRoot: trust.root,
-	}
-	if !when.IsZero() {
-		base.Integrated = &when
+	if err != nil {
+		return r.malformed(base, when, raw, hits, err)
 	}
 	rules := r.opts.Watches.Watches()
-	var findings []Finding
-	malformed := map[int]bool{}
-	for _, h := range raw {
-		malformed[h.Watch] = true
-		f := r.about(base, rules, h.Watch)
-		at, source := base.SeenAt, policy.FirstSeen
-		if !when.IsZero() {
-			at, source = when, policy.FromLog
-		}
-		f.take(policy.Judgement{Verdict: policy.Malformed, Cause: "the entry cannot be decoded in full", Time: at, Source: source,
-			Reason: fmt.Sprintf("the entry cannot be decoded in full (%s), and its bytes contain %s", shorten(err.Error()), quoted(h.Found))})
-		findings = append(findings, f)
-	}
 	for _, h := range hits {
-		if malformed[h.Watch] {
-			continue
-		}
 		f := r.about(base, rules, h.Watch)
 		f.draft.Identities, f.draft.Suffix = r.identities(h, &facts, vouched, index, when, base.SeenAt), untimely
 		if j, final := policy.Stateless(f.draft.Identities); final {
@@ -191,6 +167,68 @@ func (r *runner) judge(eyes *eyes, index uint64, leaf []byte, integrated func() 
 			f.draft.Identities = nil
 		}
 		findings = append(findings, f)
+	}
+	return findings
+}
+
+// undecodable counts an entry that cannot be decoded in full, and searches its bytes.
+func (r *runner) undecodable(facts *entry.Facts, leaf []byte, count *tally) []watchlist.RawHit {
+	count.undecodable++
+	kind := "not JSON of an entry"
+	if facts.Kind != "" {
+		kind = strings.TrimSpace(facts.Kind + " " + facts.APIVersion)
+		kind = strings.ToValidUTF8(kind[:min(len(kind), maxKind)], "?")
+	}
+	if count.kinds == nil {
+		count.kinds = map[string]uint64{}
+	}
+	count.kinds[kind]++
+	return r.opts.Watches.MatchRaw(leaf)
+}
+
+// base is what all findings of an entry have in common.
+func (r *runner) base(facts *entry.Facts, index uint64, leaf []byte, when time.Time, origin string) Finding {
+	trust := r.trust.Load()
+	if origin == "" {
+		origin = r.way().Log.Origin()
+	}
+	f := Finding{
+		Log: r.cfg.Name, LogID: r.cfg.ID, Origin: origin, Index: index, LeafHash: checkpoint.HexHash(checkpoint.LeafHash(leaf)),
+		Kind: facts.Kind, APIVersion: facts.APIVersion, Identities: []entry.Report{}, Digests: facts.Digests,
+		SCT:    string(entry.SCTUnchecked), // bare keys have none to check
+		SeenAt: r.opts.Now().UTC(), Leaf: leaf, Authorities: trust.document, TrustRoot: trust.root,
+	}
+	if f.Digests == nil {
+		f.Digests = []string{}
+	}
+	if !when.IsZero() {
+		f.Integrated = &when
+	}
+	return f
+}
+
+// malformed makes the findings of an entry that cannot be decoded in full: nobody expects it, since what
+// was not read could say otherwise.
+func (r *runner) malformed(base Finding, when time.Time, raw []watchlist.RawHit, hits []watchlist.Hit, err error) (findings []Finding) {
+	rules := r.opts.Watches.Watches()
+	add := func(watch int, why string) {
+		if slices.ContainsFunc(findings, func(f Finding) bool { return f.Watch == rules[watch].Name }) {
+			return
+		}
+		f := r.about(base, rules, watch)
+		at, source := base.SeenAt, policy.FirstSeen
+		if !when.IsZero() {
+			at, source = when, policy.FromLog
+		}
+		f.take(policy.Judgement{Verdict: policy.Malformed, Cause: "the entry cannot be decoded in full", Time: at, Source: source,
+			Reason: fmt.Sprintf("the entry cannot be decoded in full (%s), and %s", shorten(err.Error()), why)})
+		findings = append(findings, f)
+	}
+	for _, h := range raw {
+		add(h.Watch, "its bytes contain "+quoted(h.Found))
+	}
+	for _, h := range hits {
+		add(h.Watch, "what can be read of it is what the watch looks for")
 	}
 	return findings
 }

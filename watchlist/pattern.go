@@ -197,13 +197,14 @@ func weight(re *syntax.Regexp) int {
 func longestLiteral(re *syntax.Regexp) string {
 	switch re.Op {
 	case syntax.OpLiteral:
-		if re.Flags&syntax.FoldCase != 0 && !foldsPlainly(re.Rune) {
-			return "" // what folds beyond ASCII is found by asking the expression
+		runes := re.Rune
+		if re.Flags&syntax.FoldCase != 0 {
+			runes = longestPlain(runes)
 		}
-		if slices.Contains(re.Rune, utf8.RuneError) {
+		if slices.Contains(runes, utf8.RuneError) {
 			return "" // it stands for bytes that are no text, too
 		}
-		return string(re.Rune)
+		return string(runes)
 	case syntax.OpCapture, syntax.OpPlus:
 		return longestLiteral(re.Sub[0])
 	case syntax.OpConcat:
@@ -265,15 +266,21 @@ func shortest(texts []string) int {
 	return n
 }
 
-// foldsPlainly reports whether letters fold to ASCII letters alone. K and S have
-// each a third form outside of ASCII.
-func foldsPlainly(runes []rune) bool {
-	for _, r := range runes {
-		if r >= 0x80 || strings.ContainsRune("kKsS", r) {
-			return false
+// longestPlain returns the longest part that folds to ASCII letters alone: what folds beyond ASCII is
+// found by asking the expression. K and S have each a third form outside of ASCII.
+func longestPlain(runes []rune) []rune {
+	var longest []rune
+	from := 0
+	for i := 0; i <= len(runes); i++ {
+		if i < len(runes) && runes[i] < 0x80 && !strings.ContainsRune("kKsS", runes[i]) {
+			continue
 		}
+		if i-from > len(longest) {
+			longest = runes[from:i]
+		}
+		from = i + 1
 	}
-	return true
+	return longest
 }
 
 // subject is a subject, issuer or extension value ready to be compared.

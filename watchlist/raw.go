@@ -40,8 +40,8 @@ func newRawSearch(items []*item) *rawSearch {
 					continue
 				}
 			}
-			if len(p.literal) >= minLiteral {
-				r.text.add(p.literal, it.watch)
+			for _, text := range p.telling() {
+				r.text.add(text, it.watch)
 			}
 		}
 	}
@@ -64,7 +64,30 @@ func (it *item) tellingPatterns() []*pattern {
 	for _, e := range it.extensions {
 		out = append(out, e.patterns...)
 	}
+	if len(out) == 0 {
+		return it.issuer
+	}
 	return out
+}
+
+// telling are texts of which one at least is in whatever fits, in lower case and long enough to tell:
+// one that is in all of it or, of an expression with branches, one of each. None: only the expression
+// itself could tell.
+func (p *pattern) telling() []string {
+	if len(p.literal) >= minLiteral {
+		return []string{p.literal}
+	}
+	var best []string
+	for _, oneOf := range p.needs {
+		var texts []string
+		for _, text := range oneOf {
+			texts = append(texts, strings.Trim(text, "\x00"))
+		}
+		if n := shortest(texts); n >= minLiteral && (best == nil || n > shortest(best)) {
+			best = texts
+		}
+	}
+	return best
 }
 
 // RawHit says that bytes that could not be decoded name something of a watch.

@@ -284,6 +284,9 @@ func TestMatchRaw(t *testing.T) {
 		{Name: "re", Match: []Item{{Subject: []string{`re:.*-release@corp\.example`}}}},
 		{Name: "short", Match: []Item{{Subject: []string{"a*b"}}}},
 		{Name: "owner", Match: []Item{{Extensions: map[string][]string{"source-repository-owner-uri": {"https://gitlab.com/beta"}}}}},
+		{Name: "branches", Match: []Item{{Subject: []string{`re:https://github\.com/gamma/.*|.*@gamma\.example|urn:.*`}}}},
+		{Name: "folds", Match: []Item{{Subject: []string{`re:(?i)delta\.kiosk@x\.y`}}}},
+		{Name: "issuer", Match: []Item{{Issuer: []string{"https://login.epsilon.example"}, Kind: []string{"dsse"}}}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -308,6 +311,10 @@ func TestMatchRaw(t *testing.T) {
 		{"extension", "https://gitlab.com/beta", "5"},
 		{"several", "a@acme.example https://github.com/acme/", "01"},
 		{"issuer alone says nothing", gh, ""},
+		{"one branch", "https://GITHUB.com/gamma/x", "6"},
+		{"another branch", "who@gamma.example", "6"},
+		{"letters with a third form", "x Delta.kiOSK@X.Y", "7"},
+		{"an issuer, and nothing else to look for", "https://login.epsilon.example", "8"},
 	} {
 		got := ""
 		for _, h := range l.MatchRaw([]byte(tc.leaf)) {
