@@ -3,6 +3,7 @@ package notify
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -310,7 +311,7 @@ func (l *lane) try(ctx context.Context, q Queued, age time.Duration) {
 	defer cancel()
 	try, span := tracer.Start(try, "deliver", trace.WithAttributes(attribute.String("sigwarden.channel", q.Channel), attribute.String("sigwarden.event", q.Event.Type), attribute.Int("sigwarden.attempts", q.Attempts)))
 	crash.Before("a delivery")
-	out.err = l.Notify(try, q.Event)
+	out.err = l.notify(try, q.Event)
 	crash.After("a delivery")
 	if out.err != nil {
 		span.SetStatus(codes.Error, out.err.Error())
@@ -318,6 +319,17 @@ func (l *lane) try(ctx context.Context, q Queued, age time.Duration) {
 	span.End()
 	out.stopped = out.err != nil && ctx.Err() != nil
 	l.tried <- out
+}
+
+// notify is Notify, of which a library may make something that is not to end the program: strangers have
+// written some of what is told, and it stays in the outbox.
+func (l *lane) notify(ctx context.Context, e Event) (err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			err = fmt.Errorf("what sends it has failed: %v", fault)
+		}
+	}()
+	return l.Notify(ctx, e)
 }
 
 // bookAgain puts into the outbox what it could not take before. None of it is

@@ -205,6 +205,36 @@ func TestHangingHoldsUpNoOther(t *testing.T) {
 	})
 }
 
+// TestFaultOfASender: what breaks the library that sends it is tried again like what is refused, and
+// everything else is told.
+func TestFaultOfASender(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := open(t)
+		defer o.Close()
+		n := newTarget(func(e notify.Event, try int) error {
+			if e.ID == "breaks" && try < 3 {
+				panic("index out of range")
+			}
+			return nil
+		})
+		put(t, o, "breaks", "c")
+		put(t, o, "sound", "c")
+		d := notify.NewDispatcher(o, []notify.Channel{{Name: "c", Notifier: n}}, quiet)
+		ctx, cancel := context.WithCancel(context.Background())
+		var wg sync.WaitGroup
+		wg.Go(func() { d.Run(ctx) })
+		time.Sleep(time.Minute)
+		if got := n.of("breaks"); len(got) != 3 {
+			t.Errorf("tried at %v", got)
+		}
+		if got := n.of("sound"); len(got) != 1 {
+			t.Errorf("told at %v", got)
+		}
+		cancel()
+		wg.Wait()
+	})
+}
+
 // TestSlowRefusals: the first five tries fall within 15 s also where each takes
 // a while to be refused.
 func TestSlowRefusals(t *testing.T) {
