@@ -184,7 +184,9 @@ func (a *auditor) healing(p *process) {
 				return err
 			}
 			for _, l := range a.w.logs {
-				found := slices.ContainsFunc(list, func(i monitor.Incident) bool { return i.LogID == l.id && i.Class == monitor.Integrity })
+				found := slices.ContainsFunc(list, func(i monitor.Incident) bool {
+					return i.LogID == l.id && i.Class == monitor.Integrity && (l.shows() == nil || slices.Contains(l.shows(), i.Kind))
+				})
 				if l.lie != "" && !found && a.detectable(l) {
 					done = false
 					if polls > l.limit() {
@@ -402,8 +404,11 @@ func (a *auditor) finding(ctx context.Context, st *store.Store, l *simLog, kinds
 	if err == nil {
 		err = c.VerifyInclusion(f.Index, checkpoint.Hash(f.LeafHash), f.Proof)
 	}
-	if l.v1 != nil && l.lie == "stranger's signature" && len(f.Proof) == 0 {
-		err = nil // its server signs nothing else, and so serves no proof; the entry is proven by those beside it
+	if l.v1 != nil {
+		a.findingV1(l, f)
+		if l.lie == "stranger's signature" && len(f.Proof) == 0 && l.truth(c.Size(), c.Root()) && f.Index < c.Size() {
+			err = nil // its server signs nothing else, and so serves no proof; the entry is proven by those beside it
+		}
 	}
 	if err != nil || checkpoint.HexHash(checkpoint.LeafHash(f.Leaf)) != f.LeafHash {
 		w.wrong("%s: finding at %d is not proven by what is stored with it: %v", l.name, f.Index, err)

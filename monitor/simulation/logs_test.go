@@ -338,7 +338,7 @@ func (w *world) planLie(rng *rand.Rand, l *simLog, at time.Duration, do func(tim
 // be a bad network.
 func (l *simLog) limit() int {
 	switch {
-	case l.lie == "other tiles", l.lie == "stranger's signature", l.v1 != nil:
+	case l.lie == "other tiles", l.lie == "stranger's signature":
 		return patience
 	}
 	return 2 // one may have been under way
@@ -457,11 +457,13 @@ func (n *network) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	rec := httptest.NewRecorder()
 	if log.v1 != nil {
-		wrong := r.Method == http.MethodPost && kind == "odd answers" && rng.IntN(3) == 0
-		if wrong {
-			n.w.count("answer: wrong paths")
+		f := log.v1.faultsV1()
+		if kind == "odd answers" && r.Method == http.MethodPost {
+			if odd := log.v1.oddly(rng, &f); odd != "" {
+				n.w.count("answer: " + odd)
+			}
 		}
-		log.v1.answerV1(rec, r, wrong)
+		log.v1.answerV1(rec, r, f)
 	} else {
 		log.server.Set(log.faults())
 		log.server.ServeHTTP(rec, r)

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strings"
@@ -99,15 +100,26 @@ func (s *serverV1) faultsV1() (f locallog.FaultsV1) {
 	return f
 }
 
-// answerV1 serves a request, with paths that prove nothing if so.
-func (s *serverV1) answerV1(w http.ResponseWriter, r *http.Request, wrongPaths bool) {
-	f := s.faultsV1()
-	if wrongPaths {
-		f.NoPath = map[uint64]bool{}
-		for i := range s.trees[s.shown-1].tree.Size() {
-			f.NoPath[i] = true
-		}
+// oddly is how a server answers that works badly: what it leaves out, or proves wrongly, it has.
+func (s *serverV1) oddly(rng *rand.Rand, f *locallog.FaultsV1) (what string) {
+	some := map[uint64]bool{}
+	switch rng.IntN(3) {
+	case 0:
+		what, f.NoPath = "wrong paths", some
+	case 1:
+		what, f.Omit = "entries left out", some
+	default:
+		return ""
 	}
+	every := 1 + rng.Uint64N(5)
+	for i := rng.Uint64N(every); i < s.trees[s.shown-1].tree.Size(); i += every {
+		some[i] = true
+	}
+	return what
+}
+
+// answerV1 serves a request.
+func (s *serverV1) answerV1(w http.ResponseWriter, r *http.Request, f locallog.FaultsV1) {
 	s.Set(f)
 	s.ServeHTTP(w, r)
 }
@@ -140,6 +152,45 @@ func (s *serverV1) came(body []byte) {
 			}
 		}
 	}
+}
+
+// before is how many entries the trees before one hold.
+func (l *simLog) before() (n uint64) {
+	for _, t := range l.v1.trees[:l.position()] {
+		n += t.tree.Size()
+	}
+	return n
+}
+
+// findingV1 audits what a finding of a tree has besides: its index among all of the server, and the
+// signed time.
+func (a *auditor) findingV1(l *simLog, f monitor.Finding) {
+	if want := l.before() + f.Index; f.LogIndex == nil || *f.LogIndex != want {
+		a.w.wrong("%s: the finding at %d does not have index %d among all", l.name, f.Index, want)
+	}
+	if (f.Integrated == nil) != (f.Promise == nil) {
+		a.w.wrong("%s: the finding at %d has a time without a promise, or a promise without a time", l.name, f.Index)
+	}
+	if p := f.Promise; p != nil {
+		if err := l.opener.VerifyPromise(f.Leaf, f.Integrated.Unix(), p.LogIndex, p.SET); err != nil || p.Integrated != f.Integrated.Unix() {
+			a.w.wrong("%s: the time of the finding at %d is not signed: %v", l.name, f.Index, err)
+		}
+	}
+}
+
+// shows is the incidents that tell a lie of a log by its name.
+func (l *simLog) shows() []string {
+	switch {
+	case l.v1 == nil:
+		return nil // any
+	case l.lie == "other entry":
+		return []string{monitor.KindEntryMismatch}
+	case l.lie == "stranger's signature":
+		return []string{monitor.KindBadSignature}
+	case l.lie == "other tiles":
+		return []string{monitor.KindUnproven, monitor.KindFork, monitor.KindSplitView}
+	}
+	return []string{monitor.KindFork, monitor.KindSplitView}
 }
 
 // list asks the server for its trees.

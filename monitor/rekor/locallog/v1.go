@@ -257,10 +257,12 @@ func (v *V1) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	v.mu.Lock()
 	f, limiter := v.faults, v.limiter
 	v.mu.Unlock()
-	select {
-	case <-time.After(f.Latency):
-	case <-r.Context().Done():
-		return
+	if f.Latency > 0 {
+		select {
+		case <-time.After(f.Latency):
+		case <-r.Context().Done():
+			return
+		}
 	}
 	status, doc := http.StatusTooManyRequests, any(nil)
 	if limiter == nil || limiter.Allow() {
