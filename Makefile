@@ -29,7 +29,7 @@ race:
 SEEDS ?= 10000
 FIRST ?= 1
 simulate:
-	CGO_ENABLED=0 $(GO) test ./monitor/simulation -run '^TestSeeds(V1)?$$' -count=1 -v -timeout 0 -first $(FIRST) -seeds $(SEEDS)
+	CGO_ENABLED=0 $(GO) test ./monitor/simulation -run '^TestSeeds(V1|Listed)?$$' -count=1 -v -timeout 0 -first $(FIRST) -seeds $(SEEDS)
 
 # What looks for barriers in pages.
 axe:

@@ -135,8 +135,11 @@ func TestMutations(t *testing.T) {
 			began := time.Now()
 			const some = 50 // at a time
 			begin := 1
-			if strings.HasPrefix(m.name, "Rekor v1: ") {
+			switch {
+			case strings.HasPrefix(m.name, "Rekor v1: "):
 				begin = firstV1
+			case strings.HasPrefix(m.name, "A listed log: "):
+				begin = firstListed
 			}
 			for from := begin; from < begin+enough; from += some {
 				out, err := exec.Command(bin, "-test.run", "^TestSeeds$", "-test.timeout", "10m", "-first", fmt.Sprint(from), "-seeds", fmt.Sprint(some)).CombinedOutput()

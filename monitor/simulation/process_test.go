@@ -299,7 +299,11 @@ func (l *life) assemble(r *rule) (err error) {
 		Cosigners: []*witness.Cosigner{w.audit.cosigner}, Store: l.promises, Now: w.now, Logger: w.say,
 		Log: func(origin string) *witness.Log {
 			for _, f := range l.engine.Followed() {
-				if f.Log.Origin() == origin {
+				switch {
+				case f.Log.Origin() != origin:
+				case w.seed >= firstListed:
+					return &witness.Log{Log: f.Log}
+				default:
 					return &witness.Log{Log: f.Log,
 						Refuse: func(ctx context.Context, c checkpoint.Checkpoint) (string, time.Duration) {
 							return l.engine.Vouch(ctx, c, w.seed%2 == 0)

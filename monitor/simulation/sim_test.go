@@ -68,6 +68,18 @@ func TestSeedsV1(t *testing.T) {
 	hold(t, firstV1+*first, (*seeds+19)/20)
 }
 
+// TestSeedsListed runs worlds whose witness is alone with what a log has signed, one for every fiftieth of
+// the others.
+func TestSeedsListed(t *testing.T) {
+	switch {
+	case *worker != "" || *only != 0:
+		t.Skip()
+	case testing.Short():
+		*seeds = min(*seeds, 6)
+	}
+	hold(t, firstListed+*first, (*seeds+49)/50)
+}
+
 // hold runs seeds, and holds what comes of them against what must be.
 func hold(t *testing.T, from, n uint64) {
 	began := time.Now()

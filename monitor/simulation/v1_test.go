@@ -23,7 +23,10 @@ import (
 
 // firstV1 is the first seed of worlds whose logs are trees of Rekor v1: entries come ten at a time,
 // heads are proven by proofs that the server makes, and the trees that follow each other are of one server.
-const firstV1 = 1_000_000_000
+const (
+	firstV1     = 1_000_000_000
+	firstListed = 2_000_000_000 // and of those whose witness knows logs from a list: nobody vouches for them
+)
 
 // serverV1 is a server of Rekor v1 with its trees, the oldest first.
 type serverV1 struct {

@@ -199,7 +199,7 @@ func (w *world) plan() (chaos time.Duration, plan []act) {
 		w.logs, w.family = append(w.logs, l), append(w.family, l)
 	}
 	w.listed = min(1, len(w.family))
-	if w.seed >= firstV1 {
+	if w.seed >= firstV1 && w.seed < firstListed {
 		w.serveV1("alpha", w.logs[0])
 		if len(w.family) > 0 {
 			w.serveV1("shards", w.family...)
