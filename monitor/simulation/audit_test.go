@@ -408,7 +408,7 @@ func (a *auditor) finding(ctx context.Context, st *store.Store, l *simLog, kinds
 		a.findingV1(l, f)
 		// A server that signs nothing true, or did not prove the entry over several polls, leaves a finding
 		// that says so: the entry is proven by those beside it.
-		odd := l.lie == "stranger's signature" || w.counts["answer: wrong paths"] > 0
+		odd := l.lie == "stranger's signature" || w.counts["answer: wrong paths"]+w.counts["answer: entries left out, wrong paths"] > 0
 		if odd && len(f.Proof) == 0 && strings.Contains(f.Reason, "serves no inclusion proof") && l.truth(c.Size(), c.Root()) && f.Index < c.Size() {
 			err = nil
 		}

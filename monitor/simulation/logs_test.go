@@ -458,10 +458,8 @@ func (n *network) RoundTrip(r *http.Request) (*http.Response, error) {
 	rec := httptest.NewRecorder()
 	if log.v1 != nil {
 		f := log.v1.faultsV1()
-		if kind == "odd answers" && r.Method == http.MethodPost {
-			if odd := log.v1.oddly(rng, &f); odd != "" {
-				n.w.count("answer: " + odd)
-			}
+		if kind == "odd answers" && r.Method == http.MethodPost && rng.IntN(4) > 0 {
+			n.w.count("answer: " + log.v1.oddly(n.w.source("odd "+log.host), &f))
 		}
 		log.v1.answerV1(rec, r, f)
 	} else {

@@ -103,22 +103,28 @@ func (s *serverV1) faultsV1() (f locallog.FaultsV1) {
 	return f
 }
 
-// oddly is how a server answers that works badly: what it leaves out, or proves wrongly, it has.
+// oddly is how a server answers that works badly, in the same way over a world: what it leaves out, or
+// proves wrongly, it has.
 func (s *serverV1) oddly(rng *rand.Rand, f *locallog.FaultsV1) (what string) {
-	some := map[uint64]bool{}
-	switch rng.IntN(3) {
+	way, every := rng.IntN(4), 2+rng.Uint64N(5)
+	from := rng.Uint64N(every)
+	some, others := map[uint64]bool{}, map[uint64]bool{}
+	for i := range s.trees[s.shown-1].tree.Size() {
+		some[i], others[i] = i%every == from, i%every != from
+	}
+	switch way {
 	case 0:
-		what, f.NoPath = "wrong paths", some
+		f.NoPath = some
+		return "wrong paths"
 	case 1:
-		what, f.Omit = "entries left out", some
-	default:
-		return ""
+		f.Omit = some
+		return "entries left out"
+	case 2:
+		f.Omit, f.NoPath = some, others
+		return "entries left out, wrong paths"
 	}
-	every := 1 + rng.Uint64N(5)
-	for i := rng.Uint64N(every); i < s.trees[s.shown-1].tree.Size(); i += every {
-		some[i] = true
-	}
-	return what
+	f.WrongTimes = true
+	return "wrong times"
 }
 
 // answerV1 serves a request.

@@ -56,6 +56,8 @@ type FaultsV1 struct {
 	NoProofs bool
 	// WrongProofs serves consistency proofs that prove nothing.
 	WrongProofs bool
+	// WrongTimes serves another time of integration than the one that is signed.
+	WrongTimes bool
 	// Stranger signs the head of the growing tree with a key that is told to nobody.
 	Stranger bool
 	// Latency is how long every answer takes, PerSecond the requests that are
@@ -433,8 +435,12 @@ func (v *V1) entry(t *v1Tree, index, global uint64, active bool) any {
 	v.faults.Size = nil
 	note := v.note(t)
 	v.faults.Size = saved
+	integrated := t.times[index]
+	if v.faults.WrongTimes && active {
+		integrated++
+	}
 	return map[string]any{fmt.Sprintf("%016x%x", t.id, hash): map[string]any{
-		"body": body, "integratedTime": t.times[index], "logID": hex.EncodeToString(logID[:]), "logIndex": global,
+		"body": body, "integratedTime": integrated, "logID": hex.EncodeToString(logID[:]), "logIndex": global,
 		"verification": map[string]any{
 			"signedEntryTimestamp": sign(v.key, []byte(promise)),
 			"inclusionProof": map[string]any{
