@@ -59,25 +59,24 @@ func TestSeeds(t *testing.T) {
 
 // TestSeedsV1 runs worlds of Rekor v1, one for every twentieth of the others: they take longer.
 func TestSeedsV1(t *testing.T) {
-	switch {
-	case *worker != "" || *only != 0:
-		t.Skip()
-	case testing.Short():
-		*seeds = min(*seeds, 6)
-	}
-	hold(t, firstV1+*first, (*seeds+19)/20)
+	holdOneIn(t, 20, firstV1)
 }
 
 // TestSeedsListed runs worlds whose witness is alone with what a log has signed, one for every fiftieth of
 // the others.
 func TestSeedsListed(t *testing.T) {
-	switch {
-	case *worker != "" || *only != 0:
+	holdOneIn(t, 50, firstListed)
+}
+
+// holdOneIn is hold for one seed from another place on for every few of the others.
+func holdOneIn(t *testing.T, few, from uint64) {
+	if *worker != "" || *only != 0 {
 		t.Skip()
-	case testing.Short():
+	}
+	if testing.Short() {
 		*seeds = min(*seeds, 6)
 	}
-	hold(t, firstListed+*first, (*seeds+49)/50)
+	hold(t, from+*first, (*seeds+few-1)/few)
 }
 
 // hold runs seeds, and holds what comes of them against what must be.
