@@ -57,7 +57,7 @@ func (r *rig) wantDeliveries(channel string, want ...string) {
 	ctx, at := context.Background(), time.Now().Add(time.Hour)
 	var got []string
 	for {
-		due, _, err := r.store.Due(ctx, channel, at, 1)
+		due, _, err := r.store.Due(ctx, channel, at, 1, nil)
 		if err != nil {
 			r.t.Fatal(err)
 		}

@@ -318,7 +318,7 @@ func TestEscalation(t *testing.T) {
 	if n, err := r.store.Unroll(ctx, "pager", time.Now().Add(24*time.Hour), 10); err != nil || n != 2 {
 		t.Fatalf("%d, %v", n, err)
 	}
-	due, _, err := r.store.Due(ctx, "pager", time.Now().Add(24*time.Hour), 10)
+	due, _, err := r.store.Due(ctx, "pager", time.Now().Add(24*time.Hour), 10, nil)
 	if err != nil || len(due) != 2 {
 		t.Fatal(due, err)
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -275,8 +274,7 @@ func (l *lane) read(ctx context.Context, now time.Time, once bool) ([]Queued, ti
 	if err != nil {
 		return nil, later, err
 	}
-	due, next, err := l.d.outbox.Due(ctx, l.Name, now, batch+len(l.held))
-	due = slices.DeleteFunc(due, func(q Queued) bool { return l.held[q.Event.ID] })
+	due, next, err := l.d.outbox.Due(ctx, l.Name, now, batch, l.held)
 	return due, sooner(next, later), err
 }
 

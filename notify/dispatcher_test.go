@@ -401,9 +401,9 @@ type countingOutbox struct {
 	reads int
 }
 
-func (c *countingOutbox) Due(ctx context.Context, channel string, now time.Time, limit int) ([]notify.Queued, time.Time, error) {
+func (c *countingOutbox) Due(ctx context.Context, channel string, now time.Time, limit int, held map[string]bool) ([]notify.Queued, time.Time, error) {
 	c.reads++
-	return c.outbox.Due(ctx, channel, now, limit)
+	return c.outbox.Due(ctx, channel, now, limit, held)
 }
 
 func TestDrain(t *testing.T) {

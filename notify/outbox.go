@@ -18,10 +18,11 @@ type Queued struct {
 // Outbox holds deliveries until they are done. Its methods are atomic and
 // durable, and may be called by several goroutines at a time.
 type Outbox interface {
-	// Due returns up to limit deliveries of a channel that are due, and when the
-	// next one after them is (zero: nothing else waits). Of those that have their
-	// subject in common it returns the first: a beginning is told before its end.
-	Due(ctx context.Context, channel string, now time.Time, limit int) (due []Queued, next time.Time, err error)
+	// Due returns up to limit deliveries of a channel that are due, but for those
+	// that are held, by the ids of their events, and when the next one after all of
+	// these is (zero: nothing else waits). Of those that have their subject in common
+	// it returns the first, or none if that is held: a beginning is told before its end.
+	Due(ctx context.Context, channel string, now time.Time, limit int, held map[string]bool) (due []Queued, next time.Time, err error)
 	// Delivered takes a delivery out of the queue.
 	Delivered(ctx context.Context, q Queued, at time.Time) error
 	// Accepted notes that a channel has accepted something.

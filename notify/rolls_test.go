@@ -219,7 +219,7 @@ func TestDeadForADay(t *testing.T) {
 				d, stop = running(t, o, channels...)
 			}
 			if i%50 == 0 {
-				if due, _, err := o.Due(context.Background(), "people", time.Now().Add(time.Hour), 1000); err != nil || len(due) > 17 { // ten, and what probes
+				if due, _, err := o.Due(context.Background(), "people", time.Now().Add(time.Hour), 1000, nil); err != nil || len(due) > 17 { // ten, and what probes
 					t.Fatalf("%d single deliveries wait, %v", len(due), err)
 				}
 			}

@@ -419,7 +419,7 @@ func TestScheduledReports(t *testing.T) {
 		if all, _ := filepath.Glob(filepath.Join(s.dir, "out", "*")); len(all) != 4*4*2 {
 			t.Errorf("%d files", len(all))
 		}
-		due, _, err := s.store.Due(t.Context(), "lines", time.Now().Add(time.Hour), 100)
+		due, _, err := s.store.Due(t.Context(), "lines", time.Now().Add(time.Hour), 100, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

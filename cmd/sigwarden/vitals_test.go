@@ -108,7 +108,7 @@ func TestSelfTest(t *testing.T) {
 			(&setup{}).selfTest(ctx, st, config.Channel{Name: "chat", SelfTest: weekly}, slog.New(slog.DiscardHandler), func() { woken.Add(1) })
 		}()
 		time.Sleep(14*24*time.Hour + time.Hour) // the bubble begins on a Saturday
-		due, _, err := st.Due(ctx, "chat", time.Now(), 10)
+		due, _, err := st.Due(ctx, "chat", time.Now(), 10, nil)
 		if err != nil || len(due) != 2 || woken.Load() != 2 || !strings.Contains(due[0].Event.Title, "Self-test of channel chat") {
 			t.Errorf("%+v, %v", due, err)
 		}

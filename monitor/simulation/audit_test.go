@@ -94,7 +94,7 @@ func (a *auditor) committed(logID string, next *monitor.State) {
 	if l == nil || next.Head == "" {
 		return
 	}
-	c, err := l.open([]byte(next.Head))
+	c, err := l.opener.Open([]byte(next.Head))
 	if err != nil {
 		a.w.wrong("%s: the stored head does not verify: %v", l.name, err)
 		return
@@ -118,7 +118,7 @@ func (a *auditor) committed(logID string, next *monitor.State) {
 
 // cosigned notes a cosignature that somebody was given.
 func (a *auditor) cosigned(l *simLog, note []byte, lines string) {
-	c, err := l.open(note)
+	c, err := l.opener.Open(note)
 	if err != nil {
 		a.w.wrong("%s: a checkpoint was co-signed that its log has not signed: %v", l.name, err)
 		return
@@ -400,7 +400,7 @@ func (a *auditor) finding(ctx context.Context, st *store.Store, l *simLog, kinds
 		w.wrong("%s: entry %d was found, and does not exist", l.name, f.Index)
 		return
 	}
-	c, err := l.open([]byte(f.SignedNote))
+	c, err := l.opener.Open([]byte(f.SignedNote))
 	if err == nil {
 		err = c.VerifyInclusion(f.Index, checkpoint.Hash(f.LeafHash), f.Proof)
 	}

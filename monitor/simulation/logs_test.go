@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +18,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
 	"github.com/sigwarden/sigwarden/monitor"
@@ -111,7 +115,6 @@ type simLog struct {
 	id     string // what the store calls it
 	origin string
 	opener *checkpoint.Log
-	opened sync.Map      // checkpoint.Checkpoint by note
 	tree   *locallog.Log // as it is
 	server *locallog.Server
 	source *rekor.V2
@@ -142,18 +145,6 @@ func (l *simLog) stock(k kind) [][]byte {
 	return must(newStock()).entries[version][k]
 }
 
-// open is what the auditor reads notes with, each of them many times.
-func (l *simLog) open(note []byte) (checkpoint.Checkpoint, error) {
-	if c, ok := l.opened.Load(string(note)); ok {
-		return c.(checkpoint.Checkpoint), nil
-	}
-	c, err := l.opener.Open(note)
-	if err == nil {
-		l.opened.Store(string(note), c)
-	}
-	return c, err
-}
-
 func (w *world) newLog(name string) *simLog {
 	seed := make([]byte, ed25519.SeedSize)
 	copy(seed, name)
@@ -165,7 +156,7 @@ func (w *world) newLog(name string) *simLog {
 	l := &simLog{w: w, name: name, host: name, id: tree.Origin(), origin: tree.Origin(), tree: tree, server: locallog.NewServer(tree), seen: map[uint64]bool{}}
 	parsed, err := checkpoint.ParseKey(tree.Origin(), tree.PublicKeyPEM())
 	if err == nil {
-		l.opener, err = checkpoint.NewLog(tree.Origin(), parsed)
+		l.opener, err = checkpoint.NewLog(tree.Origin(), &remembers{Verifier: parsed, was: map[[sha256.Size]byte]bool{}})
 	}
 	if err == nil {
 		l.source, err = rekor.NewV2(rekor.Options{URL: "http://" + name, RequestsPerSecond: 1e6, Transport: w.net})
@@ -174,6 +165,27 @@ func (w *world) newLog(name string) *simLog {
 		panic(err)
 	}
 	return l
+}
+
+// remembers is a key that verifies a signature once: the parts of the program, and the auditor, look
+// at each note many times.
+type remembers struct {
+	note.Verifier
+	mu  sync.Mutex
+	was map[[sha256.Size]byte]bool // by message and signature
+}
+
+// Verify implements note.Verifier.
+func (r *remembers) Verify(msg, sig []byte) bool {
+	both := sha256.Sum256(append(binary.BigEndian.AppendUint64(nil, uint64(len(sig))), append(slices.Clone(sig), msg...)...))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	good, known := r.was[both]
+	if !known {
+		good = r.Verifier.Verify(msg, sig)
+		r.was[both] = good
+	}
+	return good
 }
 
 // config is how a process follows the log.
@@ -569,7 +581,7 @@ func (l *simLog) ask(ctx context.Context, from uint64, other bool) (note []byte,
 	} else if note, err = tree.CheckpointAt(size); err != nil {
 		return nil, nil, err
 	}
-	c, err := l.open(note)
+	c, err := l.opener.Open(note)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -269,7 +269,7 @@ func TestRolls(t *testing.T) {
 		}
 		made += n
 	}
-	due, _, err := s.Due(ctx, "program", later, 100)
+	due, _, err := s.Due(ctx, "program", later, 100, nil)
 	for _, q := range due {
 		seen[q.Event.Subject] = true
 		if q.Event.Type != notify.FindingUnexpected || q.Event.ID == "" {

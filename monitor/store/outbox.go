@@ -73,11 +73,12 @@ func (s *Store) Troubles(ctx context.Context, channels []string, most int) ([]mo
 	return out, nil
 }
 
-// Due returns up to limit deliveries of a channel that are due, the one that
-// waits longest first, and when the next one after them will be due (zero:
-// nothing waits). One that cannot be read any more is set aside as failed.
-func (s *Store) Due(ctx context.Context, channel string, now time.Time, limit int) (due []notify.Queued, next time.Time, err error) {
-	due, broken, err := s.due(ctx, channel, now, limit)
+// Due returns up to limit deliveries of a channel that are due and not held (by
+// the ids of their events), the one that waits longest first, and when the next
+// one after them will be due (zero: nothing waits). One that cannot be read any
+// more is set aside as failed.
+func (s *Store) Due(ctx context.Context, channel string, now time.Time, limit int, held map[string]bool) (due []notify.Queued, next time.Time, err error) {
+	due, broken, err := s.due(ctx, channel, now, limit, held)
 	if err != nil {
 		return nil, next, err
 	}
@@ -95,24 +96,28 @@ func (s *Store) Due(ctx context.Context, channel string, now time.Time, limit in
 	return due, timeOrZero(at), s.explain("reading", err)
 }
 
-func (s *Store) due(ctx context.Context, channel string, now time.Time, limit int) (due []notify.Queued, broken map[string]string, err error) {
+func (s *Store) due(ctx context.Context, channel string, now time.Time, limit int, held map[string]bool) (due []notify.Queued, broken map[string]string, err error) {
+	// A limit that is a parameter alone would have the statement compiled twice, SQLite wants to know it.
 	rows, err := s.db.QueryContext(ctx, `SELECT o.event_id, o.event, o.attempts, o.created_at, o.idle, o.finding, f.document FROM outbox o LEFT JOIN findings f ON f.id = o.finding
 		WHERE o.state = 'pending' AND o.digest = 0 AND o.channel = $1 AND o.due_at <= $2 AND (o.subject = '' OR NOT EXISTS (
 			SELECT 1 FROM outbox b WHERE b.channel = o.channel AND b.subject = o.subject AND b.state = 'pending' AND b.digest = 0 AND (b.due_at <= $2 OR b.attempts > 0)
 				AND b.rowid < o.rowid))
-		ORDER BY o.due_at, o.event_id LIMIT $3`, channel, micros(now), limit)
+		ORDER BY o.due_at, o.event_id LIMIT 0 + $3`, channel, micros(now), limit+len(held))
 	if err != nil {
 		return nil, nil, s.explain("reading", err)
 	}
 	defer rows.Close()
 	broken = map[string]string{}
-	for rows.Next() {
+	for len(due) < limit && rows.Next() {
 		var id, doc, finding string
 		var document sql.NullString
 		var created, idle int64
 		q := notify.Queued{Channel: channel}
 		if err := rows.Scan(&id, &doc, &q.Attempts, &created, &idle, &finding, &document); err != nil {
 			return nil, nil, s.explain("reading", err)
+		}
+		if held[id] {
+			continue
 		}
 		if finding == "" {
 			err = json.Unmarshal([]byte(doc), &q.Event)

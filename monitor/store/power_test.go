@@ -60,7 +60,7 @@ func work(s *Store, from int) (did promises, err error) {
 		if _, err := s.Unroll(ctx, "c", time.Now().Add(time.Hour), 10); err != nil {
 			return did, err
 		}
-		due, _, err := s.Due(ctx, "c", time.Now().Add(time.Hour), 10)
+		due, _, err := s.Due(ctx, "c", time.Now().Add(time.Hour), 10, nil)
 		if err != nil {
 			return did, err
 		}

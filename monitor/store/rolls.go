@@ -121,7 +121,7 @@ type waitingRoll struct {
 }
 
 func readRolls(ctx context.Context, tx *sql.Tx, channel string, now time.Time, digest bool, limit int) ([]waitingRoll, error) {
-	rows, err := tx.QueryContext(ctx, "SELECT telling, watch, verdict, severity, from_n, to_n, count, created_at, mark FROM rolls WHERE channel = $1 AND digest = $2 AND due_at <= $3 ORDER BY created_at, from_n, watch, verdict LIMIT $4", channel, digest, micros(now), limit)
+	rows, err := tx.QueryContext(ctx, "SELECT telling, watch, verdict, severity, from_n, to_n, count, created_at, mark FROM rolls WHERE channel = $1 AND digest = $2 AND due_at <= $3 ORDER BY created_at, from_n, watch, verdict LIMIT 0 + $4", channel, digest, micros(now), limit)
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +169,7 @@ func (s *Store) Unroll(ctx context.Context, channel string, now time.Time, limit
 				break
 			}
 			var last sql.NullInt64
-			if err := tx.QueryRowContext(ctx, "SELECT MAX(n) FROM (SELECT opened_n AS n"+ofRoll+" ORDER BY opened_n LIMIT $7) AS first", r.args(r.to, limit-made)...).Scan(&last); err != nil {
+			if err := tx.QueryRowContext(ctx, "SELECT MAX(n) FROM (SELECT opened_n AS n"+ofRoll+" ORDER BY opened_n LIMIT 0 + $7) AS first", r.args(r.to, limit-made)...).Scan(&last); err != nil {
 				return err
 			}
 			res, err := tx.ExecContext(ctx, "INSERT INTO outbox (channel, event_id, event, finding, subject, created_at, attempts, due_at, state, error) SELECT $7, event_id || $8, $9, id, id, $10, 0, $10, 'pending', ''"+ofRoll+" ON CONFLICT DO NOTHING",

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sigwarden/sigwarden/checkpoint"
 	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/notify"
 )
 
 var ctx = context.Background()
@@ -317,7 +318,7 @@ func TestBrokenDelivery(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	due, next, err := s.Due(ctx, "c", time.Now(), 10)
+	due, next, err := s.Due(ctx, "c", time.Now(), 10, nil)
 	if err != nil || len(due) != 1 || due[0].Event.ID != "good" || !next.IsZero() {
 		t.Errorf("%+v, %v, %v", due, next, err)
 	}
@@ -340,6 +341,37 @@ func TestBrokenDelivery(t *testing.T) {
 	}
 	if got, err := s.Troubles(ctx, []string{"c"}, 0); err != nil || len(got) != 0 {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// TestHeldDeliveries: what is held is left out, and takes no place of others.
+func TestHeldDeliveries(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "s.db"), Options{Create: true})
+	for i, id := range []string{"a", "b", "c", "d"} {
+		if err := s.Enqueue(ctx, []notify.Delivery{{Address: notify.Address{Channel: "c", Due: time.Unix(int64(i+1), 0)}, Event: notify.Event{ID: id}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		limit int
+		held  []string
+		want  string
+	}{
+		{2, nil, "[a b]"}, {2, []string{"a"}, "[b c]"}, {2, []string{"a", "c"}, "[b d]"}, {2, []string{"b", "elsewhere", "gone"}, "[a c]"},
+		{4, []string{"d"}, "[a b c]"}, {4, []string{"a", "b", "c", "d"}, "[]"}, {0, []string{"a"}, "[]"},
+	} {
+		held := map[string]bool{}
+		for _, id := range c.held {
+			held[id] = true
+		}
+		due, next, err := s.Due(ctx, "c", time.Unix(100, 0), c.limit, held)
+		got := []string{}
+		for _, q := range due {
+			got = append(got, q.Event.ID)
+		}
+		if err != nil || fmt.Sprint(got) != c.want || !next.IsZero() {
+			t.Errorf("up to %d but for %v: %v, %v, %v, want %s", c.limit, c.held, got, next, err, c.want)
+		}
 	}
 }
 

@@ -54,7 +54,7 @@ func TestUpgrade(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := open(t, path, Options{})
-	due, _, err := s.Due(ctx, "chat", time.Now(), 10)
+	due, _, err := s.Due(ctx, "chat", time.Now(), 10, nil)
 	if err != nil || len(due) != 1 || due[0].Event.ID != "e-1" || due[0].Attempts != 3 {
 		t.Errorf("%+v, %v", due, err)
 	}

@@ -212,7 +212,7 @@ var writes = map[string]func(both) error{
 		return err
 	},
 	"Store.Delivered":  func(b both) error { return b.Delivered(ctx, queued("told"), noon) },
-	"Store.Due":        func(b both) error { _, _, err := b.Due(ctx, "d", noon, 10); return err },
+	"Store.Due":        func(b both) error { _, _, err := b.Due(ctx, "d", noon, 10, nil); return err },
 	"Store.End":        func(b both) error { return b.End(ctx, noon) },
 	"Store.EndSession": func(b both) error { return b.EndSession(ctx, "session") },
 	"Store.Enqueue":    func(b both) error { return b.Enqueue(ctx, []notify.Delivery{delivery("new")}) },

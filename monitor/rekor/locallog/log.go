@@ -41,6 +41,14 @@ type Log struct {
 	entries [][]byte
 	levels  [][]Hash // levels[L][i]: hash i of tile level L
 	frozen  string   // the extension line of the last checkpoint, once frozen
+	last    signed
+}
+
+// signed is a checkpoint.
+type signed struct {
+	size   uint64
+	frozen string
+	note   []byte
 }
 
 // New returns an empty log with a fresh Ed25519 key.
@@ -156,16 +164,22 @@ func (l *Log) Freeze(at time.Time) {
 // Checkpoint signs the log at its present size.
 func (l *Log) Checkpoint() ([]byte, error) { return l.CheckpointAt(l.Size()) }
 
-// CheckpointAt signs the log as it was at an earlier size.
+// CheckpointAt signs the log as it was at an earlier size. What was signed last is not signed again.
 func (l *Log) CheckpointAt(size uint64) ([]byte, error) {
 	l.mu.Lock()
-	r, err := l.rootAt(size)
-	frozen := l.frozen
-	l.mu.Unlock()
-	if err != nil {
-		return nil, err
+	defer l.mu.Unlock()
+	if last := l.last; last.note == nil || last.size != size || last.frozen != l.frozen {
+		r, err := l.rootAt(size)
+		if err != nil {
+			return nil, err
+		}
+		note, err := l.sign(size, r, l.frozen)
+		if err != nil {
+			return nil, err
+		}
+		l.last = signed{size, l.frozen, note}
 	}
-	return l.sign(size, r, frozen)
+	return bytes.Clone(l.last.note), nil
 }
 
 // SignHead signs a head of a tree that somebody else keeps.
@@ -236,7 +250,11 @@ func (l *Log) Bundle(index uint64, width int) ([]byte, error) {
 }
 
 func encodeBundle(entries [][]byte) []byte {
-	var out []byte
+	n := 0
+	for _, e := range entries {
+		n += 2 + len(e)
+	}
+	out := make([]byte, 0, n)
 	for _, e := range entries {
 		out = binary.BigEndian.AppendUint16(out, uint16(len(e)))
 		out = append(out, e...)
