@@ -120,51 +120,61 @@ func (k Known) ownFrontier(size uint64) (Frontier, error) {
 	return f, nil
 }
 
-// FrontierBefore returns the frontier of the leaves [0, size), proven under c by
-// the consistency proof from size to c's: it holds the peaks (wire-formats 2.5).
-// That of a power of two omits the only peak and proves nothing: ErrPowerOfTwo.
-// 0 < size < c's size. Other errors wrap ErrUnproven.
-func (c Checkpoint) FrontierBefore(size uint64, proof [][]byte) (Frontier, error) {
-	if bits.OnesCount64(size) == 1 {
-		return Frontier{}, ErrPowerOfTwo
+// FrontierFrom returns the size from which a consistency proof to c's shows the frontier of the leaves
+// [0, size); c's own size: no proof is needed. Mostly it is size itself, whose proof holds the peaks
+// (wire-formats 2.5); that of a power of two omits its only one. ok is false for what no such proof
+// shows, and the path of a leaf does: the first leaf alone, two or all of three, and none at all.
+func (c Checkpoint) FrontierFrom(size uint64) (from uint64, ok bool) {
+	power := func(n uint64) bool { return bits.OnesCount64(n) == 1 }
+	switch {
+	case size == 0 || size > c.size:
+		return 0, false
+	case size == c.size && power(size):
+		return size, true
+	case size < c.size && !power(size):
+		return size, true
+	case size > 1 && size+1 < c.size:
+		return size + 1, true
+	case size == c.size && !power(size-1):
+		return size - 1, true
+	case size > 1 && c.size > 3:
+		return c.size - 2, true // a power of two, and one leaf
 	}
-	if size == 0 || size >= c.size {
-		return Frontier{}, fmt.Errorf("%w: %d is not within a tree of %d leaves", ErrUnproven, size, c.size)
+	return 0, false
+}
+
+// FrontierBy returns the frontier of the leaves [0, size), proven under c by the consistency proof
+// that FrontierFrom names. The error wraps ErrUnproven.
+func (c Checkpoint) FrontierBy(size uint64, proof [][]byte) (Frontier, error) {
+	from, ok := c.FrontierFrom(size)
+	if !ok {
+		return Frontier{}, fmt.Errorf("%w: no consistency proof shows %d leaves of a tree of %d", ErrUnproven, size, c.size)
 	}
 	hashes, err := toHashes(proof)
 	if err != nil {
 		return Frontier{}, fmt.Errorf("%w: %w", ErrUnproven, err)
 	}
-	got, err := c.proveConsistency(size, Hash{}, hashes)
+	if from == c.size {
+		if len(hashes) != 0 {
+			return Frontier{}, fmt.Errorf("%w: a proof between equal sizes has no hashes", ErrUnproven)
+		}
+		return NewFrontier(size, []Hash{c.root})
+	}
+	got, err := c.proveConsistency(from, Hash{}, hashes)
 	if err != nil {
 		return Frontier{}, err
 	}
-	return NewFrontier(size, got.peaks)
-}
-
-// ErrPowerOfTwo says that a consistency proof from a power of two holds no peak.
-var ErrPowerOfTwo = errors.New("the consistency proof from a power of two proves no frontier")
-
-// WholeFrontier returns the frontier of all leaves of c, proven by the audit
-// path of the last one: its first hashes fold to the smallest peak, the others
-// are the peaks before it (wire-formats 2.5). The error wraps ErrUnproven.
-func (c Checkpoint) WholeFrontier(leafHash Hash, path [][]byte) (Frontier, error) {
-	hashes, err := toHashes(path)
-	if err != nil {
-		return Frontier{}, fmt.Errorf("%w: %w", ErrUnproven, err)
+	if from > size {
+		return NewFrontier(size, got.peaks[:1])
 	}
-	if c.size == 0 {
-		return Frontier{}, nil
+	f, err := NewFrontier(from, got.peaks)
+	if err != nil || from == size {
+		return f, err
 	}
-	if _, err := c.prove(node{0, c.size - 1}, leafHash, hashes); err != nil {
-		return Frontier{}, err
+	// The rest of the tree is a leaf, or two of them: the one beside the first hash, and the last.
+	rest := []Hash{hashes[1], hashes[len(hashes)-1]}[:c.size-from]
+	if f.Append(rest...).Root() != c.root {
+		return Frontier{}, fmt.Errorf("%w: the last leaves do not lead to the root of size %d", ErrUnproven, c.size)
 	}
-	height := bits.TrailingZeros64(c.size)
-	smallest := leafHash
-	for _, left := range hashes[:height] {
-		smallest = nodeHash(left, smallest)
-	}
-	peaks := slices.Clone(hashes[height:])
-	slices.Reverse(peaks)
-	return NewFrontier(c.size, append(peaks, smallest))
+	return f.Append(rest[:size-from]...), nil
 }

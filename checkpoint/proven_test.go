@@ -10,6 +10,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/bits"
+	"slices"
 	"testing"
 )
 
@@ -110,49 +112,128 @@ func judged(t *testing.T, name string, l *Log, err error, honest bool, size, hea
 	return ""
 }
 
-// TestFrontiersByProof: the frontier of every size is found, by a consistency
-// proof or a last leaf, and by nothing else.
+// TestFrontiersByProof: the frontier of every size is found by a consistency proof, but for the few
+// that no such proof shows, and by nothing else.
 func TestFrontiersByProof(t *testing.T) {
 	signer, verifier := newSigner(t, "log.example")
 	l, _ := NewLog("log.example", verifier)
-	const most = 66
+	const most = 70
 	s := newSim(signer, simLeaves(most, most, false))
-	other := newSim(signer, simLeaves(most, 0, true))
 	for n := uint64(1); n <= most; n++ {
 		c := s.checkpoint(t, l, n)
-		path := slicesOf(s.path(n-1, 0, n))
-		got, err := c.WholeFrontier(s.levels[0][n-1], path)
-		if err != nil || got.Root() != s.mth(0, n) || got.Size() != n {
-			t.Fatalf("size %d: %v", n, err)
-		}
-		if _, err := c.WholeFrontier(other.levels[0][n-1], path); !errors.Is(err, ErrUnproven) {
-			t.Fatalf("size %d, another leaf: %v", n, err)
-		}
 		for m := uint64(0); m <= n+1; m++ {
+			from, ok := c.FrontierFrom(m)
+			if want := m != 0 && m <= n && !(m == 1 && n > 1) && !(n == 3 && m > 1); ok != want {
+				t.Fatalf("%d in %d: %v", m, n, ok)
+			}
+			if !ok {
+				if _, err := c.FrontierBy(m, nil); !errors.Is(err, ErrUnproven) {
+					t.Fatalf("%d in %d: %v", m, n, err)
+				}
+				continue
+			}
 			var proof [][]byte
-			if m > 0 && m < n {
-				proof = slicesOf(s.proof(m, 0, n, true))
+			if from < n {
+				proof = slicesOf(s.proof(from, 0, n, true))
 			}
-			got, err := c.FrontierBefore(m, proof)
-			switch {
-			case m != 0 && m&(m-1) == 0:
-				if !errors.Is(err, ErrPowerOfTwo) {
-					t.Fatalf("%d in %d: %v", m, n, err)
-				}
-			case m == 0 || m >= n:
-				if !errors.Is(err, ErrUnproven) {
-					t.Fatalf("%d in %d: %v", m, n, err)
-				}
-			default:
-				if err != nil || got.Root() != s.mth(0, m) || got.Size() != m {
-					t.Fatalf("%d in %d: %v", m, n, err)
-				}
-				proof[0] = append([]byte{}, proof[0]...)
-				proof[0][0] ^= 1
-				if _, err := c.FrontierBefore(m, proof); !errors.Is(err, ErrUnproven) {
-					t.Fatalf("%d in %d, altered: %v", m, n, err)
+			got, err := c.FrontierBy(m, proof)
+			if err != nil || got.Root() != s.mth(0, m) || got.Size() != m || len(got.Peaks()) != bits.OnesCount64(m) {
+				t.Fatalf("%d in %d: %v", m, n, err)
+			}
+			for i := range proof {
+				bad := slices.Clone(proof)
+				bad[i] = append([]byte{}, proof[i]...)
+				bad[i][0] ^= 1
+				if _, err := c.FrontierBy(m, bad); !errors.Is(err, ErrUnproven) {
+					t.Fatalf("%d in %d, hash %d altered: %v", m, n, i, err)
 				}
 			}
+			for _, bad := range [][][]byte{append(slices.Clone(proof), make([]byte, HashSize)), append(slices.Clone(proof), nil), proof[min(1, len(proof)):]} {
+				if len(bad) == 0 && len(proof) == 0 {
+					continue
+				}
+				if _, err := c.FrontierBy(m, bad); !errors.Is(err, ErrUnproven) {
+					t.Fatalf("%d in %d, with %d hashes for %d: %v", m, n, len(bad), len(proof), err)
+				}
+			}
+		}
+	}
+}
+
+// TestPaths: what proves a stretch of leaves gives each of them its inclusion proof, the one that the
+// log would give.
+func TestPaths(t *testing.T) {
+	signer, verifier := newSigner(t, "log.example")
+	l, _ := NewLog("log.example", verifier)
+	const most = 40
+	s := newSim(signer, simLeaves(most, most, false))
+	leaves := s.levels[0]
+	frontier := Frontier{}
+	for from := uint64(0); from < most; from++ {
+		for n := from + 1; n <= most; n++ {
+			c := s.checkpoint(t, l, n)
+			for to := from + 1; to <= n; to++ {
+				var proof [][]byte
+				if to < n {
+					proof = slicesOf(s.proof(to, 0, n, true))
+				}
+				p, err := c.NewPaths(frontier, leaves[from:to], proof)
+				if err != nil {
+					t.Fatalf("[%d, %d) in %d: %v", from, to, n, err)
+				}
+				for i := from; i < to; i++ {
+					if got, err := p.Path(i); err != nil || !slices.Equal(got, s.path(i, 0, n)) {
+						t.Fatalf("%d of [%d, %d) in %d: %v", i, from, to, n, err)
+					}
+				}
+				for _, i := range []uint64{from - 1, to, 1 << 63} {
+					if _, err := p.Path(i); !errors.Is(err, ErrUnproven) {
+						t.Fatalf("%d, beside [%d, %d) in %d: %v", i, from, to, n, err)
+					}
+				}
+			}
+		}
+		frontier = frontier.Append(leaves[from])
+	}
+}
+
+// TestBadPaths: of what proves nothing no path is made.
+func TestBadPaths(t *testing.T) {
+	signer, verifier := newSigner(t, "log.example")
+	l, _ := NewLog("log.example", verifier)
+	s := newSim(signer, simLeaves(40, 40, false))
+	c, leaves := s.checkpoint(t, l, 37), s.levels[0]
+	before := Frontier{}.Append(leaves[:11]...)
+	proof := slicesOf(s.proof(17, 0, 37, true))
+	for name, bad := range map[string]func() (*Paths, error){
+		"no leaves":           func() (*Paths, error) { return c.NewPaths(before, nil, proof) },
+		"leaves that are not": func() (*Paths, error) { return c.NewPaths(before, leaves[11:40], nil) },
+		"no proof":            func() (*Paths, error) { return c.NewPaths(before, leaves[11:17], nil) },
+		"one hash too few":    func() (*Paths, error) { return c.NewPaths(before, leaves[11:17], proof[:len(proof)-1]) },
+		"one too many": func() (*Paths, error) {
+			return c.NewPaths(before, leaves[11:17], append(slices.Clone(proof), proof[0]))
+		},
+		"hashes too short":   func() (*Paths, error) { return c.NewPaths(before, leaves[11:17], [][]byte{{1}}) },
+		"too many hashes":    func() (*Paths, error) { return c.NewPaths(before, leaves[11:17], make([][]byte, 1000)) },
+		"a proof of the end": func() (*Paths, error) { return c.NewPaths(before, leaves[11:37], proof) },
+	} {
+		if _, err := bad(); !errors.Is(err, ErrUnproven) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, bad := range map[string]func() (*Paths, error){
+		"another leaf":     func() (*Paths, error) { return c.NewPaths(before, append([]Hash{{1}}, leaves[12:17]...), proof) },
+		"another frontier": func() (*Paths, error) { return c.NewPaths(Frontier{}.Append(leaves[1:12]...), leaves[11:17], proof) },
+		"another proof": func() (*Paths, error) {
+			return c.NewPaths(before, leaves[11:17], append(slices.Clone(proof[:len(proof)-1]), make([]byte, HashSize)))
+		},
+	} {
+		p, err := bad()
+		if err == nil {
+			_, err = p.Path(13)
+		}
+		if !errors.Is(err, ErrUnproven) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

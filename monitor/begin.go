@@ -30,7 +30,7 @@ func (t *turn) begin(ctx context.Context, c checkpoint.Checkpoint) error {
 // compare judges a checkpoint; archived are the tiles that were kept with it.
 func (r *runner) compare(ctx context.Context, known checkpoint.Known, c checkpoint.Checkpoint, kept checkpoint.TileReader) (checkpoint.Step, []checkpoint.Tile, error) {
 	if r.way().Proofs != nil {
-		return checkpoint.Step{}, nil, known.CompareProven(c, prover{ctx, r}, r.way().Log.Open)
+		return checkpoint.Step{}, nil, known.CompareProven(c, prover{ctx: ctx, r: r}, r.way().Log.Open)
 	}
 	return known.Compare(c, r.served(ctx), kept)
 }

@@ -41,15 +41,16 @@ type runner struct {
 	cfg      LogConfig
 	log      *slog.Logger
 	budget   *budget
-	ahead    sync.Map      // tiles that were fetched before they were asked for, as served, by aheadTile
-	busy     chan struct{} // has a place for who works on the log
-	waiting  atomic.Int32  // passes that wait for busy
-	progress atomic.Int64  // moves with everything that the log answers
-	first    atomic.Bool   // a first pass was tried
-	answered atomic.Bool   // a signed checkpoint was seen since the program began
-	retired  atomic.Bool   // listed as a log that has ended
-	removed  atomic.Bool   // no longer in the trusted root
-	quiet    atomic.Bool   // it has ended, and everything was read
+	ahead    sync.Map                      // tiles that were fetched before they were asked for, as served, by aheadTile
+	busy     chan struct{}                 // has a place for who works on the log
+	waiting  atomic.Int32                  // passes that wait for busy
+	progress atomic.Int64                  // moves with everything that the log answers
+	first    atomic.Bool                   // a first pass was tried
+	answered atomic.Bool                   // a signed checkpoint was seen since the program began
+	retired  atomic.Bool                   // listed as a log that has ended
+	removed  atomic.Bool                   // no longer in the trusted root
+	quiet    atomic.Bool                   // it has ended, and everything was read
+	shown    atomic.Pointer[contradiction] // what a scan has come by
 	trust    atomic.Pointer[trust]
 	access   atomic.Pointer[access]
 	eyes     sync.Pool // of *eyes

@@ -59,7 +59,7 @@ func (r *runner) scanHead(ctx context.Context, scanFor time.Duration, out *Outco
 	}
 	again := r.newSpan(tree, t.old.Epoch)
 	again.retry = true
-	gapErr := t.retryGaps(ctx, known.Head, func(at, to uint64) result { return again.bundle(ctx, again.job(at, to)) })
+	gapErr := t.retryGaps(ctx, known.Head, func(g Gap, at uint64) result { return again.bundle(ctx, again.job(at, g.To)) })
 	if t, err = t.commitAndGoOn(ctx); err != nil {
 		return err
 	}
@@ -318,8 +318,8 @@ func (t *turn) tally(c tally) {
 }
 
 // retryGaps tries to fill gaps of the coverage with the entries that the tree
-// commits to. read reads some of [at, to), from at on.
-func (t *turn) retryGaps(ctx context.Context, head checkpoint.Checkpoint, read func(at, to uint64) result) error {
+// commits to. read reads some of a gap, from at on.
+func (t *turn) retryGaps(ctx context.Context, head checkpoint.Checkpoint, read func(g Gap, at uint64) result) error {
 	gaps, err := t.opts.Store.Gaps(ctx, t.cfg.ID)
 	if err != nil || len(gaps) == 0 {
 		return err
@@ -327,32 +327,33 @@ func (t *turn) retryGaps(ctx context.Context, head checkpoint.Checkpoint, read f
 	// Those that were tried least come first, in the order of the log, so that
 	// none waits for ever behind others.
 	slices.SortStableFunc(gaps, func(a, b Gap) int { return a.Polls - b.Polls })
-	stop := time.Now().Add(maxGapTime)
-	var count tally
-	var failure error
+	tries := gapTries{head: head, read: read, stop: time.Now().Add(maxGapTime)}
 	var left []Gap
-	failures := 0
 	for i, g := range gaps {
-		if i >= maxGapsAPoll || failures >= strikes || time.Now().After(stop) || ctx.Err() != nil {
+		if i >= maxGapsAPoll || tries.over(ctx) {
 			left = append(left, g)
 			continue
 		}
-		rest, err := t.retryGap(head, read, g, &count)
-		if err != nil {
-			failures++
-			failure = err
-			if t.out.Err == nil && ctx.Err() == nil {
-				g.Polls++
-				t.batch.SetGaps = append(t.batch.SetGaps, g)
-			}
-			left = append(left, g)
-			continue
-		}
-		left = append(left, rest...)
+		left = append(left, t.retryGap(ctx, &tries, g)...)
 	}
-	t.tally(count)
+	t.tally(tries.count)
 	t.judgeGaps(left)
-	return failure
+	return tries.failure
+}
+
+// gapTries is what becomes of the gaps of one poll.
+type gapTries struct {
+	head     checkpoint.Checkpoint
+	read     func(g Gap, at uint64) result
+	stop     time.Time
+	failures int
+	failure  error // the last one
+	count    tally
+}
+
+// over reports whether the others wait for the next poll.
+func (g *gapTries) over(ctx context.Context) bool {
+	return g.failures >= strikes || time.Now().After(g.stop) || ctx.Err() != nil
 }
 
 func rangesOf(gaps []Gap) []Range {
@@ -363,14 +364,25 @@ func rangesOf(gaps []Gap) []Range {
 	return out
 }
 
-// retryGap reads the bundles of a gap again, and returns what is still missing.
-func (t *turn) retryGap(head checkpoint.Checkpoint, read func(at, to uint64) result, g Gap, count *tally) ([]Gap, error) {
-	var rest []Gap
-	var results []result
+// retryGap reads a gap again, and returns what is still missing. What cannot be had takes nothing
+// from what is beside it.
+func (t *turn) retryGap(ctx context.Context, tries *gapTries, g Gap) (rest []Gap) {
+	var good []result
+	failed, asked := false, g
+	if t.out.Err == nil {
+		asked.Polls++
+	}
 	for at := g.From; at < g.To; {
-		res := read(at, g.To)
+		if tries.over(ctx) {
+			left := g
+			left.From = at
+			rest = append(rest, left)
+			break
+		}
+		res := tries.read(g, at)
+		end := res.job.to
 		if res.err != nil {
-			return nil, res.err
+			end = max(res.read, at)
 		}
 		for k := range res.gaps {
 			if g.Reason == KindEntryMismatch {
@@ -380,19 +392,48 @@ func (t *turn) retryGap(head checkpoint.Checkpoint, read func(at, to uint64) res
 			res.gaps[k].Polls, res.gaps[k].Since = g.Polls+1, g.Since
 		}
 		rest = append(rest, res.gaps...)
-		results = append(results, res)
+		if end > at {
+			good = append(good, res)
+		}
+		if res.err != nil {
+			tries.failures++
+			tries.failure, failed = res.err, true
+			left := asked
+			if ctx.Err() != nil {
+				left.Polls = g.Polls // nobody was asked
+			}
+			left.From, left.To = end, min(res.job.to, g.To)
+			rest = append(rest, left)
+		}
 		at = res.job.to
 	}
-	for _, res := range results {
-		count.add(res.tally)
-		t.book(res, head)
+	if len(good) == 0 {
+		// It stays one gap.
+		if rest = []Gap{g}; failed && ctx.Err() == nil && asked.Polls > g.Polls {
+			rest = []Gap{asked}
+			t.batch.SetGaps = append(t.batch.SetGaps, asked)
+		}
+		return rest
+	}
+	booked := map[uint64]bool{}
+	for _, res := range good {
+		tries.count.add(res.tally)
+		t.book(res, tries.head)
+		for _, left := range res.gaps {
+			booked[left.From] = true
+		}
+	}
+	for _, left := range rest {
+		if !booked[left.From] {
+			t.batch.SetGaps = append(t.batch.SetGaps, left)
+		}
 	}
 	t.batch.FilledGaps = append(t.batch.FilledGaps, g)
 	t.batch.Coverage, t.batch.WatchSet, t.batch.Trust = append(t.batch.Coverage, without(g.Range, rangesOf(rest))...), t.watchSet, t.trust.Load().hash
 	if len(rest) == 0 {
 		t.log.Info("gap filled", "from", g.From, "to", g.To)
 	}
-	return rest, nil
+	return rest
 }
 
 // judgeGaps opens, worsens and settles the incidents of gaps.
@@ -408,7 +449,7 @@ func (t *turn) judgeGaps(left []Gap) {
 		if g.Polls < strikes {
 			continue
 		}
-		summary := fmt.Sprintf("Over %d polls since %s log %s has not served entries %d to %d of its signed tree, or not as a bundle.", g.Polls, g.Since.Format(time.RFC3339), t.cfg.Name, g.From, g.To-1)
+		summary := fmt.Sprintf("Over %d polls since %s log %s has not served entries %d to %d of its signed tree, or not so that they can be shown to be its own.", g.Polls, g.Since.Format(time.RFC3339), t.cfg.Name, g.From, g.To-1)
 		t.raise(KindEntryWithheld, summary, map[string]any{"from": g.From, "to": g.To, "since": g.Since})
 		if t.now.Sub(g.Since) > t.staleAfter() {
 			t.worsen(KindEntryWithheld, summary)

@@ -208,6 +208,26 @@ func (r *runner) contradictedBy(ctx context.Context, c checkpoint.Checkpoint, ha
 	return nil
 }
 
+// contradiction is a checkpoint that contradicts what was verified of its log.
+type contradiction struct {
+	checkpoint checkpoint.Checkpoint
+	fork       *checkpoint.DivergenceError
+}
+
+// judgeShown halts the log for what the scan has come by beside its entries.
+func (r *runner) judgeShown(ctx context.Context, out *Outcome) error {
+	c := r.shown.Swap(nil)
+	if c == nil {
+		return nil
+	}
+	var comparison Comparison
+	err := r.contradictedBy(ctx, c.checkpoint, func(t *turn) error { return t.fork(c.fork) }, &comparison)
+	if comparison.Incident != "" {
+		out.Halted = comparison.Incident
+	}
+	return err
+}
+
 // decided reports whether a person has let the log go on though it has signed this tree.
 func (s *State) decided(c checkpoint.Checkpoint) bool {
 	return slices.Contains(s.Decided, TreeHead{c.Size(), checkpoint.HexHash(c.Root())})

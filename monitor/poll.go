@@ -72,6 +72,9 @@ func (r *runner) pass(ctx context.Context, scanFor time.Duration) (out Outcome) 
 		if out.Err == nil {
 			out.Err = scanErr
 		}
+		if err := r.judgeShown(ctx, &out); err != nil && out.Err == nil {
+			out.Err = err
+		}
 	}
 	if ctx.Err() != nil {
 		if out.Err == nil {

@@ -1,9 +1,11 @@
 package monitor
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -18,7 +20,8 @@ import (
 //	workers ── ten entries each, in order ──> batch ── hashes ──> frontier
 //	                                                   proof ───> head
 //
-// Where a batch does not fit, each entry is proven by its own inclusion proof.
+// Where a batch does not fit, each entry is held against the frontier behind it. The inclusion proofs
+// of findings are made of what has proven their batch.
 
 const (
 	// provenBatch bounds the entries that one consistency proof proves.
@@ -41,17 +44,19 @@ type provenReader struct {
 	before [][]byte
 	// frontier is that of what was handed on so far.
 	frontier checkpoint.Frontier
+	// retry says that what is asked for was asked for before: once is enough.
+	retry bool
 	// forgive is how many chunks and proofs one pass goes on without although the
 	// log did not answer for them: it did not over several polls.
 	forgive atomic.Int32
-	// related are notes that were compared with the head, by root and size.
-	related map[TreeHead]error
+	// last is the consistency proof that was served last.
+	last consistencyProof
 }
 
 func (r *runner) newProvenReader(ctx context.Context, head checkpoint.Checkpoint, epoch string) (*provenReader, error) {
 	offset, before, err := r.way().Proofs.Offset(ctx)
 	r.moved(err)
-	return &provenReader{runner: r, head: head, epoch: epoch, offset: offset, parallel: r.cfg.Parallel, most: provenBatch, before: before, related: map[TreeHead]error{}}, err
+	return &provenReader{runner: r, head: head, epoch: epoch, offset: offset, parallel: r.cfg.Parallel, most: provenBatch, before: before}, err
 }
 
 // run reads [from, to), and gives take one proven batch after the other. It
@@ -65,15 +70,16 @@ func (p *provenReader) run(ctx context.Context, from, to uint64, deadline time.T
 			return nil
 		}
 		res, err := p.prove(ctx, batch)
-		if err != nil {
+		batch, began = nil, p.opts.Now()
+		if res.job.to == res.job.from {
 			return err
 		}
-		batch, began = nil, p.opts.Now()
+		// What came before something that cannot be had is good.
 		if err := take(res); err != nil {
 			return err
 		}
 		reached = res.job.to
-		return nil
+		return err
 	}
 	err := p.fetchAll(ctx, from, to, deadline, func(chunk []ServedEntry) error {
 		batch = append(batch, chunk...)
@@ -82,8 +88,8 @@ func (p *provenReader) run(ctx context.Context, from, to uint64, deadline time.T
 		}
 		return flush()
 	})
-	if err == nil {
-		err = flush()
+	if ctx.Err() == nil {
+		err = errors.Join(err, flush())
 	}
 	return reached, err
 }
@@ -154,7 +160,8 @@ func (p *provenReader) fetch(ctx context.Context, from, to uint64) ([]ServedEntr
 	for try := 0; ; try++ {
 		list, err := p.way().Proofs.Entries(ctx, p.offset, from, to)
 		p.moved(err)
-		if err != nil && (ctx.Err() != nil || !withheld(err) && !p.forgiven()) {
+		nothing := err != nil && !withheld(err)
+		if err != nil && (ctx.Err() != nil || nothing && !p.forgiven()) {
 			return nil, err
 		}
 		if err != nil {
@@ -169,73 +176,93 @@ func (p *provenReader) fetch(ctx context.Context, from, to uint64) ([]ServedEntr
 		complete := true
 		for i := range list {
 			complete = complete && list[i].Leaf != nil && list[i].Index == from+uint64(i)
+			p.compareNote(list[i].Note)
 		}
-		if complete || try == refetches {
+		if complete || nothing || p.retry || try == refetches {
 			return list, nil
 		}
 	}
 }
 
-// prove proves a batch that begins at the frontier, moves the frontier on, and
-// reads the entries.
-func (p *provenReader) prove(ctx context.Context, batch []ServedEntry) (result, error) {
-	first := batch[0].Index
-	res := result{job: job{from: first, to: first + uint64(len(batch))}, served: map[uint64][]byte{}}
-	next, ok, err := p.fits(ctx, batch)
-	if err != nil {
-		return res, err
+// compareNote looks at the note that comes with an entry: another root for the size of the head needs
+// no proof to contradict it.
+func (p *provenReader) compareNote(note []byte) {
+	theirs, ours := bytes.SplitN(note, []byte("\n"), 4), bytes.SplitN(p.head.Raw(), []byte("\n"), 4)
+	if len(theirs) < 4 || len(ours) < 4 || !bytes.Equal(theirs[1], ours[1]) || bytes.Equal(theirs[2], ours[2]) {
+		return // nearly all, and no signature was looked at
 	}
-	if ok {
-		p.frontier = next
-		return res, p.readAll(ctx, &res, batch)
+	c, err := p.way().Log.Open(note)
+	var fork *checkpoint.DivergenceError
+	if err == nil && errors.As(checkpoint.Advance(p.head, c, nil), &fork) {
+		p.shown.CompareAndSwap(nil, &contradiction{c, fork})
 	}
-	for from := 0; from < len(batch); from += provenChunk {
-		if err := p.proveChunk(ctx, &res, batch[from:min(from+provenChunk, len(batch))]); err != nil {
-			return res, err
-		}
-	}
-	return res, nil
 }
 
-// fits reports whether entries are the next ones of the tree, and returns the
-// frontier behind them.
-func (p *provenReader) fits(ctx context.Context, batch []ServedEntry) (checkpoint.Frontier, bool, error) {
+// prove proves a batch that begins at the frontier, reads the entries, and moves the frontier on.
+// With an error, the result is what comes before that.
+func (p *provenReader) prove(ctx context.Context, batch []ServedEntry) (result, error) {
+	first := batch[0].Index
+	res := result{job: job{from: first, to: first}, served: map[uint64][]byte{}}
+	f, err := p.fits(ctx, batch)
+	switch {
+	case f != nil:
+		err = p.readAll(ctx, &res, batch, f)
+	case ctx.Err() == nil:
+		err = nil // one proof that is refused holds up no more than a chunk
+	}
+	for from := 0; from < len(batch) && f == nil && err == nil; from += provenChunk {
+		err = p.proveChunk(ctx, &res, batch[from:min(from+provenChunk, len(batch))])
+	}
+	res.job.to = p.frontier.Size()
+	return res, err
+}
+
+// fit is the leaf hashes of entries that are the next ones of the tree, and the frontier behind them.
+type fit struct {
+	hashes []checkpoint.Hash
+	next   checkpoint.Frontier
+}
+
+// fits finds out whether entries are the next ones of the tree; nil if they are not.
+func (p *provenReader) fits(ctx context.Context, batch []ServedEntry) (*fit, error) {
 	leaves := make([][]byte, len(batch))
 	for i := range batch {
 		if batch[i].Leaf == nil {
-			return checkpoint.Frontier{}, false, nil
+			return nil, nil
 		}
 		leaves[i] = batch[i].Leaf
 	}
-	next := p.frontier.Append(checkpoint.LeafHashes(leaves)...)
-	proof, err := prover{ctx, p.runner}.Consistency(next.Size(), p.head.Size())
+	f := fit{hashes: checkpoint.LeafHashes(leaves)}
+	f.next = p.frontier.Append(f.hashes...)
+	proof, err := p.prover(ctx).Consistency(f.next.Size(), p.head.Size())
+	if err == nil {
+		err = f.next.Within(p.head, proof)
+	}
 	if errors.Is(err, checkpoint.ErrUnproven) {
-		return next, false, nil
+		return nil, nil
 	}
 	if err != nil {
-		return next, false, err
+		return nil, err
 	}
-	err = next.Within(p.head, proof)
-	if errors.Is(err, checkpoint.ErrUnproven) {
-		return next, false, nil
-	}
-	return next, err == nil, err
+	return &f, nil
 }
+
+func (p *provenReader) prover(ctx context.Context) prover { return prover{ctx, p.runner, &p.last} }
 
 // proveChunk proves entries that a batch which does not fit holds: together if
 // they fit, else each by itself.
 func (p *provenReader) proveChunk(ctx context.Context, res *result, chunk []ServedEntry) error {
 	from, to := chunk[0].Index, chunk[0].Index+uint64(len(chunk))
 	for try := 0; ; try++ {
-		next, ok, err := p.fits(ctx, chunk)
-		if err != nil {
+		f, err := p.fits(ctx, chunk)
+		if err != nil && (!p.retry || ctx.Err() != nil) {
 			return err
 		}
-		if ok {
-			p.frontier = next
-			return p.readAll(ctx, res, chunk)
+		if f != nil {
+			return p.readAll(ctx, res, chunk, f)
 		}
-		if try == refetches {
+		missing := slices.ContainsFunc(chunk, func(e ServedEntry) bool { return e.Leaf == nil })
+		if missing || p.retry || try == refetches { // what is missing was asked for again before
 			break
 		}
 		if chunk, err = p.fetch(ctx, from, to); err != nil {
@@ -250,58 +277,38 @@ func (p *provenReader) proveChunk(ctx context.Context, res *result, chunk []Serv
 	return nil
 }
 
-// proveOne goes on past one entry, with its hash as its own inclusion proof
-// authenticates it, or, where not even that is served, with the frontier behind
-// it.
+// proveOne goes on past one entry, which the frontier behind it, as proofs of the tree alone show it,
+// holds or does not hold. What comes with the entry, a path and a note, may be no good, or of a tree
+// that this replica does not know yet, and says nothing against it.
 func (p *provenReader) proveOne(ctx context.Context, res *result, e *ServedEntry) error {
-	if hash, ok := p.authentic(ctx, e); ok {
-		p.frontier = p.frontier.Append(hash)
-		if checkpoint.LeafHash(e.Leaf) == hash {
-			return p.readAll(ctx, res, []ServedEntry{*e})
-		}
-		p.miss(res, e, KindEntryMismatch)
-		if promise := p.brokenPromise(ctx, e); promise != nil && len(res.broken) < maxServed {
-			res.broken = append(res.broken, *promise)
-		}
-		return nil
-	}
-	// Its own proof may be no good, or of a tree that this replica does not know yet, and say nothing
-	// against it: the tree itself is asked.
 	if e.Leaf != nil {
-		next, ok, err := p.fits(ctx, []ServedEntry{*e})
+		f, err := p.fits(ctx, []ServedEntry{*e})
 		if err != nil {
 			return err
 		}
-		if ok {
-			p.frontier = next
-			return p.readAll(ctx, res, []ServedEntry{*e})
+		if f != nil {
+			return p.readAll(ctx, res, []ServedEntry{*e}, f)
 		}
 	}
-	next, err := p.frontierAt(ctx, p.head, e.Index+1)
+	behind, err := p.prover(ctx).frontierAt(p.head, e.Index+1)
 	if err != nil {
 		return fmt.Errorf("going on behind entry %d: %w", e.Index, err)
 	}
-	own := p.frontier
-	p.frontier = next
-	switch {
-	case e.Leaf == nil:
+	if e.Leaf == nil {
 		p.miss(res, e, KindEntryWithheld)
-	case own.Append(checkpoint.LeafHash(e.Leaf)).Root() == next.Root():
-		return p.readAll(ctx, res, []ServedEntry{*e})
-	default:
-		p.miss(res, e, KindEntryMismatch)
+		p.frontier = behind
+		return nil
 	}
+	hash := checkpoint.LeafHash(e.Leaf)
+	if next := p.frontier.Append(hash); next.Root() == behind.Root() {
+		return p.readAll(ctx, res, []ServedEntry{*e}, &fit{[]checkpoint.Hash{hash}, next})
+	}
+	p.miss(res, e, KindEntryMismatch)
+	if promise := p.brokenPromise(ctx, e); promise != nil && len(res.broken) < maxServed {
+		res.broken = append(res.broken, *promise)
+	}
+	p.frontier = behind
 	return nil
-}
-
-// placed reports whether the tree holds an entry in its place, by proofs of the tree alone.
-func (p *provenReader) placed(ctx context.Context, e *ServedEntry) (bool, error) {
-	before, err := p.frontierAt(ctx, p.head, e.Index)
-	if err != nil {
-		return false, err
-	}
-	behind, err := p.frontierAt(ctx, p.head, e.Index+1)
-	return err == nil && before.Append(checkpoint.LeafHash(e.Leaf)).Root() == behind.Root(), err
 }
 
 // miss books a gap.
@@ -368,19 +375,6 @@ func (p *provenReader) knownBefore(ctx context.Context) bool {
 	return true
 }
 
-// authentic returns the leaf hash that an entry's inclusion proof proves, under a
-// note of the same tree as the head.
-func (p *provenReader) authentic(ctx context.Context, e *ServedEntry) (checkpoint.Hash, bool) {
-	if e.Leaf == nil || len(e.Hash) != checkpoint.HashSize {
-		return checkpoint.Hash{}, false
-	}
-	note, _, err := p.included(e)
-	if err != nil || p.relate(ctx, note) != nil {
-		return checkpoint.Hash{}, false
-	}
-	return checkpoint.Hash(e.Hash), true
-}
-
 // included opens the note of an entry and verifies that it commits to the hash
 // which the entry's id names.
 func (p *provenReader) included(e *ServedEntry) (checkpoint.Checkpoint, []checkpoint.Hash, error) {
@@ -398,26 +392,6 @@ func (p *provenReader) included(e *ServedEntry) (checkpoint.Checkpoint, []checkp
 	return note, path, note.VerifyInclusion(e.Index, checkpoint.Hash(e.Hash), path)
 }
 
-// relate proves that a note is of the same history as the head.
-func (p *provenReader) relate(ctx context.Context, note checkpoint.Checkpoint) error {
-	id := TreeHead{note.Size(), checkpoint.HexHash(note.Root())}
-	if err, ok := p.related[id]; ok {
-		return err
-	}
-	smaller, larger := p.head, note
-	if note.Size() < p.head.Size() {
-		smaller, larger = note, p.head
-	}
-	proof, err := prover{ctx, p.runner}.Consistency(smaller.Size(), larger.Size())
-	if err == nil {
-		err = checkpoint.Advance(smaller, larger, proof)
-	}
-	if fork := (*checkpoint.DivergenceError)(nil); err == nil || errors.Is(err, checkpoint.ErrUnproven) || errors.As(err, &fork) {
-		p.related[id] = err // else it is the answer that is missing
-	}
-	return err
-}
-
 // promiseOf is the signed entry timestamp of an entry, with the key that signed it.
 func (p *provenReader) promiseOf(e *ServedEntry) *checkpoint.Promise {
 	id, err := p.way().Log.PromiseKey(e.Leaf, e.Integrated, e.LogIndex, e.SET)
@@ -427,14 +401,15 @@ func (p *provenReader) promiseOf(e *ServedEntry) *checkpoint.Promise {
 	return &checkpoint.Promise{Leaf: e.Leaf, Integrated: e.Integrated, LogID: id, LogIndex: e.LogIndex, SET: e.SET}
 }
 
-// readAll decodes proven entries and gives findings their proofs.
-func (p *provenReader) readAll(ctx context.Context, res *result, entries []ServedEntry) error {
+// readAll reads proven entries, gives findings their inclusion proofs, and moves the frontier behind
+// what it has read.
+func (p *provenReader) readAll(ctx context.Context, res *result, entries []ServedEntry, f *fit) error {
 	eyes := p.takeEyes()
 	defer p.putEyes(eyes)
+	before := p.frontier
+	var paths *checkpoint.Paths
+	var count tally
 	for i := range entries {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
 		e := &entries[i]
 		integrated := func() time.Time {
 			if p.way().Log.VerifyPromise(e.Leaf, e.Integrated, e.LogIndex, e.SET) != nil {
@@ -442,49 +417,50 @@ func (p *provenReader) readAll(ctx context.Context, res *result, entries []Serve
 			}
 			return time.Unix(e.Integrated, 0).UTC()
 		}
-		found := p.read(eyes, e.Index, e.Leaf, integrated, &res.tally)
-		if len(found) == 0 {
-			continue
-		}
-		note, path, err := p.provenAlone(ctx, e)
-		if err != nil && ctx.Err() == nil && p.forgiven() {
-			// The entry itself is proven, by the batch that it came with. Better a
-			// finding that others cannot check than none.
-			note, path, err = p.head, nil, nil
-			for k := range found {
-				found[k].remark("; the log serves no inclusion proof for it")
+		count = tally{}
+		found := p.read(eyes, e.Index, e.Leaf, integrated, &count)
+		var path []checkpoint.Hash
+		err := ctx.Err()
+		if err == nil && len(found) > 0 {
+			if paths == nil {
+				paths, err = p.paths(ctx, before, f)
+			}
+			if err == nil {
+				path, err = paths.Path(e.Index)
+			}
+			if err != nil && ctx.Err() == nil && p.forgiven() {
+				// The entry itself is proven, by what it came with. Better a finding that
+				// others cannot check than none.
+				path, err = nil, nil
+				for k := range found {
+					found[k].remark("; the log serves no proof of it that others could check")
+				}
 			}
 		}
 		if err != nil {
+			p.frontier = before.Append(f.hashes[:i]...)
 			return fmt.Errorf("inclusion proof of entry %d: %w", e.Index, err)
 		}
+		res.tally.add(count)
 		for k := range found {
 			found[k].LogIndex = &e.LogIndex
 			if found[k].Integrated != nil {
 				found[k].Promise = p.promiseOf(e)
 			}
-			p.seal(&found[k], p.epoch, note, path)
+			p.seal(&found[k], p.epoch, p.head, path)
 		}
 		res.findings = append(res.findings, found...)
 	}
+	p.frontier = f.next
 	return nil
 }
 
-// provenAlone returns the inclusion proof of an entry that is ours, fetched
-// again where the one that came with it is not good.
-func (p *provenReader) provenAlone(ctx context.Context, e *ServedEntry) (checkpoint.Checkpoint, []checkpoint.Hash, error) {
-	again := *e
-	for try := 0; ; try++ {
-		hash := checkpoint.LeafHash(e.Leaf)
-		again.Hash = hash[:]
-		note, path, err := p.included(&again)
-		if err == nil || try == refetches {
-			return note, path, err
-		}
-		list, err := p.fetch(ctx, e.Index, e.Index+1)
-		if err != nil {
-			return note, nil, err
-		}
-		again = list[0]
+// paths makes the inclusion proofs of entries, of the consistency proof that has proven them, or,
+// where something else has, of one that is asked for.
+func (p *provenReader) paths(ctx context.Context, before checkpoint.Frontier, f *fit) (*checkpoint.Paths, error) {
+	proof, err := p.prover(ctx).Consistency(f.next.Size(), p.head.Size())
+	if err != nil {
+		return nil, err
 	}
+	return p.head.NewPaths(before, f.hashes, proof)
 }

@@ -23,11 +23,12 @@ func (t *turn) scanProven(ctx context.Context, known checkpoint.Known, scanFor t
 	if err != nil {
 		return err
 	}
-	p.frontier = known.Scanned
+	p.retry = true
+	gapErr := t.retryGaps(ctx, known.Head, func(g Gap, at uint64) result { return p.again(ctx, g, at) })
+	p.retry, p.frontier = false, known.Scanned
 	if stuck := t.old.Stuck; stuck != nil && stuck.Scanned == t.old.Scanned && stuck.Polls >= strikes-1 && t.out.Err == nil {
 		p.forgive.Store(maxForgiven)
 	}
-	gapErr := t.retryGaps(ctx, known.Head, func(at, to uint64) result { return p.again(ctx, at, to) })
 	if t, err = t.commitAndGoOn(ctx); err != nil {
 		return err
 	}
@@ -73,37 +74,28 @@ func (t *turn) scanProven(ctx context.Context, known checkpoint.Known, scanFor t
 	return nil
 }
 
-// again reads entries of a gap, each by its own inclusion proof.
-func (p *provenReader) again(ctx context.Context, at, to uint64) result {
-	to = min(to, at+provenChunk)
+// again reads some entries of a gap, from at on. What one of them lacks takes nothing from the others.
+func (p *provenReader) again(ctx context.Context, g Gap, at uint64) result {
+	to := min(g.To, at+provenChunk)
 	res := result{job: job{from: at, to: to}, served: map[uint64][]byte{}}
 	list, err := p.fetch(ctx, at, to)
 	if err != nil {
 		res.err = err
 		return res
 	}
-	for i := range list {
-		e := &list[i]
-		hash, ok := p.authentic(ctx, e)
-		ours := ok && checkpoint.LeafHash(e.Leaf) == hash
-		if !ok && e.Leaf != nil {
-			// A proof that is no good says nothing against the entry that it comes with.
-			if ours, err = p.placed(ctx, e); err != nil {
-				res.err = fmt.Errorf("proving entry %d: %w", e.Index, err)
-				return res
-			}
+	if p.frontier.Size() != at {
+		if p.frontier, err = p.prover(ctx).frontierAt(p.head, at); err != nil {
+			res.err, res.job.to = fmt.Errorf("going on before entry %d: %w", at, err), at+1
+			return res
 		}
-		switch {
-		case ours:
-			if err := p.readAll(ctx, &res, list[i:i+1]); err != nil {
-				res.err = err
-				return res
-			}
-		case e.Leaf == nil:
-			p.miss(&res, e, KindEntryWithheld)
-		default:
-			p.miss(&res, e, KindEntryMismatch)
-		}
+	}
+	if g.Polls >= strikes {
+		p.forgive.Store(maxForgiven)
+	}
+	err = p.proveChunk(ctx, &res, list)
+	p.forgive.Store(0)
+	if res.read = p.frontier.Size(); err != nil {
+		res.err, res.job.to = err, res.read+1
 	}
 	return res
 }

@@ -2,9 +2,7 @@ package monitor
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"math/bits"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
 )
@@ -13,6 +11,14 @@ import (
 type prover struct {
 	ctx context.Context
 	r   *runner
+	// last, if not nil, is the answer that is not asked for again.
+	last *consistencyProof
+}
+
+// consistencyProof is what a log has served as one.
+type consistencyProof struct {
+	from, to uint64
+	hashes   [][]byte
 }
 
 // Consistency implements checkpoint.Prover.
@@ -20,8 +26,14 @@ func (p prover) Consistency(from, to uint64) ([][]byte, error) {
 	if from == to {
 		return nil, nil
 	}
+	if last := p.last; last != nil && last.from == from && last.to == to {
+		return last.hashes, nil
+	}
 	proof, err := p.r.way().Proofs.ConsistencyProof(p.ctx, from, to)
 	p.r.moved(err)
+	if err == nil && p.last != nil {
+		*p.last = consistencyProof{from, to, proof}
+	}
 	return proof, provesNothing(err)
 }
 
@@ -54,33 +66,20 @@ func provesNothing(err error) error {
 // frontierAt returns the frontier of the first leaves of a checkpoint's tree,
 // proven under it.
 func (r *runner) frontierAt(ctx context.Context, c checkpoint.Checkpoint, size uint64) (checkpoint.Frontier, error) {
-	p := prover{ctx, r}
-	switch {
-	case size == 0:
+	return prover{ctx: ctx, r: r}.frontierAt(c, size)
+}
+
+func (p prover) frontierAt(c checkpoint.Checkpoint, size uint64) (checkpoint.Frontier, error) {
+	if size == 0 {
 		return checkpoint.Frontier{}, nil
-	case size == c.Size() && bits.OnesCount64(size) == 1:
-		return checkpoint.NewFrontier(size, []checkpoint.Hash{c.Root()})
-	case size < c.Size():
-		proof, err := p.Consistency(size, c.Size())
-		if err != nil {
-			return checkpoint.Frontier{}, err
-		}
-		if f, err := c.FrontierBefore(size, proof); !errors.Is(err, checkpoint.ErrPowerOfTwo) {
-			return f, err
-		}
 	}
-	// The frontier of a power of two is the first peak of the next size, whose
-	// proof needs no entry: one that is withheld must not stand in the way.
-	if size > 1 && bits.OnesCount64(size) == 1 && size+1 < c.Size() {
-		proof, err := p.Consistency(size+1, c.Size())
+	// A consistency proof needs no entry: one that is withheld must not stand in the way.
+	if from, ok := c.FrontierFrom(size); ok {
+		proof, err := p.Consistency(from, c.Size())
 		if err != nil {
 			return checkpoint.Frontier{}, err
 		}
-		f, err := c.FrontierBefore(size+1, proof)
-		if err != nil {
-			return checkpoint.Frontier{}, err
-		}
-		return checkpoint.NewFrontier(size, f.Peaks()[:1])
+		return c.FrontierBy(size, proof)
 	}
 	// What is left needs the path of a leaf, which leads to the newest note.
 	index := min(size, c.Size()-1)
@@ -88,7 +87,7 @@ func (r *runner) frontierAt(ctx context.Context, c checkpoint.Checkpoint, size u
 	if err != nil {
 		return checkpoint.Frontier{}, err
 	}
-	newest, err := r.way().Log.Open(raw)
+	newest, err := p.r.way().Log.Open(raw)
 	if err != nil {
 		return checkpoint.Frontier{}, err
 	}
@@ -102,11 +101,9 @@ func (r *runner) frontierAt(ctx context.Context, c checkpoint.Checkpoint, size u
 	if err := checkpoint.Advance(c, newest, proof); err != nil {
 		return checkpoint.Frontier{}, err
 	}
-	switch {
-	case size < c.Size():
-		return newest.Frontier(size, leaf, path)
-	case newest.Size() == size:
-		return newest.WholeFrontier(leaf, path)
+	f, err := newest.Frontier(index, leaf, path)
+	if err == nil && index < size {
+		f = f.Append(leaf)
 	}
-	return newest.FrontierBefore(size, proof)
+	return f, err
 }

@@ -56,7 +56,10 @@ type result struct {
 	served   map[uint64][]byte // entries that did not fit, by index
 	broken   []Evidence        // promises that the log has signed and not kept
 	held     []Evidence        // what the tree holds in the places of those
-	err      error
+	// err says that nothing can be said of [read, job.to), and that what is before read is good;
+	// that is nothing, if it is 0.
+	err  error
+	read uint64
 }
 
 // span reads parts of one tree.

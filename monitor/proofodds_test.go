@@ -1,0 +1,259 @@
+package monitor_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sigwarden/sigwarden/monitor"
+	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
+)
+
+// TestRekorV1GapOfOurs: entries of ours that come back are found, whatever the path is worth that comes
+// with one of them, or the proof behind it.
+func TestRekorV1GapOfOurs(t *testing.T) {
+	r := newRigV1(t)
+	odd := &oddProofs{ProofLog: r.cfg.Proofs}
+	r.cfg.Proofs = odd
+	r.restart()
+	r.grow(521)
+	for i := range 30 {
+		r.v1.Append(r.entry(unexpectedEvent(), i)) // 521 to 550
+	}
+	r.grow(100)
+	omit, want := map[uint64]bool{}, []string{}
+	for i := range uint64(30) {
+		omit[521+i] = true
+		want = append(want, fmt.Sprintf("%d:unexpected", 521+i))
+	}
+	r.v1.Set(locallog.FaultsV1{Omit: omit})
+	r.once()
+	if got := r.coverage(); got != "[0,651)-[521,551)entry-withheld" || r.verdicts() != "" {
+		t.Fatalf("findings %q, coverage %s", r.verdicts(), got)
+	}
+	// All are served, and two of them cannot be proven.
+	r.v1.Set(locallog.FaultsV1{NoPath: map[uint64]bool{521: true, 530: true, 550: true}})
+	odd.refused = map[uint64]bool{528: true, 531: true, 551: true} // behind 527, ten of them, and 550
+	r.clock.move(time.Minute)
+	r.once()
+	left := strings.Join(want, " ")
+	for _, gone := range []string{"527:unexpected ", " 550:unexpected"} {
+		left = strings.Replace(left, gone, "", 1)
+	}
+	// Nothing can be said of the one behind 527 in this poll: the frontier before it is what is refused.
+	left = strings.Replace(left, "528:unexpected ", "", 1)
+	if r.verdicts() != left || r.coverage() != "[0,651)-[527,529)entry-withheld-[550,551)entry-withheld" && r.coverage() != "[0,651)-[527,528)entry-withheld-[528,529)entry-withheld-[550,551)entry-withheld" {
+		t.Errorf("findings %q, coverage %s", r.verdicts(), r.coverage())
+	}
+	odd.refused = nil
+	r.clock.move(time.Minute)
+	r.mustPass()
+	if r.verdicts() != strings.Join(want, " ") || r.coverage() != "[0,651)" {
+		t.Errorf("healed: findings %q, coverage %s", r.verdicts(), r.coverage())
+	}
+	r.wantIncidents("")
+	r.auditFindings()
+}
+
+// oddProofs is a server that refuses some consistency proofs, or shows other notes beside its entries.
+type oddProofs struct {
+	monitor.ProofLog
+	refused map[uint64]bool // by the size that they begin at
+	notes   map[uint64][]byte
+}
+
+func (o *oddProofs) ConsistencyProof(ctx context.Context, from, to uint64) ([][]byte, error) {
+	if o.refused[from] {
+		return nil, errors.New("status 500")
+	}
+	return o.ProofLog.ConsistencyProof(ctx, from, to)
+}
+
+func (o *oddProofs) Entries(ctx context.Context, offset, from, to uint64) ([]monitor.ServedEntry, error) {
+	list, err := o.ProofLog.Entries(ctx, offset, from, to)
+	for i := range list {
+		if note := o.notes[list[i].Index]; note != nil && list[i].Leaf != nil {
+			list[i].Note = note
+		}
+	}
+	return list, err
+}
+
+// TestRekorV1LastEntry: whoever withholds the last entry of a tree, or other bytes in its place, hides
+// nothing before it; also in trees whose last leaves no proof between sizes names by themselves.
+func TestRekorV1LastEntry(t *testing.T) {
+	for _, size := range sample[uint64](101, 96, 4, 5, 6, 7, 8, 9, 33, 65, 64) {
+		for _, altered := range []bool{false, true} {
+			r := newRigV1(t)
+			r.grow(int(size/2) - 1)
+			r.v1.Append(r.entry(unexpectedEvent(), 1))
+			r.grow(int(size - size/2))
+			last := size - 1
+			f := locallog.FaultsV1{Omit: map[uint64]bool{last: true}}
+			want, incidents := fmt.Sprintf("[0,%d)-[%d,%d)entry-withheld", size, last, size), ""
+			if altered {
+				f = locallog.FaultsV1{Alter: map[uint64][]byte{last: []byte("altered")}, NoPath: map[uint64]bool{last: true}}
+				want, incidents = fmt.Sprintf("[0,%d)-[%d,%d)entry-mismatch", size, last, size), "entry-mismatch:integrity:open"
+			}
+			r.v1.Set(f)
+			r.once()
+			if r.verdicts() != fmt.Sprintf("%d:unexpected", size/2-1) || r.coverage() != want {
+				t.Errorf("%d entries, altered %v: findings %q, coverage %s", size, altered, r.verdicts(), r.coverage())
+			}
+			r.wantIncidents(incidents)
+			r.auditFindings()
+			// The tree grows, and it is the new last one that is withheld.
+			r.v1.Append(r.entry(unexpectedEvent(), 2))
+			r.grow(1)
+			r.v1.Set(locallog.FaultsV1{Omit: map[uint64]bool{size + 1: true}})
+			r.clock.move(time.Minute)
+			r.once()
+			if r.verdicts() != fmt.Sprintf("%d:unexpected %d:unexpected", size/2-1, size) || r.coverage() != fmt.Sprintf("[0,%d)-[%d,%d)entry-withheld", size+2, size+1, size+2) {
+				t.Errorf("%d entries, grown: findings %q, coverage %s", size, r.verdicts(), r.coverage())
+			}
+			r.auditFindings()
+		}
+	}
+}
+
+// TestRekorV1ManyOdd: many entries of ours whose paths prove nothing, and many requests that are not
+// answered, hold nothing up for ever.
+func TestRekorV1ManyOdd(t *testing.T) {
+	r := newRigV1(t)
+	r.grow(300)
+	useless, want := map[uint64]bool{}, []string{}
+	for i := range 40 {
+		r.v1.Append(r.entry(unexpectedEvent(), i))
+		useless[uint64(300+i)] = true
+		want = append(want, fmt.Sprintf("%d:unexpected", 300+i))
+	}
+	r.v1.Set(locallog.FaultsV1{NoPath: useless})
+	r.mustPass()
+	if r.verdicts() != strings.Join(want, " ") || r.coverage() != "[0,340)" {
+		t.Errorf("findings %q, coverage %s", r.verdicts(), r.coverage())
+	}
+	r.auditFindings()
+
+	r = newRigV1(t)
+	r.cfg.Proofs = &oddProofs{ProofLog: r.cfg.Proofs, refused: map[uint64]bool{2000: true}}
+	r.restart()
+	r.grow(2000)
+	r.v1.Append(r.entry(unexpectedEvent(), 1))
+	r.grow(10)
+	for range 2 {
+		r.once()
+		r.clock.move(time.Minute)
+	}
+	if r.verdicts() != "2000:unexpected" || r.coverage() != "[0,2011)" {
+		t.Errorf("a proof refused: findings %q, coverage %s", r.verdicts(), r.coverage())
+	}
+
+	const silent = 2*16 + 5 // more than one pass goes on without, and than two do
+	r = newRigV1(t)
+	none := map[uint64]bool{}
+	for i := range uint64(silent) {
+		none[20*i] = true
+	}
+	r.grow(20 * silent)
+	r.v1.Append(r.entry(unexpectedEvent(), 1))
+	r.v1.Set(locallog.FaultsV1{NoAnswer: none})
+	polls := 0
+	for ; polls < 20 && r.verdicts() == ""; polls++ {
+		r.clock.move(time.Minute)
+		r.once()
+	}
+	if r.verdicts() != fmt.Sprintf("%d:unexpected", 20*silent) {
+		t.Errorf("after %d polls, read up to %d: findings %q", polls, r.state().Scanned, r.verdicts())
+	}
+}
+
+// TestRekorV1NoteBesideEntry: a note that comes with an entry, and that the log has signed, contradicts
+// the head.
+func TestRekorV1NoteBesideEntry(t *testing.T) {
+	for _, omitted := range []bool{false, true} {
+		r := newRigV1(t)
+		r.grow(50)
+		r.v1.Append(r.entry(unexpectedEvent(), 1)) // 50
+		for i := range 10 {
+			r.v1.Append(fmt.Appendf(nil, "other %d", i))
+		}
+		offset, _, err := r.cfg.Proofs.Offset(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := r.cfg.Proofs.Entries(t.Context(), offset, 50, 51)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.v1.Rewrite(51, func() (tail [][]byte) {
+			for i := range 10 {
+				tail = append(tail, fmt.Appendf(nil, "this %d", i))
+			}
+			return tail
+		}()...)
+		odd := &oddProofs{ProofLog: r.cfg.Proofs, notes: map[uint64][]byte{50: list[0].Note}}
+		r.cfg.Proofs = odd
+		r.restart()
+		if omitted {
+			r.v1.Set(locallog.FaultsV1{Omit: map[uint64]bool{52: true}})
+		}
+		if out := r.once(); out.Halted == "" || !strings.Contains(r.incidents(), "fork:integrity:open") {
+			t.Errorf("%+v, incidents %q", out, r.incidents())
+		}
+		verifyFork(t, r.rig)
+		if r.verdicts() != "50:unexpected" {
+			t.Errorf("findings %q", r.verdicts())
+		}
+		r.auditFindings()
+		// Whoever resumes the log is not told again.
+		st := r.state()
+		inc := st.Halted
+		if err := r.engine.Resume(t.Context(), monitor.Resumption{Log: "acme", Incident: inc, Note: "looked at", By: "alice"}); err != nil {
+			t.Fatal(err)
+		}
+		r.v1.Set(locallog.FaultsV1{})
+		r.grow(5)
+		r.clock.move(time.Minute)
+		if out := r.once(); out.Halted != "" {
+			t.Errorf("halted again: %+v, incidents %q", out, r.incidents())
+		}
+		// A stranger's note says nothing.
+		r = newRigV1(t)
+		r.grow(61)
+		r.cfg.Proofs = &oddProofs{ProofLog: r.cfg.Proofs, notes: map[uint64][]byte{50: append(list[0].Note[:len(list[0].Note):len(list[0].Note)], '\n')}}
+		r.restart()
+		r.once()
+		r.wantIncidents("")
+	}
+}
+
+// TestRekorV1GapRequests: what a gap of many entries asks of the log is a small multiple of what its
+// entries do, and a poll goes on to other work after a time.
+func TestRekorV1GapRequests(t *testing.T) {
+	r := newRigV1(t)
+	r.grow(400)
+	alter, none := map[uint64][]byte{}, map[uint64]bool{}
+	for i := range uint64(200) {
+		alter[100+i], none[100+i] = fmt.Appendf(nil, "altered %d", i), true
+	}
+	r.v1.Set(locallog.FaultsV1{Alter: alter, NoPath: none})
+	requests := func() (n int) {
+		for _, count := range r.v1.Requests() {
+			n += count
+		}
+		return n
+	}
+	r.once()
+	if r.coverage() != "[0,400)-[100,300)entry-mismatch" {
+		t.Fatal(r.coverage())
+	}
+	before := requests()
+	r.clock.move(time.Minute)
+	r.once()
+	if n := requests() - before; n > 250 { // one for each, and for each ten of them two
+		t.Errorf("%d requests for 200 entries", n)
+	}
+}
