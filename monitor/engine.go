@@ -50,6 +50,7 @@ type runner struct {
 	retired  atomic.Bool                   // listed as a log that has ended
 	removed  atomic.Bool                   // no longer in the trusted root
 	quiet    atomic.Bool                   // it has ended, and everything was read
+	faults   atomic.Int64                  // entries that broke what reads them
 	shown    atomic.Pointer[contradiction] // what a scan has come by
 	trust    atomic.Pointer[trust]
 	access   atomic.Pointer[access]

@@ -555,12 +555,22 @@ func TestEntryThatBreaksReaders(t *testing.T) {
 	if f := r.findings()[0]; !strings.Contains(f.Reason, "it breaks what reads entries") || !strings.Contains(f.Reason, "https://github.com/acme/") {
 		t.Error(f.Reason)
 	}
-	if s := r.state(); s.Undecodable != 1 || s.Kinds["breaks what reads entries"] != 1 || s.Entries != 256 {
+	if s := r.state(); s.Undecodable != 1 || len(s.Kinds) != 1 || s.Kinds["entries that break what reads entries, which is a fault of this program"] != 1 || s.Entries != 256 {
+		t.Errorf("counted %d undecodable, %v, of %d entries", s.Undecodable, s.Kinds, s.Entries)
+	}
+	// One that cannot be decoded in full either is counted once.
+	odd, err := r.log.Entry(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.log.Append(bytes.Replace(odd, []byte(`{`), []byte(`{"more":1,`), 1))
+	r.mustPass()
+	if s := r.state(); s.Undecodable != 2 || len(s.Kinds) != 2 || s.Entries != 257 {
 		t.Errorf("counted %d undecodable, %v, of %d entries", s.Undecodable, s.Kinds, s.Entries)
 	}
 	mend()
 	b := r.sign(r.log, expectedEvent())
-	if r.mustPass(); r.verdicts() != fmt.Sprintf("%d:malformed %d:expected", a, b) {
+	if r.mustPass(); r.verdicts() != fmt.Sprintf("%d:malformed %d:malformed %d:expected", a, a+156, b) {
 		t.Errorf("findings %s", r.verdicts())
 	}
 	r.audit()
@@ -570,7 +580,7 @@ func TestEntryThatBreaksReaders(t *testing.T) {
 // expression tells whose it is.
 func TestOddEntryIsNotExpected(t *testing.T) {
 	r := newRig(t)
-	ours := watchlist.Item{Subject: []string{`re:[g-i][s-u].*`}, Issuer: []string{github}}
+	ours := watchlist.Item{Subject: []string{`re:[g-i][s-u].*`}, Issuer: []string{"re:.+"}}
 	list, err := watchlist.Compile([]watchlist.Watch{{Name: "releases", Match: []watchlist.Item{ours}, Expect: []watchlist.Item{ours}}})
 	if err != nil {
 		t.Fatal(err)

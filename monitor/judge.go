@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"slices"
@@ -88,15 +89,19 @@ func (r *runner) read(eyes *eyes, index uint64, leaf []byte, integrated func() t
 func (r *runner) judge(eyes *eyes, index uint64, leaf []byte, integrated func() time.Time, origin string, count *tally) (findings []Finding) {
 	count.entries++
 	var hits []watchlist.Hit
+	var raw []watchlist.RawHit
+	searched := false
 	// Entries go through parsers of others, and stay in the log: one that broke any would end the
 	// program, and every one that is begun after it.
 	defer func() {
 		if fault := recover(); fault != nil {
 			eyes.skimmer, eyes.decoder = entry.Skimmer{}, entry.Decoder{}
-			r.log.Error("an entry broke what reads entries; it is searched as raw bytes. Please report this", "index", index, "fault", fault, "stack", string(debug.Stack()))
-			facts := entry.Facts{Kind: "breaks what reads entries"}
-			base := r.base(&facts, index, slices.Clone(leaf), time.Time{}, origin)
-			findings = r.malformed(base, time.Time{}, r.undecodable(&facts, leaf, count), hits, fmt.Errorf("it breaks what reads entries: %v", fault))
+			r.faulty(index, fault, debug.Stack())
+			if !searched {
+				raw = r.undecodable(brokenKind, leaf, count)
+			}
+			base := r.base(&entry.Facts{Kind: brokenKind}, index, slices.Clone(leaf), time.Time{}, origin)
+			findings = r.malformed(base, time.Time{}, raw, hits, fmt.Errorf("it breaks what reads entries: %v", fault))
 		}
 	}()
 	if skim, ok := eyes.skimmer.Skim(leaf); ok && !r.opts.Watches.MayMatch(skim) {
@@ -116,9 +121,13 @@ func (r *runner) judge(eyes *eyes, index uint64, leaf []byte, integrated func() 
 	// What is kept must not share memory with the decoder, nor with the next bundle.
 	leaf = slices.Clone(leaf)
 	facts, err := entry.Decode(leaf)
-	var raw []watchlist.RawHit
 	if err != nil {
-		raw = r.undecodable(&facts, leaf, count)
+		kind := kindOf(&facts)
+		if broken := (*entry.FaultError)(nil); errors.As(err, &broken) {
+			r.faulty(index, broken.Fault, broken.Stack)
+			kind = brokenKind
+		}
+		raw, searched = r.undecodable(kind, leaf, count), true
 	}
 	if len(hits)+len(raw) == 0 {
 		return nil
@@ -170,18 +179,39 @@ func (r *runner) judge(eyes *eyes, index uint64, leaf []byte, integrated func() 
 	return findings
 }
 
-// undecodable counts an entry that cannot be decoded in full, and searches its bytes.
-func (r *runner) undecodable(facts *entry.Facts, leaf []byte, count *tally) []watchlist.RawHit {
-	count.undecodable++
-	kind := "not JSON of an entry"
-	if facts.Kind != "" {
-		kind = strings.TrimSpace(facts.Kind + " " + facts.APIVersion)
-		kind = strings.ToValidUTF8(kind[:min(len(kind), maxKind)], "?")
+// brokenKind is under what entries are counted that break what reads them: longer than what an entry
+// can say of itself.
+const brokenKind = "entries that break what reads entries, which is a fault of this program"
+
+// faulty takes it down that an entry broke what reads it.
+func (r *runner) faulty(index uint64, fault any, stack []byte) {
+	if r.faults.Add(1) > 3 {
+		stack = nil // the first few tell where it is
 	}
+	r.log.Error("an entry broke what reads entries; it is searched as raw bytes. Please report this", "index", index, "fault", fault, "stack", string(stack))
+}
+
+// kindOf is under what an entry is counted that cannot be decoded in full.
+func kindOf(facts *entry.Facts) string {
+	if facts.Kind == "" {
+		return "not JSON of an entry"
+	}
+	kind := strings.TrimSpace(facts.Kind + " " + facts.APIVersion)
+	return strings.ToValidUTF8(kind[:min(len(kind), maxKind)], "?")
+}
+
+// undecodable counts an entry that cannot be decoded in full, and searches its bytes.
+func (r *runner) undecodable(kind string, leaf []byte, count *tally) (hits []watchlist.RawHit) {
+	count.undecodable++
 	if count.kinds == nil {
 		count.kinds = map[string]uint64{}
 	}
 	count.kinds[kind]++
+	defer func() {
+		if fault := recover(); fault != nil {
+			r.log.Error("the bytes of an entry broke what searches them. Please report this", "fault", fault, "stack", string(debug.Stack()))
+		}
+	}()
 	return r.opts.Watches.MatchRaw(leaf)
 }
 
@@ -210,10 +240,12 @@ func (r *runner) base(facts *entry.Facts, index uint64, leaf []byte, when time.T
 // was not read could say otherwise.
 func (r *runner) malformed(base Finding, when time.Time, raw []watchlist.RawHit, hits []watchlist.Hit, err error) (findings []Finding) {
 	rules := r.opts.Watches.Watches()
+	told := make(map[int]bool, len(raw)+len(hits))
 	add := func(watch int, why string) {
-		if slices.ContainsFunc(findings, func(f Finding) bool { return f.Watch == rules[watch].Name }) {
+		if told[watch] {
 			return
 		}
+		told[watch] = true
 		f := r.about(base, rules, watch)
 		at, source := base.SeenAt, policy.FirstSeen
 		if !when.IsZero() {

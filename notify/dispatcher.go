@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"runtime"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -324,7 +326,13 @@ func (l *lane) try(ctx context.Context, q Queued, age time.Duration) {
 func (l *lane) notify(ctx context.Context, e Event) (err error) {
 	defer func() {
 		if fault := recover(); fault != nil {
-			err = fmt.Errorf("what sends it has failed: %v", fault)
+			// What a library says there may hold what it was given, a secret in an address too.
+			what := fmt.Sprintf("%T", fault)
+			if bug, ok := fault.(runtime.Error); ok {
+				what = bug.Error()
+			}
+			l.d.log.Error("what sends notifications has failed in a way of its own; the notification is tried again. Please report this", "channel", l.Name, "event", e.ID, "fault", what, "stack", string(debug.Stack()))
+			err = fmt.Errorf("what sends it has failed in a way of its own: %s", what)
 		}
 	}()
 	return l.Notify(ctx, e)

@@ -1,6 +1,7 @@
 package notify_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -209,17 +210,21 @@ func TestHangingHoldsUpNoOther(t *testing.T) {
 // everything else is told.
 func TestFaultOfASender(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var said bytes.Buffer
 		o := open(t)
 		defer o.Close()
 		n := newTarget(func(e notify.Event, try int) error {
-			if e.ID == "breaks" && try < 3 {
-				panic("index out of range")
+			switch {
+			case e.ID == "breaks" && try == 1:
+				panic("cannot send to https://user:sesame@chat.example")
+			case e.ID == "breaks" && try == 2:
+				return []error{}[try]
 			}
 			return nil
 		})
 		put(t, o, "breaks", "c")
 		put(t, o, "sound", "c")
-		d := notify.NewDispatcher(o, []notify.Channel{{Name: "c", Notifier: n}}, quiet)
+		d := notify.NewDispatcher(o, []notify.Channel{{Name: "c", Notifier: n}}, slog.New(slog.NewTextHandler(&said, nil)))
 		ctx, cancel := context.WithCancel(context.Background())
 		var wg sync.WaitGroup
 		wg.Go(func() { d.Run(ctx) })
@@ -232,6 +237,10 @@ func TestFaultOfASender(t *testing.T) {
 		}
 		cancel()
 		wg.Wait()
+		// Where it was is said, and no secret that the text of a panic may hold.
+		if text := said.String(); strings.Contains(text, "sesame") || !strings.Contains(text, "index out of range") || !strings.Contains(text, "dispatcher_test.go") {
+			t.Error(text)
+		}
 	})
 }
 

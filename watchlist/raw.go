@@ -1,8 +1,10 @@
 package watchlist
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/hex"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -50,24 +52,46 @@ func newRawSearch(items []*item) *rawSearch {
 	return r
 }
 
-// tellingPatterns are those that say whose an entry is.
+// tellingPatterns are those of one key of the item, of which one is in whatever fits it, since all keys
+// must: of the first key whose patterns all tell something, and of several extensions the one that tells
+// most. Where there is none, they are those of a key of which some do.
 func (it *item) tellingPatterns() []*pattern {
-	switch {
-	case len(it.fingerprint) > 0:
-		return it.fingerprint
-	case len(it.digest) > 0:
-		return it.digest
-	case len(it.subject) > 0:
-		return it.subject
+	keys := [][]*pattern{it.fingerprint, it.digest, it.subject}
+	extensions := slices.Clone(it.extensions)
+	slices.SortStableFunc(extensions, func(a, b extensionItem) int { return cmp.Compare(leastTold(b.patterns), leastTold(a.patterns)) })
+	for _, e := range extensions {
+		keys = append(keys, e.patterns)
 	}
-	var out []*pattern
-	for _, e := range it.extensions {
-		out = append(out, e.patterns...)
+	if !it.noIssuer {
+		keys = append(keys, it.issuer)
 	}
-	if len(out) == 0 {
-		return it.issuer
+	for _, patterns := range keys {
+		if leastTold(patterns) > 0 {
+			return patterns
+		}
 	}
-	return out
+	for _, patterns := range keys {
+		if slices.ContainsFunc(patterns, func(p *pattern) bool { return len(p.telling()) > 0 }) {
+			return patterns
+		}
+	}
+	return nil
+}
+
+// leastTold is the length of the shortest text that tells of one of the patterns; 0: one tells nothing,
+// or there is none.
+func leastTold(patterns []*pattern) int {
+	least := 0
+	for i, p := range patterns {
+		n := 0
+		if texts := p.telling(); len(texts) > 0 {
+			n = shortest(texts)
+		}
+		if i == 0 || n < least {
+			least = n
+		}
+	}
+	return least
 }
 
 // telling are texts of which one at least is in whatever fits, in lower case and long enough to tell:

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"sort"
 	"strings"
@@ -197,7 +198,12 @@ func compileItem(it Item, path string) (*item, []error) {
 		}
 		return out
 	}
-	c.subject = compile("subject", it.Subject, nil)
+	c.subject = compile("subject", it.Subject, func(s string) (string, error) {
+		if ip, err := netip.ParseAddr(s); err == nil {
+			return ip.Unmap().String(), nil // as certificates' addresses are written
+		}
+		return s, nil
+	})
 	issuers := slices.DeleteFunc(slices.Clone(it.Issuer), func(s string) bool {
 		c.noIssuer = c.noIssuer || s == "none"
 		return s == "none"

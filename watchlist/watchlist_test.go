@@ -287,6 +287,10 @@ func TestMatchRaw(t *testing.T) {
 		{Name: "branches", Match: []Item{{Subject: []string{`re:https://github\.com/gamma/.*|.*@gamma\.example|urn:.*`}}}},
 		{Name: "folds", Match: []Item{{Subject: []string{`re:(?i)delta\.kiosk@x\.y`}}}},
 		{Name: "issuer", Match: []Item{{Issuer: []string{"https://login.epsilon.example"}, Kind: []string{"dsse"}}}},
+		{Name: "any subject", Match: []Item{{Subject: []string{"*"}, Extensions: map[string][]string{"source-repository-owner-uri": {"https://zeta.example/org"}}}}},
+		{Name: "any subject of an issuer", Match: []Item{{Subject: []string{"re:.+"}, Issuer: []string{"https://login.eta.example"}}}},
+		{Name: "two extensions", Match: []Item{{Extensions: map[string][]string{"source-repository-owner-uri": {"https://theta.example/org"}, "runner-environment": {"self-hosted"}}}}},
+		{Name: "or no issuer", Match: []Item{{Subject: []string{"iota-releases@*", "*"}, Issuer: []string{"none", "https://login.iota.example"}}}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -315,6 +319,12 @@ func TestMatchRaw(t *testing.T) {
 		{"another branch", "who@gamma.example", "6"},
 		{"letters with a third form", "x Delta.kiOSK@X.Y", "7"},
 		{"an issuer, and nothing else to look for", "https://login.epsilon.example", "8"},
+		{"an extension, where subjects tell nothing", "https://zeta.example/org", "9"},
+		{"an issuer, where subjects tell nothing", "https://login.eta.example", "10"},
+		{"the extension that tells most", "https://theta.example/org", "11"},
+		{"one that strangers have too", "self-hosted", ""},
+		{"what tells in part", "iota-releases@x.example", "12"},
+		{"an issuer that is not needed", "https://login.iota.example", ""},
 	} {
 		got := ""
 		for _, h := range l.MatchRaw([]byte(tc.leaf)) {

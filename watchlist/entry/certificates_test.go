@@ -44,6 +44,22 @@ func holdCertificate(t *testing.T, der []byte) (understood bool) {
 	for _, v := range std.IPAddresses {
 		want = append(want, entry.Subject{Type: entry.IP, Value: v.String()})
 	}
+	// The text of a URI, as crypto/x509 does not keep it.
+	for _, e := range std.Extensions {
+		var names stdasn1.RawValue
+		if _, err := stdasn1.Unmarshal(e.Value, &names); !e.Id.Equal(stdasn1.ObjectIdentifier{2, 5, 29, 17}) || err != nil {
+			continue
+		}
+		for rest := names.Bytes; len(rest) > 0; {
+			var name stdasn1.RawValue
+			if rest, err = stdasn1.Unmarshal(rest, &name); err != nil {
+				break
+			}
+			if name.Class == stdasn1.ClassContextSpecific && name.Tag == 6 && utf8.Valid(name.Bytes) {
+				want = append(want, entry.Subject{Type: entry.URI, Value: string(name.Bytes)})
+			}
+		}
+	}
 	for _, s := range want {
 		if !slices.Contains(id.Subjects, s) {
 			t.Fatalf("subject %v is lost: %v, %v", s, id.Subjects, err)

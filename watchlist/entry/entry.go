@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"time"
 	"unsafe"
@@ -159,6 +160,14 @@ func Decode(leaf []byte) (Facts, error) {
 	return *f, err
 }
 
+// FaultError says that an entry broke what reads entries: a fault of this program, or of a library.
+type FaultError struct {
+	Fault any
+	Stack []byte
+}
+
+func (e *FaultError) Error() string { return fmt.Sprintf("it breaks what reads entries: %v", e.Fault) }
+
 // Decoder decodes one entry after the other in the same memory. It is not for
 // use by several goroutines.
 type Decoder struct {
@@ -168,9 +177,17 @@ type Decoder struct {
 }
 
 // Decode is the function of the same name, with facts that are overwritten by
-// the next call: who wants to keep them decodes the leaf anew.
-func (d *Decoder) Decode(leaf []byte) (*Facts, error) {
-	f := &d.facts
+// the next call: who wants to keep them decodes the leaf anew. An entry on which
+// a parser of somebody else's gives up for good is one that cannot be understood
+// in full: strangers have written it, and it stays in the log.
+func (d *Decoder) Decode(leaf []byte) (f *Facts, err error) {
+	f = &d.facts
+	defer func() {
+		if fault := recover(); fault != nil {
+			d.parser, d.bytes = parser{}, nil
+			err = &FaultError{fault, debug.Stack()}
+		}
+	}()
 	d.bytes = d.bytes[:0]
 	*f = Facts{Identities: f.Identities[:0], Digests: f.Digests[:0]}
 	body, err := d.parser.parse(leaf)
