@@ -34,6 +34,8 @@ type serverV1 struct {
 	reader *rekor.V1
 	trees  []*simLog
 	shown  int // how many of them there are for others
+	// useless: the inclusion proofs that it serves prove nothing, to the end, for some entries.
+	useless bool
 }
 
 // keyV1 makes a key of a name.
@@ -45,7 +47,7 @@ func keyV1(name string) *ecdsa.PrivateKey {
 // serve makes a server of trees that hold nothing yet.
 func (w *world) serveV1(name string, trees ...*simLog) {
 	host := name + ".log.example"
-	s := &serverV1{trees: trees, shown: 1}
+	s := &serverV1{trees: trees, shown: 1, useless: w.source("useless "+name).IntN(3) == 0}
 	s.V1 = must(locallog.NewV1WithKeys(host, number(trees[0].name)>>1, keyV1(name), keyV1("somebody else")))
 	s.reader = must(rekor.NewV1(rekor.Options{URL: "http://" + name, RequestsPerSecond: 1e6, Transport: w.net}))
 	for _, l := range trees {
@@ -92,6 +94,12 @@ func (s *serverV1) faultsV1() (f locallog.FaultsV1) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f.Size = &size
+	if s.useless {
+		f.NoPath = map[uint64]bool{}
+		for i := uint64(0); i < size; i += 2 {
+			f.NoPath[i] = true
+		}
+	}
 	switch l.lie {
 	case "other entry":
 		f.Alter = map[uint64][]byte{l.swap: l.stock(nobody)[0]}
