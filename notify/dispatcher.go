@@ -272,8 +272,8 @@ func beyond(ctx context.Context, until time.Time) bool {
 // read returns the deliveries that are due and not held, and when there will be
 // more.
 func (l *lane) read(ctx context.Context, now time.Time, once bool) ([]Queued, time.Time, error) {
-	later, err := l.prepare(ctx, now, once)
-	if err != nil {
+	nothing, later, err := l.prepare(ctx, now, once)
+	if err != nil || nothing {
 		return nil, later, err
 	}
 	due, next, err := l.d.outbox.Due(ctx, l.Name, now, batch, l.held)

@@ -410,9 +410,9 @@ type countingOutbox struct {
 	reads int
 }
 
-func (c *countingOutbox) Due(ctx context.Context, channel string, now time.Time, limit int, held map[string]bool) ([]notify.Queued, time.Time, error) {
+func (c *countingOutbox) Rolled(ctx context.Context, channel string, now time.Time) (notify.Waiting, error) {
 	c.reads++
-	return c.outbox.Due(ctx, channel, now, limit, held)
+	return c.outbox.Rolled(ctx, channel, now)
 }
 
 func TestDrain(t *testing.T) {

@@ -66,6 +66,8 @@ type Rolls interface {
 
 // Waiting is what waits for a channel.
 type Waiting struct {
+	// Nothing waits, neither now nor for later.
+	Nothing bool
 	// Fresh are deliveries that are due and were not tried yet, Stuck those that were
 	// tried in vain; Rolled what is due and rolled up; Digest what is due for a digest.
 	Fresh, Stuck, Rolled, Digest int

@@ -30,13 +30,20 @@ func sooner(a, b time.Time) time.Time {
 	return a
 }
 
-// prepare unrolls or folds what is due, and returns when there is more to do;
-// zero: not before something is put into the outbox.
-func (l *lane) prepare(ctx context.Context, now time.Time, once bool) (time.Time, error) {
+// prepare unrolls or folds what is due, and returns whether nothing waits at all,
+// as mostly, and when there is more to do; zero: not before something is put into
+// the outbox.
+func (l *lane) prepare(ctx context.Context, now time.Time, once bool) (nothing bool, next time.Time, err error) {
 	w, err := l.d.outbox.Rolled(ctx, l.Name, now)
 	if err != nil {
-		return time.Time{}, err
+		return false, time.Time{}, err
 	}
+	next, err = l.unroll(ctx, now, once, w)
+	return w.Nothing, next, err
+}
+
+func (l *lane) unroll(ctx context.Context, now time.Time, once bool, w Waiting) (time.Time, error) {
+	var err error
 	if w.Digest > 0 {
 		if l.Grouping == nil {
 			// The channel was one for people when this was put by.

@@ -154,7 +154,7 @@ func (p *process) supervise(stop <-chan struct{}) {
 		}
 		if err := p.live(stop); err != nil {
 			p.w.say.Info("the process ended", "error", err)
-			time.Sleep(5 * time.Second)
+			time.Sleep(10 * time.Second) // as the unit of systemd has it
 		}
 	}
 }

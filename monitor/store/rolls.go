@@ -70,9 +70,14 @@ func (w *writer) flushRolls() error {
 // Rolled returns how things stand for a channel.
 func (s *Store) Rolled(ctx context.Context, channel string, now time.Time) (notify.Waiting, error) {
 	var w notify.Waiting
-	var next1, next2, start, first, stuck sql.NullInt64
-	var sent, last sql.NullInt64
-	var folded, over sql.NullBool
+	var next1, next2, first, stuck sql.NullInt64
+	if err := s.db.QueryRowContext(ctx, "SELECT NOT EXISTS (SELECT 1 FROM outbox WHERE channel = $1 AND state = 'pending') AND NOT EXISTS (SELECT 1 FROM rolls WHERE channel = $1)", channel).Scan(&w.Nothing); err != nil {
+		return w, s.explain("reading", err)
+	}
+	if w.Nothing {
+		err := s.window(ctx, channel, &w)
+		return w, err
+	}
 	// What is due later, at the end of quiet hours say, stands in nobody's way.
 	err := s.db.QueryRowContext(ctx, `SELECT
 		(SELECT COUNT(*) FROM outbox WHERE channel = $1 AND state = 'pending' AND digest = 0 AND attempts = 0 AND due_at <= $2),
@@ -93,16 +98,24 @@ func (s *Store) Rolled(ctx context.Context, channel string, now time.Time) (noti
 			w.Next = at
 		}
 	}
-	err = s.db.QueryRowContext(ctx, "SELECT window_start, window_sent, window_folded, window_over, last_success FROM channels WHERE name = $1", channel).Scan(&start, &sent, &folded, &over, &last)
+	err = s.window(ctx, channel, &w)
+	return w, err
+}
+
+// window reads how the window of a channel stands, and when it accepted something.
+func (s *Store) window(ctx context.Context, channel string, w *notify.Waiting) error {
+	var start, sent, last sql.NullInt64
+	var folded, over sql.NullBool
+	err := s.db.QueryRowContext(ctx, "SELECT window_start, window_sent, window_folded, window_over, last_success FROM channels WHERE name = $1", channel).Scan(&start, &sent, &folded, &over, &last)
 	if errors.Is(err, sql.ErrNoRows) {
-		return w, nil
+		return nil
 	}
 	if start.Int64 > 0 {
 		w.Window.Start = timeOf(start.Int64)
 	}
 	w.LastSuccess = timeOrZero(last)
 	w.Window.Sent, w.Window.Folded, w.Window.Over = int(sent.Int64), folded.Bool, over.Bool
-	return w, s.explain("reading", err)
+	return s.explain("reading", err)
 }
 
 // SetWindow keeps the window of a channel.
