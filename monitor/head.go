@@ -59,7 +59,10 @@ func (r *runner) scanHead(ctx context.Context, scanFor time.Duration, out *Outco
 	}
 	again := r.newSpan(tree, t.old.Epoch)
 	again.retry = true
-	gapErr := t.retryGaps(ctx, known.Head, func(g Gap, at uint64) result { return again.bundle(ctx, again.job(at, g.To)) })
+	gapErr := t.retryGaps(ctx, known.Head, func(g Gap, at uint64) result {
+		again.accused = g.Reason == KindEntryMismatch
+		return again.bundle(ctx, again.job(at, g.To))
+	})
 	if t, err = t.commitAndGoOn(ctx); err != nil {
 		return err
 	}

@@ -274,6 +274,7 @@ func (e *Engine) Scan(ctx context.Context, store CoverageStore, opts ScanOptions
 	if out.Err = r.scanRange(ctx, store, opts, &out); out.Err != nil && ctx.Err() != nil {
 		out.Err = context.Cause(ctx)
 	}
+	out.Err = errors.Join(out.Err, r.judgeShown(ctx, &out))
 	return out
 }
 

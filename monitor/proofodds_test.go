@@ -1,6 +1,7 @@
 package monitor_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -63,6 +64,7 @@ type oddProofs struct {
 	monitor.ProofLog
 	refused map[uint64]bool // by the size that they begin at
 	notes   map[uint64][]byte
+	flips   map[uint64]int // how many answers have a bit of an entry wrong, by index
 }
 
 func (o *oddProofs) ConsistencyProof(ctx context.Context, from, to uint64) ([][]byte, error) {
@@ -77,6 +79,11 @@ func (o *oddProofs) Entries(ctx context.Context, offset, from, to uint64) ([]mon
 	for i := range list {
 		if note := o.notes[list[i].Index]; note != nil && list[i].Leaf != nil {
 			list[i].Note = note
+		}
+		if o.flips[list[i].Index] > 0 && list[i].Leaf != nil {
+			o.flips[list[i].Index]--
+			list[i].Leaf = bytes.Clone(list[i].Leaf)
+			list[i].Leaf[0] ^= 1
 		}
 	}
 	return list, err
@@ -173,13 +180,17 @@ func TestRekorV1ManyOdd(t *testing.T) {
 // TestRekorV1NoteBesideEntry: a note that comes with an entry, and that the log has signed, contradicts
 // the head.
 func TestRekorV1NoteBesideEntry(t *testing.T) {
+	tail := func(what string) (entries [][]byte) {
+		for i := range 10 {
+			entries = append(entries, fmt.Appendf(nil, "%s %d", what, i))
+		}
+		return entries
+	}
 	for _, omitted := range []bool{false, true} {
 		r := newRigV1(t)
 		r.grow(50)
 		r.v1.Append(r.entry(unexpectedEvent(), 1)) // 50
-		for i := range 10 {
-			r.v1.Append(fmt.Appendf(nil, "other %d", i))
-		}
+		r.v1.Append(tail("other")...)
 		offset, _, err := r.cfg.Proofs.Offset(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -188,12 +199,7 @@ func TestRekorV1NoteBesideEntry(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.v1.Rewrite(51, func() (tail [][]byte) {
-			for i := range 10 {
-				tail = append(tail, fmt.Appendf(nil, "this %d", i))
-			}
-			return tail
-		}()...)
+		r.v1.Rewrite(51, tail("this")...)
 		odd := &oddProofs{ProofLog: r.cfg.Proofs, notes: map[uint64][]byte{50: list[0].Note}}
 		r.cfg.Proofs = odd
 		r.restart()
@@ -219,6 +225,26 @@ func TestRekorV1NoteBesideEntry(t *testing.T) {
 		r.clock.move(time.Minute)
 		if out := r.once(); out.Halted != "" {
 			t.Errorf("halted again: %+v, incidents %q", out, r.incidents())
+		}
+		// A scan of what was read before looks too.
+		r = newRigV1(t)
+		r.grow(50)
+		r.v1.Append(r.entry(unexpectedEvent(), 1))
+		r.v1.Append(tail("this")...)
+		r.cfg.Start = "latest"
+		odd = &oddProofs{ProofLog: r.cfg.Proofs}
+		r.cfg.Proofs = odd
+		r.restart()
+		r.mustPass()
+		r.v1.Rewrite(51, tail("other")...)
+		if list, err = r.cfg.Proofs.Entries(t.Context(), offset, 50, 51); err != nil {
+			t.Fatal(err)
+		}
+		odd.notes = map[uint64][]byte{50: list[0].Note}
+		r.v1.Rewrite(51, tail("this")...)
+		out := r.engine.Scan(t.Context(), r.store, monitor.ScanOptions{Log: "acme", From: 40, To: 61})
+		if out.Err != nil || out.Halted == "" || r.verdicts() != "50:unexpected" {
+			t.Errorf("scan: %+v, incidents %q, findings %q", out, r.incidents(), r.verdicts())
 		}
 		// A stranger's note says nothing.
 		r = newRigV1(t)
@@ -256,4 +282,73 @@ func TestRekorV1GapRequests(t *testing.T) {
 	if n := requests() - before; n > 250 { // one for each, and for each ten of them two
 		t.Errorf("%d requests for 200 entries", n)
 	}
+}
+
+// TestFlippedBit: an answer with a wrong bit accuses no log, neither beside an entry that is left out,
+// nor where a gap is asked for again.
+func TestFlippedBit(t *testing.T) {
+	r := newRigV1(t)
+	odd := &oddProofs{ProofLog: r.cfg.Proofs}
+	r.cfg.Proofs = odd
+	r.restart()
+	r.grow(50)
+	r.v1.Append(r.entry(unexpectedEvent(), 1)) // 50
+	r.grow(50)
+	r.v1.Set(locallog.FaultsV1{Omit: map[uint64]bool{52: true, 53: true}})
+	odd.flips = map[uint64]int{50: 3, 51: 4}
+	r.once()
+	r.wantIncidents("")
+	if r.verdicts() != "50:unexpected" || r.coverage() != "[0,101)-[52,54)entry-withheld" {
+		t.Errorf("findings %q, coverage %s", r.verdicts(), r.coverage())
+	}
+	r.v1.Set(locallog.FaultsV1{})
+	odd.flips = map[uint64]int{53: 2}
+	r.clock.move(time.Minute)
+	r.mustPass()
+	r.wantIncidents("")
+	if r.coverage() != "[0,101)" {
+		t.Errorf("coverage %s", r.coverage())
+	}
+	// One that stays wrong does.
+	r.grow(10)
+	odd.flips = map[uint64]int{105: 1 << 30}
+	r.clock.move(time.Minute)
+	r.once()
+	r.wantIncidents("entry-mismatch:integrity:open")
+
+	// The same with bundles.
+	v2 := newRig(t)
+	bits := &flippedBundles{TileLog: v2.cfg.Source}
+	v2.cfg.Source = bits
+	v2.restart()
+	v2.fill(v2.log, 600)
+	v2.server.Set(locallog.Faults{Missing: map[uint64]bool{1: true}})
+	v2.once()
+	if v2.coverage() != "[0,600)-[256,512)entry-withheld" {
+		t.Fatal(v2.coverage())
+	}
+	v2.server.Set(locallog.Faults{})
+	bits.left = 2
+	v2.clock.move(time.Minute)
+	v2.mustPass()
+	v2.wantIncidents("")
+	if v2.coverage() != "[0,600)" {
+		t.Errorf("coverage %s", v2.coverage())
+	}
+}
+
+// flippedBundles gets a bit wrong of the first entries of some answers.
+type flippedBundles struct {
+	monitor.TileLog
+	left int
+}
+
+func (f *flippedBundles) Leaves(ctx context.Context, from, to uint64) ([][]byte, error) {
+	list, err := f.TileLog.Leaves(ctx, from, to)
+	if err == nil && f.left > 0 {
+		f.left--
+		list[0] = bytes.Clone(list[0])
+		list[0][0] ^= 1
+	}
+	return list, err
 }

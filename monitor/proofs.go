@@ -44,8 +44,9 @@ type provenReader struct {
 	before [][]byte
 	// frontier is that of what was handed on so far.
 	frontier checkpoint.Frontier
-	// retry says that what is asked for was asked for before: once is enough.
-	retry bool
+	// retry says that what is asked for was asked for before: once is enough, but for wrong bytes that
+	// have not accused the log yet.
+	retry, accused bool
 	// forgive is how many chunks and proofs one pass goes on without although the
 	// log did not answer for them: it did not over several polls.
 	forgive atomic.Int32
@@ -253,7 +254,11 @@ func (p *provenReader) prover(ctx context.Context) prover { return prover{ctx, p
 // they fit, else each by itself.
 func (p *provenReader) proveChunk(ctx context.Context, res *result, chunk []ServedEntry) error {
 	from, to := chunk[0].Index, chunk[0].Index+uint64(len(chunk))
-	for try := 0; ; try++ {
+	left := refetches
+	if p.accused {
+		left = 0
+	}
+	for ; ; left-- {
 		f, err := p.fits(ctx, chunk)
 		if err != nil && (!p.retry || ctx.Err() != nil) {
 			return err
@@ -262,7 +267,7 @@ func (p *provenReader) proveChunk(ctx context.Context, res *result, chunk []Serv
 			return p.readAll(ctx, res, chunk, f)
 		}
 		missing := slices.ContainsFunc(chunk, func(e ServedEntry) bool { return e.Leaf == nil })
-		if missing || p.retry || try == refetches { // what is missing was asked for again before
+		if missing || p.retry || left == 0 { // what is missing was asked for again before
 			break
 		}
 		if chunk, err = p.fetch(ctx, from, to); err != nil {
@@ -270,7 +275,7 @@ func (p *provenReader) proveChunk(ctx context.Context, res *result, chunk []Serv
 		}
 	}
 	for i := range chunk {
-		if err := p.proveOne(ctx, res, &chunk[i]); err != nil {
+		if err := p.proveOne(ctx, res, &chunk[i], left); err != nil {
 			return err
 		}
 	}
@@ -279,8 +284,9 @@ func (p *provenReader) proveChunk(ctx context.Context, res *result, chunk []Serv
 
 // proveOne goes on past one entry, which the frontier behind it, as proofs of the tree alone show it,
 // holds or does not hold. What comes with the entry, a path and a note, may be no good, or of a tree
-// that this replica does not know yet, and says nothing against it.
-func (p *provenReader) proveOne(ctx context.Context, res *result, e *ServedEntry) error {
+// that this replica does not know yet, and says nothing against it. Wrong bytes are asked for again up
+// to left times before they accuse the log.
+func (p *provenReader) proveOne(ctx context.Context, res *result, e *ServedEntry, left int) error {
 	if e.Leaf != nil {
 		f, err := p.fits(ctx, []ServedEntry{*e})
 		if err != nil {
@@ -302,6 +308,12 @@ func (p *provenReader) proveOne(ctx context.Context, res *result, e *ServedEntry
 	hash := checkpoint.LeafHash(e.Leaf)
 	if next := p.frontier.Append(hash); next.Root() == behind.Root() {
 		return p.readAll(ctx, res, []ServedEntry{*e}, &fit{[]checkpoint.Hash{hash}, next})
+	}
+	for ; left > 0; left-- {
+		list, err := p.fetch(ctx, e.Index, e.Index+1)
+		if err == nil && list[0].Leaf != nil && checkpoint.LeafHash(list[0].Leaf) != hash {
+			return p.proveOne(ctx, res, &list[0], left-1)
+		}
 	}
 	p.miss(res, e, KindEntryMismatch)
 	if promise := p.brokenPromise(ctx, e); promise != nil && len(res.broken) < maxServed {

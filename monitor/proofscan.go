@@ -25,7 +25,7 @@ func (t *turn) scanProven(ctx context.Context, known checkpoint.Known, scanFor t
 	}
 	p.retry = true
 	gapErr := t.retryGaps(ctx, known.Head, func(g Gap, at uint64) result { return p.again(ctx, g, at) })
-	p.retry, p.frontier = false, known.Scanned
+	p.retry, p.accused, p.frontier = false, false, known.Scanned
 	if stuck := t.old.Stuck; stuck != nil && stuck.Scanned == t.old.Scanned && stuck.Polls >= strikes-1 && t.out.Err == nil {
 		p.forgive.Store(maxForgiven)
 	}
@@ -89,6 +89,7 @@ func (p *provenReader) again(ctx context.Context, g Gap, at uint64) result {
 			return res
 		}
 	}
+	p.accused = g.Reason == KindEntryMismatch
 	if g.Polls >= strikes {
 		p.forgive.Store(maxForgiven)
 	}

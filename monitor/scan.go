@@ -75,10 +75,11 @@ type span struct {
 	// roots are proven roots of bundles, the tile of level 1 that rootsOf is the number of.
 	roots   []checkpoint.Hash
 	rootsOf uint64
-	// retry reads gaps again, one after the other: each bundle is fetched once.
-	retry bool
-	last  job
-	kept  [][]byte
+	// retry reads gaps again, one after the other, and each bundle is fetched once; but more often
+	// before wrong bytes accuse the log, unless they have.
+	retry, accused bool
+	last           job
+	kept           [][]byte
 	// forgive is how many bundles may become gaps although the log did not
 	// answer for them.
 	forgive atomic.Int32
@@ -254,7 +255,7 @@ func (s *span) bundle(ctx context.Context, j job) result {
 		return res
 	}
 	tries := refetches
-	if s.retry {
+	if s.accused {
 		tries = 0
 	}
 	place := seat{span: s}
@@ -287,6 +288,7 @@ func (s *span) bundle(ctx context.Context, j job) result {
 		if try >= tries {
 			return s.mismatch(ctx, place.eyes, res, leaves, got)
 		}
+		s.kept = nil // it is asked for again
 	}
 }
 
