@@ -271,7 +271,7 @@ func (f *file) lose(rng *rand.Rand, kept float64) {
 
 // A disk's files come to some hundred kilobytes each, by a page at a time, and worlds have many disks:
 // most of the work would be to copy them. What is behind the end of a file is always 0.
-const ample = 1 << 20
+const ample = 256 << 10
 
 var spare struct {
 	mu   sync.Mutex
