@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -64,6 +66,7 @@ type oddProofs struct {
 	monitor.ProofLog
 	refused map[uint64]bool // by the size that they begin at
 	notes   map[uint64][]byte
+	mu      sync.Mutex
 	flips   map[uint64]int // how many answers have a bit of an entry wrong, by index
 }
 
@@ -80,8 +83,13 @@ func (o *oddProofs) Entries(ctx context.Context, offset, from, to uint64) ([]mon
 		if note := o.notes[list[i].Index]; note != nil && list[i].Leaf != nil {
 			list[i].Note = note
 		}
-		if o.flips[list[i].Index] > 0 && list[i].Leaf != nil {
+		o.mu.Lock()
+		flip := o.flips[list[i].Index] > 0 && list[i].Leaf != nil
+		if flip {
 			o.flips[list[i].Index]--
+		}
+		o.mu.Unlock()
+		if flip {
 			list[i].Leaf = bytes.Clone(list[i].Leaf)
 			list[i].Leaf[0] ^= 1
 		}
@@ -328,7 +336,7 @@ func TestFlippedBit(t *testing.T) {
 		t.Fatal(v2.coverage())
 	}
 	v2.server.Set(locallog.Faults{})
-	bits.left = 2
+	bits.left.Store(2)
 	v2.clock.move(time.Minute)
 	v2.mustPass()
 	v2.wantIncidents("")
@@ -340,13 +348,12 @@ func TestFlippedBit(t *testing.T) {
 // flippedBundles gets a bit wrong of the first entries of some answers.
 type flippedBundles struct {
 	monitor.TileLog
-	left int
+	left atomic.Int32
 }
 
 func (f *flippedBundles) Leaves(ctx context.Context, from, to uint64) ([][]byte, error) {
 	list, err := f.TileLog.Leaves(ctx, from, to)
-	if err == nil && f.left > 0 {
-		f.left--
+	if err == nil && f.left.Add(-1) >= 0 {
 		list[0] = bytes.Clone(list[0])
 		list[0][0] ^= 1
 	}
