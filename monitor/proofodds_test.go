@@ -137,6 +137,9 @@ func TestRekorV1LastEntry(t *testing.T) {
 // TestRekorV1ManyOdd: many entries of ours whose paths prove nothing, and many requests that are not
 // answered, hold nothing up for ever.
 func TestRekorV1ManyOdd(t *testing.T) {
+	if testing.Short() {
+		t.Skip("nothing in it runs beside anything")
+	}
 	r := newRigV1(t)
 	r.grow(300)
 	useless, want := map[uint64]bool{}, []string{}
@@ -267,6 +270,9 @@ func TestRekorV1NoteBesideEntry(t *testing.T) {
 // TestRekorV1GapRequests: what a gap of many entries asks of the log is a small multiple of what its
 // entries do, and a poll goes on to other work after a time.
 func TestRekorV1GapRequests(t *testing.T) {
+	if testing.Short() {
+		t.Skip("nothing in it runs beside anything")
+	}
 	r := newRigV1(t)
 	r.grow(400)
 	alter, none := map[uint64][]byte{}, map[uint64]bool{}
