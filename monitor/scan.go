@@ -288,7 +288,9 @@ func (s *span) bundle(ctx context.Context, j job) result {
 		if try >= tries {
 			return s.mismatch(ctx, place.eyes, res, leaves, got)
 		}
-		s.kept = nil // it is asked for again
+		if s.retry {
+			s.kept = nil // it is asked for again
+		}
 	}
 }
 
