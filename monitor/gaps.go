@@ -52,7 +52,7 @@ func (g *gapTries) over(ctx context.Context) bool {
 // from what is beside it.
 func (t *turn) retryGap(ctx context.Context, tries *gapTries, g Gap) (rest []Gap) {
 	var good []result
-	failed, asked := false, g
+	failed, cut, asked := false, false, g
 	if t.out.Err == nil {
 		asked.Polls++
 	}
@@ -60,7 +60,7 @@ func (t *turn) retryGap(ctx context.Context, tries *gapTries, g Gap) (rest []Gap
 		if tries.over(ctx) {
 			left := g
 			left.From = at
-			rest = append(rest, left)
+			rest, cut = append(rest, left), true
 			break
 		}
 		res := tries.read(g, at)
@@ -91,8 +91,8 @@ func (t *turn) retryGap(ctx context.Context, tries *gapTries, g Gap) (rest []Gap
 		}
 		at = res.job.to
 	}
-	if len(good) == 0 {
-		// It stays one gap.
+	if len(good) == 0 && (!cut || t.out.Err != nil || ctx.Err() != nil) {
+		// It stays one gap. One of which a part was not asked for is parted: that comes first next time.
 		if rest = []Gap{g}; failed && ctx.Err() == nil && asked.Polls > g.Polls {
 			rest = []Gap{asked}
 			t.batch.SetGaps = append(t.batch.SetGaps, asked)

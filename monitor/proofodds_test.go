@@ -66,6 +66,7 @@ type oddProofs struct {
 	monitor.ProofLog
 	refused map[uint64]bool // by the size that they begin at
 	notes   map[uint64][]byte
+	answers int // to requests for [101, 111) after which there are none; 0: all
 	mu      sync.Mutex
 	flips   map[uint64]int // how many answers have a bit of an entry wrong, by index
 }
@@ -78,6 +79,15 @@ func (o *oddProofs) ConsistencyProof(ctx context.Context, from, to uint64) ([][]
 }
 
 func (o *oddProofs) Entries(ctx context.Context, offset, from, to uint64) ([]monitor.ServedEntry, error) {
+	o.mu.Lock()
+	if o.answers > 0 && from > 100 {
+		if o.answers--; o.answers == 0 {
+			o.answers = 1
+			o.mu.Unlock()
+			return nil, errors.New("refused")
+		}
+	}
+	o.mu.Unlock()
 	list, err := o.ProofLog.Entries(ctx, offset, from, to)
 	for i := range list {
 		if note := o.notes[list[i].Index]; note != nil && list[i].Leaf != nil {
@@ -323,9 +333,23 @@ func TestFlippedBit(t *testing.T) {
 	if r.coverage() != "[0,101)" {
 		t.Errorf("coverage %s", r.coverage())
 	}
+	// What cannot be asked for again is not confirmed.
+	r.grow(10)
+	r.v1.Set(locallog.FaultsV1{Omit: map[uint64]bool{104: true}})
+	odd.flips, odd.answers = map[uint64]int{105: 1 << 30}, 4 // as often as what is left out is asked for
+	r.clock.move(time.Minute)
+	r.once()
+	r.wantIncidents("")
+	odd.answers, odd.flips = 0, nil
+	r.v1.Set(locallog.FaultsV1{})
+	r.clock.move(time.Minute)
+	r.mustPass()
+	if r.coverage() != "[0,111)" {
+		t.Errorf("coverage %s", r.coverage())
+	}
 	// One that stays wrong does.
 	r.grow(10)
-	odd.flips = map[uint64]int{105: 1 << 30}
+	odd.flips = map[uint64]int{115: 1 << 30}
 	r.clock.move(time.Minute)
 	r.once()
 	r.wantIncidents("entry-mismatch:integrity:open")
@@ -364,4 +388,37 @@ func (f *flippedBundles) Leaves(ctx context.Context, from, to uint64) ([][]byte,
 		list[0][0] ^= 1
 	}
 	return list, err
+}
+
+// TestRekorV1BadFront: what cannot be proven at the front of a gap does not hold up the rest of it.
+func TestRekorV1BadFront(t *testing.T) {
+	r := newRigV1(t)
+	odd := &oddProofs{ProofLog: r.cfg.Proofs}
+	r.cfg.Proofs = odd
+	r.restart()
+	r.grow(521)
+	omit := map[uint64]bool{}
+	for i := range 40 {
+		r.v1.Append(r.entry(unexpectedEvent(), i))
+		omit[uint64(521+i)] = true
+	}
+	r.grow(100)
+	r.v1.Set(locallog.FaultsV1{Omit: omit})
+	r.once()
+	r.v1.Set(locallog.FaultsV1{})
+	odd.refused = map[uint64]bool{521: true, 522: true, 523: true}
+	for range 2 {
+		r.clock.move(time.Minute)
+		r.once()
+	}
+	if n := len(r.findings()); n != 37 {
+		t.Errorf("%d of 40 found, coverage %s", n, r.coverage())
+	}
+	odd.refused = nil
+	r.clock.move(time.Minute)
+	r.mustPass()
+	if n := len(r.findings()); n != 40 || r.coverage() != "[0,661)" {
+		t.Errorf("healed: %d of 40 found, coverage %s", n, r.coverage())
+	}
+	r.auditFindings()
 }

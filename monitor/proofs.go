@@ -297,6 +297,10 @@ func (p *provenReader) proveOne(ctx context.Context, res *result, e *ServedEntry
 		}
 	}
 	behind, err := p.prover(ctx).frontierAt(p.head, e.Index+1)
+	if errors.Is(err, checkpoint.ErrUnproven) {
+		p.last = consistencyProof{} // one answer that was wrong is not what the log has to say
+		behind, err = p.prover(ctx).frontierAt(p.head, e.Index+1)
+	}
 	if err != nil {
 		return fmt.Errorf("going on behind entry %d: %w", e.Index, err)
 	}
@@ -311,7 +315,11 @@ func (p *provenReader) proveOne(ctx context.Context, res *result, e *ServedEntry
 	}
 	for ; left > 0; left-- {
 		list, err := p.fetch(ctx, e.Index, e.Index+1)
-		if err == nil && list[0].Leaf != nil && checkpoint.LeafHash(list[0].Leaf) != hash {
+		if err != nil {
+			return fmt.Errorf("asking again for entry %d, whose bytes are not those of the tree: %w", e.Index, err)
+		}
+		// No answer confirms nothing; it is asked for again in the next poll.
+		if list[0].Leaf == nil || checkpoint.LeafHash(list[0].Leaf) != hash {
 			return p.proveOne(ctx, res, &list[0], left-1)
 		}
 	}
