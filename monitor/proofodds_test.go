@@ -18,10 +18,7 @@ import (
 // TestRekorV1GapOfOurs: entries of ours that come back are found, whatever the path is worth that comes
 // with one of them, or the proof behind it.
 func TestRekorV1GapOfOurs(t *testing.T) {
-	r := newRigV1(t)
-	odd := &oddProofs{ProofLog: r.cfg.Proofs}
-	r.cfg.Proofs = odd
-	r.restart()
+	r, odd := newOddRig(t)
 	r.grow(521)
 	for i := range 30 {
 		r.v1.Append(r.entry(unexpectedEvent(), i)) // 521 to 550
@@ -59,6 +56,15 @@ func TestRekorV1GapOfOurs(t *testing.T) {
 	}
 	r.wantIncidents("")
 	r.auditFindings()
+}
+
+// newOddRig is a rig whose server is odd.
+func newOddRig(t *testing.T) (*rigV1, *oddProofs) {
+	r := newRigV1(t)
+	odd := &oddProofs{ProofLog: r.cfg.Proofs}
+	r.cfg.Proofs = odd
+	r.restart()
+	return r, odd
 }
 
 // oddProofs is a server that refuses some consistency proofs, or shows other notes beside its entries.
@@ -311,10 +317,7 @@ func TestRekorV1GapRequests(t *testing.T) {
 // TestFlippedBit: an answer with a wrong bit accuses no log, neither beside an entry that is left out,
 // nor where a gap is asked for again.
 func TestFlippedBit(t *testing.T) {
-	r := newRigV1(t)
-	odd := &oddProofs{ProofLog: r.cfg.Proofs}
-	r.cfg.Proofs = odd
-	r.restart()
+	r, odd := newOddRig(t)
 	r.grow(50)
 	r.v1.Append(r.entry(unexpectedEvent(), 1)) // 50
 	r.grow(50)
@@ -392,10 +395,7 @@ func (f *flippedBundles) Leaves(ctx context.Context, from, to uint64) ([][]byte,
 
 // TestRekorV1BadFront: what cannot be proven at the front of a gap does not hold up the rest of it.
 func TestRekorV1BadFront(t *testing.T) {
-	r := newRigV1(t)
-	odd := &oddProofs{ProofLog: r.cfg.Proofs}
-	r.cfg.Proofs = odd
-	r.restart()
+	r, odd := newOddRig(t)
 	r.grow(521)
 	omit := map[uint64]bool{}
 	for i := range 40 {

@@ -50,6 +50,7 @@ type provenReader struct {
 	// forgive is how many chunks and proofs one pass goes on without although the
 	// log did not answer for them: it did not over several polls.
 	forgive atomic.Int32
+	lines   [][]byte // the first ones of the head's note: origin, size, root
 	// last is the consistency proof that was served last.
 	last consistencyProof
 }
@@ -57,7 +58,7 @@ type provenReader struct {
 func (r *runner) newProvenReader(ctx context.Context, head checkpoint.Checkpoint, epoch string) (*provenReader, error) {
 	offset, before, err := r.way().Proofs.Offset(ctx)
 	r.moved(err)
-	return &provenReader{runner: r, head: head, epoch: epoch, offset: offset, parallel: r.cfg.Parallel, most: provenBatch, before: before}, err
+	return &provenReader{runner: r, head: head, epoch: epoch, offset: offset, parallel: r.cfg.Parallel, most: provenBatch, before: before, lines: bytes.SplitN(head.Raw(), []byte("\n"), 4)}, err
 }
 
 // run reads [from, to), and gives take one proven batch after the other. It
@@ -188,7 +189,7 @@ func (p *provenReader) fetch(ctx context.Context, from, to uint64) ([]ServedEntr
 // compareNote looks at the note that comes with an entry: another root for the size of the head needs
 // no proof to contradict it.
 func (p *provenReader) compareNote(note []byte) {
-	theirs, ours := bytes.SplitN(note, []byte("\n"), 4), bytes.SplitN(p.head.Raw(), []byte("\n"), 4)
+	theirs, ours := bytes.SplitN(note, []byte("\n"), 4), p.lines
 	if len(theirs) < 4 || len(ours) < 4 || !bytes.Equal(theirs[1], ours[1]) || bytes.Equal(theirs[2], ours[2]) {
 		return // nearly all, and no signature was looked at
 	}
