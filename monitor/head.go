@@ -226,7 +226,7 @@ func (t *turn) entryMismatch(g Gap, res result, head checkpoint.Checkpoint) {
 		t.batch.Collect[inc.ID] = append(t.batch.Collect[inc.ID], evidence...)
 		return
 	}
-	t.raise(KindEntryMismatch, fmt.Sprintf("Log %s serves, for entries %d to %d, bytes that are not those that its signed tree of size %d commits to; they were fetched %d times.%s", t.cfg.Name, g.From, g.To-1, head.Size(), refetches+1, promise),
+	t.raise(KindEntryMismatch, fmt.Sprintf("Log %s serves, for entries %d to %d, bytes that are not those that its signed tree of size %d commits to; it was asked for them more than once.%s", t.cfg.Name, g.From, g.To-1, head.Size(), promise),
 		map[string]any{"from": g.From, "to": g.To, "checkpoint": TreeHead{head.Size(), checkpoint.HexHash(head.Root())}, "broken_promise": len(res.broken) > 0}, evidence...)
 }
 

@@ -225,6 +225,9 @@ func (r *runner) judgeShown(ctx context.Context, out *Outcome) error {
 	if comparison.Incident != "" {
 		out.Halted = comparison.Incident
 	}
+	if err != nil {
+		r.shown.CompareAndSwap(nil, c) // the next pass judges it
+	}
 	return err
 }
 

@@ -171,7 +171,7 @@ func (r *runner) readParts(ctx context.Context, head checkpoint.Checkpoint, tree
 		group.Go(func() {
 			var readErr error
 			if r.way().Proofs != nil {
-				readErr = r.readProven(ctx, head, st.Epoch, part, len(parts), deadline, forgive, take)
+				readErr = r.readProven(ctx, head, st, part, len(parts), deadline, forgive, take)
 			} else {
 				s := r.newSpan(tree, st.Epoch)
 				s.deadline = deadline

@@ -3,7 +3,6 @@ package monitor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
@@ -19,7 +18,7 @@ func (t *turn) scanProven(ctx context.Context, known checkpoint.Known, scanFor t
 	if len(gaps) == 0 && t.old.Unread() == 0 {
 		return nil // nothing is asked of the log
 	}
-	p, err := r.newProvenReader(ctx, known.Head, t.old.Epoch)
+	p, err := r.newProvenReader(ctx, known.Head, t.old)
 	if err != nil {
 		return err
 	}
@@ -77,25 +76,48 @@ func (t *turn) scanProven(ctx context.Context, known checkpoint.Known, scanFor t
 // again reads some entries of a gap, from at on. What one of them lacks takes nothing from the others.
 func (p *provenReader) again(ctx context.Context, g Gap, at uint64) result {
 	to := min(g.To, at+provenChunk)
+	p.window, p.accused = Range{at, to}, g.Reason == KindEntryMismatch
 	res := result{job: job{from: at, to: to}, served: map[uint64][]byte{}}
+	if g.Polls >= strikes {
+		p.forgive.Store(maxForgiven)
+		defer p.forgive.Store(0)
+	}
 	list, err := p.fetch(ctx, at, to)
 	if err != nil {
 		res.err = err
 		return res
 	}
-	if p.frontier.Size() != at {
-		if p.frontier, err = p.prover(ctx).frontierAt(p.head, at); err != nil {
-			res.err, res.job.to = fmt.Errorf("going on before entry %d: %w", at, err), at+1
+	if countMissing(list) == len(list) {
+		p.miss(&res, p.window, KindEntryWithheld)
+		return res
+	}
+	if err := p.enter(ctx, at); err != nil {
+		res.err, res.job.to = err, at+1
+		return res
+	}
+	if size := p.frontier.Size(); size < at {
+		before, err := p.fetch(ctx, size, at)
+		if err != nil {
+			res.err = err
 			return res
 		}
+		list = append(before, list...)
 	}
-	p.accused = g.Reason == KindEntryMismatch
-	if g.Polls >= strikes {
-		p.forgive.Store(maxForgiven)
+	rest, err := p.prove(ctx, &res, list)
+	if errors.Is(err, errNotShown) && p.frontier.Size() <= at && to < p.head.Size() {
+		// No proof is served for any end in it. One for what follows shows it too.
+		var more []ServedEntry
+		if more, err = p.fetch(ctx, to, min(to+provenChunk, p.head.Size())); err == nil {
+			_, err = p.prove(ctx, &res, append(rest, more...))
+		}
 	}
-	err = p.proveChunk(ctx, &res, list)
-	p.forgive.Store(0)
-	if res.read = p.frontier.Size(); err != nil {
+	res.read = res.job.to
+	switch {
+	case errors.Is(err, errNotShown) && res.read > at:
+		// The rest is asked for with what follows.
+	case errors.Is(err, errNotShown):
+		res.err, res.job.to = err, to
+	case err != nil:
 		res.err, res.job.to = err, res.read+1
 	}
 	return res
@@ -103,17 +125,14 @@ func (p *provenReader) again(ctx context.Context, g Gap, at uint64) result {
 
 // readProven reads a range of the verified tree, beside the state of the log.
 // It is one of several beside each other, which share requests and memory.
-func (r *runner) readProven(ctx context.Context, head checkpoint.Checkpoint, epoch string, part Range, beside int, deadline time.Time, forgive int32, take func(result) error) error {
+func (r *runner) readProven(ctx context.Context, head checkpoint.Checkpoint, st State, part Range, beside int, deadline time.Time, forgive int32, take func(result) error) error {
 	ctx = r.way().Proofs.Behind(ctx)
-	p, err := r.newProvenReader(ctx, head, epoch)
+	p, err := r.newProvenReader(ctx, head, st)
 	if err != nil {
 		return err
 	}
 	p.parallel, p.most = max(p.parallel/beside, 1), provenBatch/beside
 	p.forgive.Store(forgive)
-	if p.frontier, err = r.frontierAt(ctx, head, part.From); err != nil {
-		return err
-	}
 	_, err = p.run(ctx, part.From, part.To, deadline, take)
 	return err
 }

@@ -11,14 +11,25 @@ import (
 type prover struct {
 	ctx context.Context
 	r   *runner
-	// last, if not nil, is the answer that is not asked for again.
-	last *consistencyProof
+	// kept, if not nil, are answers that are not asked for again.
+	kept *keptProofs
 }
 
-// consistencyProof is what a log has served as one.
-type consistencyProof struct {
-	from, to uint64
-	hashes   [][]byte
+// keptProofs is what a log has answered to questions about one head.
+type keptProofs struct {
+	served  map[sizes][][]byte
+	refused map[uint64]error // by the size whose frontier is not shown
+	last    error
+}
+
+// sizes are those of two trees.
+type sizes struct{ from, to uint64 }
+
+func (k *keptProofs) refuse(size uint64, err error) {
+	if k.refused == nil {
+		k.refused = map[uint64]error{}
+	}
+	k.refused[size], k.last = err, err
 }
 
 // Consistency implements checkpoint.Prover.
@@ -26,13 +37,17 @@ func (p prover) Consistency(from, to uint64) ([][]byte, error) {
 	if from == to {
 		return nil, nil
 	}
-	if last := p.last; last != nil && last.from == from && last.to == to {
-		return last.hashes, nil
+	key := sizes{from, to}
+	if p.kept != nil && p.kept.served[key] != nil {
+		return p.kept.served[key], nil
 	}
 	proof, err := p.r.way().Proofs.ConsistencyProof(p.ctx, from, to)
 	p.r.moved(err)
-	if err == nil && p.last != nil {
-		*p.last = consistencyProof{from, to, proof}
+	if err == nil && p.kept != nil {
+		if p.kept.served == nil {
+			p.kept.served = map[sizes][][]byte{}
+		}
+		p.kept.served[key] = proof
 	}
 	return proof, provesNothing(err)
 }
@@ -84,6 +99,10 @@ func (p prover) frontierAt(c checkpoint.Checkpoint, size uint64) (checkpoint.Fro
 	// What is left needs the path of a leaf, which leads to the newest note.
 	index := min(size, c.Size()-1)
 	leaf, path, raw, err := p.Path(index)
+	if err != nil && index == size { // the one before it does as well
+		index--
+		leaf, path, raw, err = p.Path(index)
+	}
 	if err != nil {
 		return checkpoint.Frontier{}, err
 	}
