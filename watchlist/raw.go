@@ -54,9 +54,10 @@ func newRawSearch(items []*item) *rawSearch {
 
 // tellingPatterns are those of one key of the item, of which one is in whatever fits it, since all keys
 // must: of the first key whose patterns all tell something, and of several extensions the one that tells
-// most. Where there is none, they are those of a key of which some do.
+// most. Where there is none, they are those of a key of which some do. Fingerprints come last: what has
+// one does not hold it, as a rule.
 func (it *item) tellingPatterns() []*pattern {
-	keys := [][]*pattern{it.fingerprint, it.digest, it.subject}
+	keys := [][]*pattern{it.digest, it.subject}
 	extensions := slices.Clone(it.extensions)
 	slices.SortStableFunc(extensions, func(a, b extensionItem) int { return cmp.Compare(leastTold(b.patterns), leastTold(a.patterns)) })
 	for _, e := range extensions {
@@ -65,6 +66,7 @@ func (it *item) tellingPatterns() []*pattern {
 	if !it.noIssuer {
 		keys = append(keys, it.issuer)
 	}
+	keys = append(keys, it.fingerprint)
 	for _, patterns := range keys {
 		if leastTold(patterns) > 0 {
 			return patterns

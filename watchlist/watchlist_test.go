@@ -290,6 +290,7 @@ func TestMatchRaw(t *testing.T) {
 		{Name: "any subject", Match: []Item{{Subject: []string{"*"}, Extensions: map[string][]string{"source-repository-owner-uri": {"https://zeta.example/org"}}}}},
 		{Name: "any subject of an issuer", Match: []Item{{Subject: []string{"re:.+"}, Issuer: []string{"https://login.eta.example"}}}},
 		{Name: "two extensions", Match: []Item{{Extensions: map[string][]string{"source-repository-owner-uri": {"https://theta.example/org"}, "runner-environment": {"self-hosted"}}}}},
+		{Name: "key of somebody", Match: []Item{{Fingerprint: []string{strings.Repeat("7e", 32)}, Subject: []string{"kappa-signer@x.example"}}}},
 		{Name: "or no issuer", Match: []Item{{Subject: []string{"iota-releases@*", "*"}, Issuer: []string{"none", "https://login.iota.example"}}}},
 	})
 	if err != nil {
@@ -323,7 +324,8 @@ func TestMatchRaw(t *testing.T) {
 		{"an issuer, where subjects tell nothing", "https://login.eta.example", "10"},
 		{"the extension that tells most", "https://theta.example/org", "11"},
 		{"one that strangers have too", "self-hosted", ""},
-		{"what tells in part", "iota-releases@x.example", "12"},
+		{"a subject, where fingerprints are in nothing", "kappa-signer@x.example", "12"},
+		{"what tells in part", "iota-releases@x.example", "13"},
 		{"an issuer that is not needed", "https://login.iota.example", ""},
 	} {
 		got := ""

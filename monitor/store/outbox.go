@@ -78,17 +78,22 @@ func (s *Store) Troubles(ctx context.Context, channels []string, most int) ([]mo
 // one after them will be due (zero: nothing waits). One that cannot be read any
 // more is set aside as failed.
 func (s *Store) Due(ctx context.Context, channel string, now time.Time, limit int, held map[string]bool) (due []notify.Queued, next time.Time, err error) {
-	due, broken, err := s.due(ctx, channel, now, limit, held)
-	if err != nil {
-		return nil, next, err
-	}
-	for id, reason := range broken {
-		err := s.write(ctx, "writing", func(tx *sql.Tx) error {
-			_, err := tx.ExecContext(ctx, "UPDATE outbox SET state = 'failed', error = $1 WHERE channel = $2 AND event_id = $3", reason, channel, id)
-			return err
-		})
-		if err != nil {
+	for {
+		var broken map[string]string
+		if due, broken, err = s.due(ctx, channel, now, limit, held); err != nil {
 			return nil, next, err
+		}
+		for id, reason := range broken {
+			err := s.write(ctx, "writing", func(tx *sql.Tx) error {
+				_, err := tx.ExecContext(ctx, "UPDATE outbox SET state = 'failed', error = $1 WHERE channel = $2 AND event_id = $3", reason, channel, id)
+				return err
+			})
+			if err != nil {
+				return nil, next, err
+			}
+		}
+		if len(broken) == 0 || len(due) > 0 {
+			break // else what is sound comes behind them
 		}
 	}
 	var at sql.NullInt64

@@ -375,6 +375,29 @@ func TestHeldDeliveries(t *testing.T) {
 	}
 }
 
+// TestManyUnreadable: however many deliveries cannot be read, those behind them are due.
+func TestManyUnreadable(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "s.db"), Options{Create: true})
+	var all []notify.Delivery
+	for i := range 10 {
+		all = append(all, notify.Delivery{Address: notify.Address{Channel: "c", Due: time.Unix(int64(i+1), 0)}, Event: notify.Event{ID: fmt.Sprint("e", i)}})
+	}
+	if err := s.Enqueue(ctx, all); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.db.Exec("UPDATE outbox SET event = 'x' WHERE event_id < 'e8'"); err != nil {
+		t.Fatal(err)
+	}
+	due, _, err := s.Due(ctx, "c", time.Unix(100, 0), 3, nil)
+	if err != nil || len(due) == 0 || due[0].Event.ID != "e8" {
+		t.Errorf("%+v, %v", due, err)
+	}
+	failed := 0
+	if err := s.db.QueryRow("SELECT COUNT(*) FROM outbox WHERE state = 'failed' AND error <> ''").Scan(&failed); err != nil || failed != 8 {
+		t.Errorf("%d set aside, %v", failed, err)
+	}
+}
+
 func TestCoverageMerges(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "s.db"), Options{Create: true})
 	add := func(set []string, from, to uint64) {
