@@ -106,14 +106,20 @@ func (l *Log) Append(entries ...[]byte) (uint64, error) {
 		}
 	}
 	for _, e := range entries {
-		l.push(e)
+		l.push(e, LeafHash(e))
 	}
 	return first, nil
 }
 
-func (l *Log) push(entry []byte) {
+// AppendHashed adds an entry whose leaf hash is known.
+func (l *Log) AppendHashed(entry []byte, leaf Hash) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.push(entry, leaf)
+}
+
+func (l *Log) push(entry []byte, h Hash) {
 	l.entries = append(l.entries, entry)
-	h := leafHash(entry)
 	for level := 0; ; level++ {
 		if level == len(l.levels) {
 			l.levels = append(l.levels, nil)
@@ -131,14 +137,14 @@ func (l *Log) push(entry []byte) {
 // Nothing that happens to one shows in the other.
 func (l *Log) Fork(size uint64) (*Log, error) {
 	l.mu.Lock()
-	entries := slices.Clone(l.entries)
-	l.mu.Unlock()
-	if size > uint64(len(entries)) {
-		return nil, fmt.Errorf("cannot fork at %d: the log has %d entries", size, len(entries))
+	defer l.mu.Unlock()
+	if size > uint64(len(l.entries)) {
+		return nil, fmt.Errorf("cannot fork at %d: the log has %d entries", size, len(l.entries))
 	}
-	fork := &Log{origin: l.origin, signer: l.signer, public: l.public}
-	for _, e := range entries[:size] {
-		fork.push(e)
+	fork := &Log{origin: l.origin, signer: l.signer, public: l.public, entries: slices.Clone(l.entries[:size])}
+	for _, level := range l.levels {
+		fork.levels = append(fork.levels, slices.Clone(level[:size]))
+		size /= tileWidth
 	}
 	return fork, nil
 }
@@ -262,12 +268,20 @@ func encodeBundle(entries [][]byte) []byte {
 	return out
 }
 
-func leafHash(entry []byte) Hash {
-	return sha256.Sum256(append([]byte{0}, entry...))
+// LeafHash is the hash of an entry as a leaf (RFC 6962, 2.1).
+func LeafHash(entry []byte) Hash {
+	h := sha256.New()
+	h.Write([]byte{0})
+	h.Write(entry)
+	return Hash(h.Sum(make([]byte, 0, sha256.Size)))
 }
 
 func nodeHash(left, right Hash) Hash {
-	return sha256.Sum256(append(append([]byte{1}, left[:]...), right[:]...))
+	var b [1 + 2*sha256.Size]byte
+	b[0] = 1
+	copy(b[1:], left[:])
+	copy(b[1+sha256.Size:], right[:])
+	return sha256.Sum256(b[:])
 }
 
 // root is the Merkle tree hash over one or more hashes (RFC 6962, 2.1).

@@ -177,7 +177,7 @@ func (v *V1) Requests() map[int]int {
 func (t *v1Tree) push(e []byte) {
 	t.entries = append(t.entries, e)
 	t.times = append(t.times, time.Now().Unix())
-	h := leafHash(e)
+	h := LeafHash(e)
 	for b := 0; ; b++ {
 		if b == len(t.levels) {
 			t.levels = append(t.levels, nil)
@@ -414,7 +414,7 @@ func (v *V1) retrieve(r *http.Request) (int, any) {
 
 func (v *V1) entry(t *v1Tree, index, global uint64, active bool) any {
 	leaf := t.entries[index]
-	hash := leafHash(leaf)
+	hash := LeafHash(leaf)
 	promised := leaf
 	if other, ok := v.faults.Alter[index]; ok && active {
 		leaf = other

@@ -75,11 +75,13 @@ type Disk struct {
 // file is what a name leads to.
 type file struct {
 	name    string
-	content []byte // as processes see it
-	durable []byte // as it was synced last
-	known   bool   // the folder was synced since it was made
+	content content // as processes see it
+	durable content // as it was synced last
+	known   bool    // the folder was synced since it was made
 	pending []change
 	shm     *shm
+	handles int  // that are open
+	deleted bool // and no failure brings it back
 
 	shared              int
 	reserved, exclusive *handle
@@ -113,9 +115,7 @@ func (d *Disk) Close() {
 	d.down = true // whoever still holds a file of it reads and writes nothing
 	for _, f := range d.files {
 		f.shm.free()
-		release(f.content)
-		release(f.durable)
-		f.content, f.durable, f.pending = nil, nil, nil
+		f.free()
 	}
 }
 
@@ -136,7 +136,7 @@ func find(path string) (*Disk, string, bool) {
 func (d *Disk) Put(name string, data []byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.files[name] = &file{name: name, content: slices.Clone(data), durable: slices.Clone(data), known: true}
+	d.files[name] = &file{name: name, content: contentOf(data), durable: contentOf(data), known: true}
 }
 
 // Get returns what a process would read of a file.
@@ -147,7 +147,7 @@ func (d *Disk) Get(name string) ([]byte, error) {
 	if f == nil {
 		return nil, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
 	}
-	return slices.Clone(f.content), nil
+	return f.content.bytes(), nil
 }
 
 // Names returns the names of all files.
@@ -163,7 +163,7 @@ func (d *Disk) Clone() *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for name, f := range d.files {
-		c.Put(name, f.content)
+		c.files[name] = &file{name: name, content: f.content.clone(), durable: f.content.clone(), known: true}
 	}
 	return c
 }
@@ -220,6 +220,23 @@ func (d *Disk) Boot() {
 	}
 }
 
+// drop forgets a file that was deleted, once nobody has it open.
+func (f *file) drop() {
+	if f == nil {
+		return
+	}
+	if f.deleted = true; f.handles == 0 {
+		f.free()
+	}
+}
+
+// free gives up what is in the file.
+func (f *file) free() {
+	f.content.free()
+	f.durable.free()
+	f.pending = nil
+}
+
 func (f *file) unlock() {
 	f.shared, f.reserved, f.exclusive, f.pendingLock = 0, nil, nil, nil
 }
@@ -233,6 +250,8 @@ func (d *Disk) PowerFails(rng *rand.Rand, kept float64) {
 	for _, name := range slices.Sorted(maps.Keys(d.gone)) {
 		if _, again := d.files[name]; !again && rng.Float64() >= kept {
 			d.files[name] = d.gone[name]
+		} else {
+			d.gone[name].drop()
 		}
 	}
 	d.gone = map[string]*file{}
@@ -240,6 +259,7 @@ func (d *Disk) PowerFails(rng *rand.Rand, kept float64) {
 		f := d.files[name]
 		if !f.known && rng.Float64() >= kept {
 			f.shm.free()
+			f.drop()
 			delete(d.files, name)
 			continue
 		}
@@ -249,11 +269,11 @@ func (d *Disk) PowerFails(rng *rand.Rand, kept float64) {
 
 // lose makes of a file what a power failure leaves.
 func (f *file) lose(rng *rand.Rand, kept float64) {
-	left := f.durable
+	left := &f.durable
 	for _, c := range f.pending {
 		if c.data == nil {
 			if rng.Float64() < kept {
-				left = resize(left, c.at)
+				left.resize(c.at)
 			}
 			continue
 		}
@@ -261,78 +281,22 @@ func (f *file) lose(rng *rand.Rand, kept float64) {
 			// Sectors lie where they lie in the file, not in the write.
 			to := min(from+sector-int((c.at+int64(from))%sector), len(c.data))
 			if rng.Float64() < kept {
-				left = put(left, c.at+int64(from), c.data[from:to])
+				left.put(c.at+int64(from), c.data[from:to])
 			}
 			from = to
 		}
 	}
-	f.content, f.durable, f.pending, f.known = left, slices.Clone(left), nil, true
-}
-
-// A disk's files come to some hundred kilobytes each, by a page at a time, and worlds have many disks:
-// most of the work would be to copy them. What is behind the end of a file is always 0.
-const ample = 256 << 10
-
-var spare struct {
-	mu   sync.Mutex
-	list [][]byte // a few; their bytes are 0
-}
-
-// roomy returns ample room, of length 0.
-func roomy() []byte {
-	spare.mu.Lock()
-	defer spare.mu.Unlock()
-	n := len(spare.list)
-	if n == 0 {
-		return make([]byte, 0, ample)
-	}
-	b := spare.list[n-1]
-	spare.list = spare.list[:n-1]
-	return b
-}
-
-// release gives the room of a file to others.
-func release(b []byte) {
-	if cap(b) != ample {
-		return
-	}
-	clear(b)
-	spare.mu.Lock()
-	defer spare.mu.Unlock()
-	if len(spare.list) < 16 {
-		spare.list = append(spare.list, b[:0])
-	}
-}
-
-func resize(b []byte, size int64) []byte {
-	switch {
-	case int64(len(b)) >= size:
-		clear(b[size:])
-	case int64(cap(b)) < size && size <= ample:
-		b = append(roomy(), b...)
-	case int64(cap(b)) < size:
-		more := slices.Grow(b, int(size))
-		release(b)
-		b = more
-	}
-	return b[:size]
-}
-
-func put(b []byte, at int64, data []byte) []byte {
-	if end := at + int64(len(data)); int64(len(b)) < end {
-		b = resize(b, end)
-	}
-	copy(b[at:], data)
-	return b
+	f.content.free()
+	f.content, f.pending, f.known = left.clone(), nil, true
 }
 
 // sync makes what was written durable.
 func (f *file) sync() {
 	for _, c := range f.pending {
 		if c.data == nil {
-			f.durable = resize(f.durable, c.at)
+			f.durable.resize(c.at)
 		} else {
-			f.durable = put(f.durable, c.at, c.data)
+			f.durable.put(c.at, c.data)
 		}
 	}
 	f.pending, f.known = nil, true

@@ -147,6 +147,7 @@ func open(_ *libc.TLS, _, zName, pFile uintptr, flags int32, pOut uintptr) int32
 		}
 		h.remove = flags&sqlite3.SQLITE_OPEN_DELETEONCLOSE != 0
 	}
+	h.file.handles++
 	f := at[osFile](pFile)
 	f.number = lastHandle.Add(1)
 	handles.Store(f.number, h)
@@ -162,6 +163,9 @@ func closeFile(_ *libc.TLS, pFile uintptr) int32 {
 	handles.Delete(at[osFile](pFile).number)
 	h.disk.mu.Lock()
 	defer h.disk.mu.Unlock()
+	if h.file.handles--; h.temporary || h.file.deleted && h.file.handles == 0 {
+		h.file.free()
+	}
 	if h.boot != h.disk.boots {
 		return sqlite3.SQLITE_OK
 	}
@@ -180,11 +184,7 @@ func read(_ *libc.TLS, pFile, buf uintptr, n int32, from int64) int32 {
 		return fault.code(sqlite3.SQLITE_IOERR_READ)
 	}
 	to := slice(buf, n)
-	got := 0
-	if from < int64(len(h.file.content)) {
-		got = copy(to, h.file.content[from:])
-	}
-	if got < len(to) {
+	if got := h.file.content.read(to, from); got < len(to) {
 		clear(to[got:])
 		return sqlite3.SQLITE_IOERR_SHORT_READ
 	}
@@ -198,7 +198,7 @@ func write(_ *libc.TLS, pFile, buf uintptr, n int32, to int64) int32 {
 	do, fault := h.disk.begin(h, Op{Write, h.file.name, int(n)})
 	if do {
 		data := slices.Clone(slice(buf, n))
-		h.file.content = put(h.file.content, to, data)
+		h.file.content.put(to, data)
 		if !h.temporary {
 			h.file.pending = append(h.file.pending, change{to, data})
 		}
@@ -212,7 +212,7 @@ func truncate(_ *libc.TLS, pFile uintptr, size int64) int32 {
 	defer h.disk.mu.Unlock()
 	do, fault := h.disk.begin(h, Op{Truncate, h.file.name, int(size)})
 	if do {
-		h.file.content = resize(h.file.content, size)
+		h.file.content.resize(size)
 		h.file.pending = append(h.file.pending, change{at: size})
 	}
 	return fault.code(sqlite3.SQLITE_IOERR_TRUNCATE)
@@ -233,7 +233,7 @@ func fileSize(_ *libc.TLS, pFile, pSize uintptr) int32 {
 	h := of(pFile)
 	h.disk.mu.Lock()
 	defer h.disk.mu.Unlock()
-	*at[int64](pSize) = int64(len(h.file.content))
+	*at[int64](pSize) = h.file.content.size
 	return sqlite3.SQLITE_OK
 }
 
@@ -252,7 +252,10 @@ func remove(_ *libc.TLS, _, zPath uintptr, syncFolder int32) int32 {
 	if do {
 		delete(d.files, name)
 		if syncFolder == 0 && f.known {
+			d.gone[name].drop()
 			d.gone[name] = f
+		} else {
+			f.drop()
 		}
 	}
 	return fault.code(sqlite3.SQLITE_IOERR_DELETE)
