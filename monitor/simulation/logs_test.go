@@ -477,7 +477,7 @@ func (n *network) RoundTrip(r *http.Request) (*http.Response, error) {
 	rec := httptest.NewRecorder()
 	if log.v1 != nil {
 		f := log.v1.faultsV1()
-		if kind == "odd answers" && r.Method == http.MethodPost {
+		if kind == "odd answers" && (r.Method == http.MethodPost || strings.HasSuffix(r.URL.Path, "/proof")) {
 			n.w.count("answer: " + log.v1.oddly(n.w.source("odd "+log.host), &f))
 		}
 		log.v1.answerV1(rec, r, f)

@@ -34,8 +34,10 @@ type serverV1 struct {
 	reader *rekor.V1
 	trees  []*simLog
 	shown  int // how many of them there are for others
-	// useless: the inclusion proofs that it serves prove nothing, to the end, for some entries.
-	useless bool
+	// useless: the inclusion proofs that it serves prove nothing, to the end, for some entries. stubborn:
+	// it serves no consistency proofs from some sizes, to the end, but from those that it has signed.
+	useless, stubborn bool
+	signed            map[uint64]bool
 }
 
 // keyV1 makes a key of a name.
@@ -47,7 +49,7 @@ func keyV1(name string) *ecdsa.PrivateKey {
 // serve makes a server of trees that hold nothing yet.
 func (w *world) serveV1(name string, trees ...*simLog) {
 	host := name + ".log.example"
-	s := &serverV1{trees: trees, shown: 1, useless: w.source("useless "+name).IntN(3) == 0}
+	s := &serverV1{trees: trees, shown: 1, useless: w.source("useless "+name).IntN(3) == 0, stubborn: w.source("stubborn "+name).IntN(3) == 0, signed: map[uint64]bool{}}
 	s.V1 = must(locallog.NewV1WithKeys(host, number(trees[0].name)>>1, keyV1(name), keyV1("somebody else")))
 	s.reader = must(rekor.NewV1(rekor.Options{URL: "http://" + name, RequestsPerSecond: 1e6, Transport: w.net}))
 	for _, l := range trees {
@@ -94,6 +96,12 @@ func (s *serverV1) faultsV1() (f locallog.FaultsV1) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f.Size = &size
+	if s.signed[size] = true; s.stubborn {
+		f.NoProof = map[uint64]bool{}
+		for i := uint64(3); i < size; i += 7 {
+			f.NoProof[i] = !s.signed[i]
+		}
+	}
 	if s.useless {
 		f.NoPath = map[uint64]bool{}
 		for i := uint64(0); i < size; i += 2 {
@@ -114,7 +122,7 @@ func (s *serverV1) faultsV1() (f locallog.FaultsV1) {
 // oddly is how a server answers that works badly, in the same way over a world: what it leaves out, or
 // proves wrongly, it has.
 func (s *serverV1) oddly(rng *rand.Rand, f *locallog.FaultsV1) (what string) {
-	way, every := rng.IntN(4), 2+rng.Uint64N(5)
+	way, every := rng.IntN(5), 2+rng.Uint64N(5)
 	from := rng.Uint64N(every)
 	some, others := map[uint64]bool{}, map[uint64]bool{}
 	for i := range s.trees[s.shown-1].tree.Size() {
@@ -130,6 +138,9 @@ func (s *serverV1) oddly(rng *rand.Rand, f *locallog.FaultsV1) (what string) {
 	case 2:
 		f.Omit, f.NoPath = some, others
 		return "entries left out, wrong paths"
+	case 3:
+		f.Omit, f.NoProof = some, some
+		return "entries left out, proofs refused"
 	}
 	f.WrongTimes = true
 	return "wrong times"

@@ -52,8 +52,9 @@ type FaultsV1 struct {
 	// Size, if not nil, signs the growing tree at this earlier size: a lagging
 	// replica.
 	Size *uint64
-	// NoProofs answers 400 for every consistency proof.
+	// NoProofs answers 400 for every consistency proof, NoProof 500 for those from one of these sizes.
 	NoProofs bool
+	NoProof  map[uint64]bool
 	// WrongProofs serves consistency proofs that prove nothing.
 	WrongProofs bool
 	// WrongTimes serves another time of integration than the one that is signed.
@@ -373,6 +374,9 @@ func (v *V1) consistency(r *http.Request) (int, any) {
 	first, last, id := number("firstSize"), number("lastSize"), number("treeID")
 	for _, t := range v.trees {
 		if t.id == id && first > 0 && first <= last && last <= v.size(t) && !v.faults.NoProofs {
+			if t == v.trees[len(v.trees)-1] && v.faults.NoProof[first] {
+				return http.StatusInternalServerError, nil
+			}
 			root := t.root(0, v.size(t))
 			proof := t.proof(first, 0, last, true)
 			if v.faults.WrongProofs && len(proof) > 0 {
