@@ -66,6 +66,7 @@ type oddProofs struct {
 	flips   map[uint64]int                   // how many answers have a bit of an entry wrong, by index
 	alter   func(list []monitor.ServedEntry) // an answer
 	proofs  int                              // that were asked for
+	spoiled map[uint64]int                   // how many are wrong, by the size that they begin at
 	spare   map[uint64]int                   // how many are served all the same, of those that are refused
 }
 
@@ -77,11 +78,20 @@ func (o *oddProofs) ConsistencyProof(ctx context.Context, from, to uint64) ([][]
 		o.spare[from]--
 		refused = false
 	}
+	spoil := o.spoiled[from] > 0
+	if spoil {
+		o.spoiled[from]--
+	}
 	o.mu.Unlock()
 	if refused {
 		return nil, errors.New("status 500")
 	}
-	return o.ProofLog.ConsistencyProof(ctx, from, to)
+	proof, err := o.ProofLog.ConsistencyProof(ctx, from, to)
+	if spoil && len(proof) > 0 {
+		proof[0] = bytes.Clone(proof[0])
+		proof[0][0] ^= 1
+	}
+	return proof, err
 }
 
 func (o *oddProofs) Entries(ctx context.Context, offset, from, to uint64) ([]monitor.ServedEntry, error) {
@@ -110,7 +120,7 @@ func (o *oddProofs) Entries(ctx context.Context, offset, from, to uint64) ([]mon
 			list[i].Leaf[0] ^= 1
 		}
 	}
-	if o.alter != nil {
+	if o.alter != nil && err == nil {
 		o.mu.Lock()
 		o.alter(list)
 		o.mu.Unlock()

@@ -110,8 +110,9 @@ func (p *provenReader) readOn(ctx context.Context, to uint64, deadline time.Time
 			err = nil // the rest may be shown with what follows
 		}
 		// What came before something that cannot be had is good.
-		if err := give(res); err != nil {
-			return err
+		if lost := give(res); lost != nil {
+			batch = nil // nothing follows on what was not stored
+			return lost
 		}
 		return err
 	}

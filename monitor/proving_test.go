@@ -1,6 +1,7 @@
 package monitor_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -188,6 +189,71 @@ func TestRekorV1WorseAnswer(t *testing.T) {
 	r.once()
 	r.wantIncidents("")
 	if r.coverage() != "[0,130)-[125,126)entry-withheld" {
+		t.Errorf("coverage %s", r.coverage())
+	}
+}
+
+// TestRekorV1WrongProofs: one answer with a wrong proof is asked for once more; those that stay wrong are
+// as good as none.
+func TestRekorV1WrongProofs(t *testing.T) {
+	for _, c := range []struct {
+		spoiled map[uint64]int
+		gap     string
+	}{
+		{map[uint64]int{55: 1, 56: 1}, "[55,56)"},
+		{map[uint64]int{55: 1 << 20}, "[54,56)"},
+		{map[uint64]int{56: 1 << 20}, "[55,57)"},
+		{map[uint64]int{55: 1 << 20, 56: 1 << 20}, "[54,57)"},
+	} {
+		r, odd := newOddRig(t)
+		r.grow(54)
+		r.v1.Append(r.entry(unexpectedEvent(), 1)) // 54
+		r.grow(45)
+		r.v1.Set(locallog.FaultsV1{Omit: map[uint64]bool{55: true}})
+		odd.spoiled = c.spoiled
+		r.once()
+		if got := fmt.Sprintf("[0,100)-%sentry-withheld", c.gap); r.coverage() != got {
+			t.Errorf("coverage %s, want %s", r.coverage(), got)
+		}
+		r.wantIncidents("")
+		odd.spoiled = nil
+		r.v1.Set(locallog.FaultsV1{})
+		r.clock.move(time.Minute)
+		r.mustPass()
+		if r.verdicts() != "54:unexpected" || r.coverage() != "[0,100)" {
+			t.Errorf("healed: findings %q, coverage %s", r.verdicts(), r.coverage())
+		}
+		r.auditFindings()
+	}
+}
+
+// TestRekorV1StoppedWhileAsking: a process that is stopped while it asks again for wrong bytes accuses
+// nobody.
+func TestRekorV1StoppedWhileAsking(t *testing.T) {
+	r, odd := newOddRig(t)
+	r.cfg.Parallel = 1
+	r.restart()
+	r.grow(100)
+	ctx, stop := context.WithCancel(t.Context())
+	answers := 0
+	odd.alter = func(list []monitor.ServedEntry) {
+		if list[0].Index != 50 {
+			return
+		}
+		if answers++; answers > 1 {
+			stop()
+		}
+		list[3].Leaf = append([]byte{'x'}, list[3].Leaf...)
+	}
+	r.engine.Once(ctx, 0)
+	r.wantIncidents("")
+	if answers < 2 || strings.Contains(r.coverage(), "entry-mismatch") {
+		t.Errorf("%d answers, coverage %s", answers, r.coverage())
+	}
+	odd.alter = nil
+	r.clock.move(time.Minute)
+	r.mustPass()
+	if r.coverage() != "[0,100)" {
 		t.Errorf("coverage %s", r.coverage())
 	}
 }
