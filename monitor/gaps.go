@@ -86,8 +86,9 @@ func (t *turn) retryGap(ctx context.Context, tries *gapTries, g Gap) (rest []Gap
 			if ctx.Err() != nil {
 				left.Polls = g.Polls // nobody was asked
 			}
-			left.From, left.To = end, min(res.job.to, g.To)
-			rest = append(rest, left)
+			if left.From, left.To = end, min(res.job.to, g.To); left.From < left.To {
+				rest = append(rest, left)
+			}
 		}
 		at = res.job.to
 	}

@@ -79,6 +79,7 @@ func (t *turn) leap(ctx context.Context, head checkpoint.Checkpoint, tree *check
 func (r *runner) readHistory(ctx context.Context, head checkpoint.Checkpoint, tree *checkpoint.Tree, deadline time.Time, out *Outcome) error {
 	failed := map[uint64]bool{} // segments, by where they begin: the others are read all the same
 	var failure error
+	rounds, stuck := 0, Stuck{Scanned: math.MaxUint64} // rounds that refused proofs made, or may have
 	for first := true; ; first = false {
 		st, err := r.opts.Store.State(ctx, r.cfg.ID)
 		if err != nil || len(st.Backlog) == 0 {
@@ -92,10 +93,16 @@ func (r *runner) readHistory(ctx context.Context, head checkpoint.Checkpoint, tr
 			out.Behind = true
 			return failure
 		}
+		if first && st.StuckBehind != nil && out.Err == nil {
+			stuck = *st.StuckBehind
+		}
 		before := len(failed)
-		done, err := r.readParts(ctx, head, tree, deadline, st, parts, failed, out)
+		done, err := r.readParts(ctx, head, tree, deadline, st, parts, stuck, failed, out)
 		failure = errors.Join(failure, err)
-		if err != nil && (r.way().Proofs == nil || len(failed) == before || ctx.Err() != nil) || err == nil && !done {
+		if stuck.Polls > 0 || len(failed) == before+len(parts) {
+			rounds++
+		}
+		if err != nil && (r.way().Proofs == nil || len(failed) == before || ctx.Err() != nil) || err == nil && !done || rounds >= strikes && r.way().Proofs != nil {
 			out.Behind = true
 			return failure
 		}
@@ -138,7 +145,7 @@ func segments(backlog []Range, length uint64, parallel int, failed map[uint64]bo
 
 // readParts reads parts of the backlog beside each other, and reports whether it came to the end of
 // all. Those that failed without having come on at all are added to failed.
-func (r *runner) readParts(ctx context.Context, head checkpoint.Checkpoint, tree *checkpoint.Tree, deadline time.Time, st State, parts []Range, failed map[uint64]bool, out *Outcome) (done bool, err error) {
+func (r *runner) readParts(ctx context.Context, head checkpoint.Checkpoint, tree *checkpoint.Tree, deadline time.Time, st State, parts []Range, wasStuck Stuck, failed map[uint64]bool, out *Outcome) (done bool, err error) {
 	gaps, err := r.opts.Store.Gaps(ctx, r.cfg.ID)
 	if err != nil {
 		return false, err
@@ -151,17 +158,10 @@ func (r *runner) readParts(ctx context.Context, head checkpoint.Checkpoint, tree
 		runErr  error
 		lostErr error // what was read could not be stored
 	)
-	// Of several that are stuck, the first of a pass is counted, and forgiven.
-	counts, wasStuck := len(failed) == 0 && out.Err == nil, Stuck{Scanned: math.MaxUint64}
-	if st.StuckBehind != nil {
-		wasStuck = *st.StuckBehind
-	}
+	// Of several that are stuck, the first of a pass is counted, and all are forgiven.
+	counts := len(failed) == 0 && out.Err == nil
 	done = true
 	for _, part := range parts {
-		forgive := int32(0)
-		if counts && part.From == wasStuck.Scanned && wasStuck.Polls >= strikes-1 {
-			forgive = maxForgiven
-		}
 		rec := &recorder{runner: r, head: head, epoch: st.Epoch, out: out, history: true, tree: tree, at: part.From, from: part.From, gaps: gaps, began: r.opts.Now()}
 		take := func(res result) error {
 			booking.Lock()
@@ -171,11 +171,13 @@ func (r *runner) readParts(ctx context.Context, head checkpoint.Checkpoint, tree
 		group.Go(func() {
 			var readErr error
 			if r.way().Proofs != nil {
-				readErr = r.readProven(ctx, head, st, part, len(parts), deadline, forgive, take)
+				readErr = r.readProven(ctx, head, st, part, len(parts), wasStuck.Polls, deadline, take)
 			} else {
 				s := r.newSpan(tree, st.Epoch)
 				s.deadline = deadline
-				s.forgive.Store(forgive)
+				if wasStuck.Polls >= strikes-1 {
+					s.forgive.Store(maxForgiven)
+				}
 				_, readErr = s.run(ctx, part.From, part.To, take)
 			}
 			booking.Lock()

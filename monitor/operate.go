@@ -331,7 +331,7 @@ func (r *runner) scanRange(ctx context.Context, store CoverageStore, opts ScanOp
 		}
 		var runErr error
 		if r.way().Proofs != nil {
-			runErr = r.readProven(ctx, known.Head, st, part, 1, time.Time{}, 0, take)
+			runErr = r.readProven(ctx, known.Head, st, part, 1, 0, time.Time{}, take)
 		} else {
 			_, runErr = s.run(ctx, part.From, part.To, take)
 		}

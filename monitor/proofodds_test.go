@@ -66,8 +66,10 @@ type oddProofs struct {
 	flips   map[uint64]int                   // how many answers have a bit of an entry wrong, by index
 	alter   func(list []monitor.ServedEntry) // an answer
 	proofs  int                              // that were asked for
-	spoiled map[uint64]int                   // how many are wrong, by the size that they begin at
-	spare   map[uint64]int                   // how many are served all the same, of those that are refused
+	asked   int                              // requests for entries
+	fail    func(from, to uint64) bool
+	spoiled map[uint64]int // how many are wrong, by the size that they begin at
+	spare   map[uint64]int // how many are served all the same, of those that are refused
 }
 
 func (o *oddProofs) ConsistencyProof(ctx context.Context, from, to uint64) ([][]byte, error) {
@@ -104,6 +106,13 @@ func (o *oddProofs) Entries(ctx context.Context, offset, from, to uint64) ([]mon
 		}
 	}
 	o.mu.Unlock()
+	o.mu.Lock()
+	o.asked++
+	failed := o.fail != nil && o.fail(from, to)
+	o.mu.Unlock()
+	if failed {
+		return nil, errors.New("refused")
+	}
 	list, err := o.ProofLog.Entries(ctx, offset, from, to)
 	for i := range list {
 		if note := o.notes[list[i].Index]; note != nil && list[i].Leaf != nil {

@@ -2,9 +2,11 @@ package monitor
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -52,24 +54,32 @@ type provenReader struct {
 	forgive atomic.Int32
 	lines   [][]byte // the first ones of the head's note: origin, size, root
 	state   State    // when the reading began
+	// stuck is over how many polls nothing was shown that could have been read here.
+	stuck    int
+	deadline time.Time
+	began    uint64 // where the batch begins that is being proven
 	// kept is what the log has answered about what is being proven.
 	kept keptProofs
-	// doubted are entries, by index, that were left out when wrong bytes of them were asked for again.
+	// earlier is what answers had for entries, by index, before they were asked for again; doubted are
+	// those that were left out then.
+	earlier map[uint64][]ServedEntry
 	doubted map[uint64]bool
+	chance  *rand.Rand // of sizes to ask for: fixed ones could be refused
 }
 
 func (r *runner) newProvenReader(ctx context.Context, head checkpoint.Checkpoint, st State) (*provenReader, error) {
 	offset, before, err := r.way().Proofs.Offset(ctx)
 	r.moved(err)
 	return &provenReader{runner: r, head: head, state: st, offset: offset, parallel: r.cfg.Parallel, most: provenBatch,
-		before: before, lines: bytes.SplitN(head.Raw(), []byte("\n"), 4)}, err
+		before: before, lines: bytes.SplitN(head.Raw(), []byte("\n"), 4),
+		chance: rand.New(rand.NewPCG(head.Size(), uint64(st.Version)))}, err
 }
 
 // run reads [from, to), and gives take one proven part after the other. It returns how far it came;
 // what take has had is good even if there is an error. What no proof is served for is gone past where
 // that is forgiven.
 func (p *provenReader) run(ctx context.Context, from, to uint64, deadline time.Time, take func(result) error) (uint64, error) {
-	p.window = Range{from, to}
+	p.window, p.deadline = Range{from, to}, deadline
 	give := func(res result) error {
 		if res.job.from == res.job.to {
 			return nil
@@ -79,26 +89,33 @@ func (p *provenReader) run(ctx context.Context, from, to uint64, deadline time.T
 	}
 	for {
 		err := p.enter(ctx, from)
-		if err == nil {
-			err = p.readOn(ctx, to, deadline, give)
+		if err == nil && p.stuck > 0 {
+			err = p.probe(ctx) // before entries are fetched in vain
 		}
-		if ctx.Err() != nil || !errors.Is(err, errNotShown) || !p.forgiven() {
+		if err == nil {
+			err = p.readOn(ctx, nil, to, give)
+		}
+		if ctx.Err() != nil {
+			return from, cmp.Or(err, ctx.Err())
+		}
+		if !errors.Is(err, errNotShown) || !p.forgiven() {
 			return from, err
 		}
-		res, lost := p.goOn(ctx, from, to)
+		res, lost := p.goOn(ctx, from)
 		if lost == nil {
 			lost = give(res)
 		}
-		if lost != nil || from == to {
+		if lost != nil || from == to || p.over(deadline) {
 			return from, lost
 		}
 	}
 }
 
-// readOn reads from the frontier on, as run does, until no proof is served for more.
-func (p *provenReader) readOn(ctx context.Context, to uint64, deadline time.Time, give func(result) error) error {
+// readOn reads from the frontier up to an entry, until no proof is served for more. have are the last
+// ones before that, if they were fetched already.
+func (p *provenReader) readOn(ctx context.Context, have []ServedEntry, to uint64, give func(result) error) error {
 	var batch []ServedEntry
-	began := p.opts.Now()
+	began, least := p.opts.Now(), 1
 	flush := func() error {
 		if len(batch) == 0 {
 			return nil
@@ -106,8 +123,8 @@ func (p *provenReader) readOn(ctx context.Context, to uint64, deadline time.Time
 		at, res := p.frontier.Size(), p.newResult()
 		rest, err := p.prove(ctx, &res, batch)
 		batch, began = rest, p.opts.Now()
-		if errors.Is(err, errNotShown) && p.frontier.Size() > at {
-			err = nil // the rest may be shown with what follows
+		if errors.Is(err, errNotShown) && (p.frontier.Size() > at || len(rest) < 2*p.most) {
+			err, least = nil, 2*len(rest) // more of them may be shown together
 		}
 		// What came before something that cannot be had is good.
 		if lost := give(res); lost != nil {
@@ -116,31 +133,59 @@ func (p *provenReader) readOn(ctx context.Context, to uint64, deadline time.Time
 		}
 		return err
 	}
-	err := p.fetchAll(ctx, p.frontier.Size(), to, deadline, func(chunk []ServedEntry) error {
+	before := to - uint64(len(have))
+	err := p.fetchAll(ctx, p.frontier.Size(), before, p.deadline, func(chunk []ServedEntry) error {
 		batch = append(batch, chunk...)
-		if len(batch) < p.most && p.opts.Now().Sub(began) < commitAfter {
+		if len(batch) < least || len(batch) < p.most && p.opts.Now().Sub(began) < commitAfter {
 			return nil
 		}
 		return flush()
 	})
-	if ctx.Err() != nil || err != nil && errors.Is(err, errNotShown) {
-		return err
+	if err == nil {
+		batch = append(batch, have...)
 	}
-	if err = errors.Join(err, flush()); err != nil || len(batch) == 0 || batch[len(batch)-1].Index+1 < to {
+	if ctx.Err() != nil {
+		return cmp.Or(err, ctx.Err())
+	}
+	if errors.Is(err, errLater) {
+		return nil
+	}
+	if err = errors.Join(err, flush()); err != nil || len(batch) == 0 {
+		if errors.Is(err, errLater) {
+			return nil
+		}
 		return err
 	}
 	// No proof is served for its end. One for what follows shows it too.
-	if more := min(to+provenChunk, p.head.Size()); more > to {
-		list, err := p.fetch(ctx, to, more)
-		if err != nil {
-			return fmt.Errorf("fetching entries %d to %d: %w", to, more-1, err)
+	for more := provenChunk; batch[len(batch)-1].Index+1 >= to; more *= 2 {
+		next := batch[len(batch)-1].Index + 1
+		end := min(next+uint64(more), p.head.Size())
+		if more > p.farthest() || end == next {
+			break
 		}
-		batch = append(batch, list...)
-		if err := flush(); err != nil || p.frontier.Size() >= to {
+		err := p.fetchAll(ctx, next, end, time.Time{}, func(chunk []ServedEntry) error {
+			batch = append(batch, chunk...)
+			return nil
+		})
+		if err == nil {
+			err = flush()
+		}
+		if err != nil || p.frontier.Size() >= to {
 			return err
 		}
 	}
-	return fmt.Errorf("%w: entries %d to %d", errNotShown, p.frontier.Size(), to-1)
+	if batch[len(batch)-1].Index+1 < to && p.frontier.Size() > p.window.From {
+		return nil // the time is over, and what was read is no use yet
+	}
+	return notShown(p.frontier.Size(), p.kept.last)
+}
+
+// farthest is how far around what is read sizes are looked for that the log shows.
+func (p *provenReader) farthest() int {
+	if p.stuck > 0 || p.forgive.Load() > 0 {
+		return p.most
+	}
+	return 4 * provenChunk
 }
 
 // fetchAll fetches entries with several workers and hands them on in order: at
@@ -206,6 +251,7 @@ func (p *provenReader) forgiven() bool { return p.forgive.Add(-1) >= 0 }
 // fetch fetches entries, and asks again for what was left out. An answer that is
 // none leaves out everything.
 func (p *provenReader) fetch(ctx context.Context, from, to uint64) ([]ServedEntry, error) {
+	var last []ServedEntry
 	for try := 0; ; try++ {
 		list, err := p.way().Proofs.Entries(ctx, p.offset, from, to)
 		p.moved(err)
@@ -227,12 +273,16 @@ func (p *provenReader) fetch(ctx context.Context, from, to uint64) ([]ServedEntr
 			if list[i].Index != from+uint64(i) {
 				list[i] = ServedEntry{Index: from + uint64(i)} // that is another one
 			}
+			if list[i].Leaf == nil && last != nil {
+				list[i] = last[i] // what one answer had is not lost because the next one has not
+			}
 			complete = complete && list[i].Leaf != nil
 			p.compareNote(list[i].Note)
 		}
 		if complete || nothing || p.retry || try == refetches {
 			return list, nil
 		}
+		last = list
 	}
 }
 
@@ -275,7 +325,7 @@ func (p *provenReader) readAll(ctx context.Context, res *result, entries []Serve
 		err := ctx.Err()
 		if err == nil && len(found) > 0 {
 			if paths == nil {
-				paths, err = p.paths(ctx, before, f)
+				paths, err = p.paths(ctx, before, f, e.Index)
 			}
 			if err == nil {
 				path, err = paths.Path(e.Index)
@@ -307,10 +357,22 @@ func (p *provenReader) readAll(ctx context.Context, res *result, entries []Serve
 	return nil
 }
 
-// paths makes the inclusion proofs of entries, of the consistency proof that has proven them, or,
-// where something else has, of one that is asked for.
-func (p *provenReader) paths(ctx context.Context, before checkpoint.Frontier, f *fit) (*checkpoint.Paths, error) {
-	proof, err := p.prover(ctx).Consistency(f.next.Size(), p.head.Size())
+// paths makes the inclusion proofs of entries, that of index among them, of the consistency proof that
+// has proven them, or, where something else has, of one that is asked for.
+func (p *provenReader) paths(ctx context.Context, before checkpoint.Frontier, f *fit, index uint64) (paths *checkpoint.Paths, err error) {
+	size, next := f.next.Size(), sizes{f.next.Size() + 1, p.head.Size()}
+	if from, _ := p.head.FrontierFrom(size); from == next.from && p.kept.served[next] != nil {
+		// What has shown a power of two: it begins with the hash of the leaf behind.
+		if first := p.kept.served[next][0]; len(first) == checkpoint.HashSize {
+			hashes := append(f.hashes[:len(f.hashes):len(f.hashes)], checkpoint.Hash(first))
+			if paths, err = p.head.NewPaths(before, hashes, p.kept.served[next]); err == nil {
+				if _, err = paths.Path(index); err == nil {
+					return paths, nil
+				}
+			}
+		}
+	}
+	proof, err := p.prover(ctx).Consistency(size, p.head.Size())
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package monitor
 import (
 	"context"
 	"errors"
+	"maps"
 	"time"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
@@ -25,8 +26,10 @@ func (t *turn) scanProven(ctx context.Context, known checkpoint.Known, scanFor t
 	p.retry = true
 	gapErr := t.retryGaps(ctx, known.Head, func(g Gap, at uint64) result { return p.again(ctx, g, at) })
 	p.retry, p.accused, p.frontier = false, false, known.Scanned
-	if stuck := t.old.Stuck; stuck != nil && stuck.Scanned == t.old.Scanned && stuck.Polls >= strikes-1 && t.out.Err == nil {
-		p.forgive.Store(maxForgiven)
+	if stuck := t.old.Stuck; stuck != nil && stuck.Scanned == t.old.Scanned && t.out.Err == nil {
+		if p.stuck = stuck.Polls; p.stuck >= strikes-1 {
+			p.forgive.Store(maxForgiven)
+		}
 	}
 	if t, err = t.commitAndGoOn(ctx); err != nil {
 		return err
@@ -76,7 +79,7 @@ func (t *turn) scanProven(ctx context.Context, known checkpoint.Known, scanFor t
 // again reads some entries of a gap, from at on. What one of them lacks takes nothing from the others.
 func (p *provenReader) again(ctx context.Context, g Gap, at uint64) result {
 	to := min(g.To, at+provenChunk)
-	p.window, p.accused = Range{at, to}, g.Reason == KindEntryMismatch
+	p.window, p.accused, p.deadline = Range{at, g.To}, g.Reason == KindEntryMismatch, time.Time{}
 	res := result{job: job{from: at, to: to}, served: map[uint64][]byte{}}
 	if g.Polls >= strikes {
 		p.forgive.Store(maxForgiven)
@@ -88,51 +91,55 @@ func (p *provenReader) again(ctx context.Context, g Gap, at uint64) result {
 		return res
 	}
 	if countMissing(list) == len(list) {
-		p.miss(&res, p.window, KindEntryWithheld)
+		p.miss(&res, Range{at, to}, KindEntryWithheld)
 		return res
 	}
 	if err := p.enter(ctx, at); err != nil {
-		res.err, res.job.to = err, at+1
+		// What is behind the next size that is shown may be proven.
+		res.err = err
+		if size, f, err := p.firstShown(ctx, func(yield func(uint64) bool) {
+			for size := at + 1; size < to && yield(size); size++ {
+			}
+		}); err == nil {
+			p.frontier, res.job.to = f, size
+		}
 		return res
 	}
-	if size := p.frontier.Size(); size < at {
-		before, err := p.fetch(ctx, size, at)
-		if err != nil {
-			res.err = err
-			return res
-		}
-		list = append(before, list...)
-	}
-	rest, err := p.prove(ctx, &res, list)
-	if errors.Is(err, errNotShown) && p.frontier.Size() <= at && to < p.head.Size() {
-		// No proof is served for any end in it. One for what follows shows it too.
-		var more []ServedEntry
-		if more, err = p.fetch(ctx, to, min(to+provenChunk, p.head.Size())); err == nil {
-			_, err = p.prove(ctx, &res, append(rest, more...))
-		}
-	}
-	res.read = res.job.to
-	switch {
-	case errors.Is(err, errNotShown) && res.read > at:
-		// The rest is asked for with what follows.
+	res.job.to = at
+	err = p.readOn(ctx, list, to, func(more result) error { res.add(more); return nil })
+	switch res.read = res.job.to; {
+	case err == nil, res.read >= to, errors.Is(err, errNotShown) && res.read > at:
+		// Either all of it was read, or the rest is asked for with what follows.
 	case errors.Is(err, errNotShown):
 		res.err, res.job.to = err, to
-	case err != nil:
+	default:
 		res.err, res.job.to = err, res.read+1
 	}
 	return res
 }
 
+// add adds what was read behind it.
+func (r *result) add(more result) {
+	r.job.to = more.job.to
+	r.findings, r.gaps = append(r.findings, more.findings...), append(r.gaps, more.gaps...)
+	r.broken, r.held = append(r.broken, more.broken...), append(r.held, more.held...)
+	r.tally.add(more.tally)
+	maps.Copy(r.served, more.served)
+}
+
 // readProven reads a range of the verified tree, beside the state of the log.
-// It is one of several beside each other, which share requests and memory.
-func (r *runner) readProven(ctx context.Context, head checkpoint.Checkpoint, st State, part Range, beside int, deadline time.Time, forgive int32, take func(result) error) error {
+// It is one of several beside each other, which share requests and memory. stuck is over how many polls
+// nothing of it could be read.
+func (r *runner) readProven(ctx context.Context, head checkpoint.Checkpoint, st State, part Range, beside, stuck int, deadline time.Time, take func(result) error) error {
 	ctx = r.way().Proofs.Behind(ctx)
 	p, err := r.newProvenReader(ctx, head, st)
 	if err != nil {
 		return err
 	}
-	p.parallel, p.most = max(p.parallel/beside, 1), provenBatch/beside
-	p.forgive.Store(forgive)
+	p.parallel, p.most, p.stuck = max(p.parallel/beside, 1), provenBatch/beside, stuck
+	if stuck >= strikes-1 {
+		p.forgive.Store(maxForgiven)
+	}
 	_, err = p.run(ctx, part.From, part.To, deadline, take)
 	return err
 }

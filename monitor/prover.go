@@ -19,8 +19,12 @@ type prover struct {
 type keptProofs struct {
 	served  map[sizes][][]byte
 	refused map[uint64]error // by the size whose frontier is not shown
-	last    error
+	row     int              // how many were refused on end
+	last    error            // why
 }
+
+// begin forgets what was served; what was refused is not asked for again.
+func (k *keptProofs) begin() { k.served, k.row = nil, 0 }
 
 // sizes are those of two trees.
 type sizes struct{ from, to uint64 }
@@ -30,6 +34,7 @@ func (k *keptProofs) refuse(size uint64, err error) {
 		k.refused = map[uint64]error{}
 	}
 	k.refused[size], k.last = err, err
+	k.row++
 }
 
 // Consistency implements checkpoint.Prover.

@@ -1,9 +1,11 @@
 package monitor
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
 )
@@ -17,13 +19,17 @@ import (
 //
 // Between two sizes that are shown nothing can be hidden: what is not found to be right is a gap.
 
-// errNotShown: the log serves no proof for the tree behind any of some entries.
-var errNotShown = errors.New("the log serves no proof of what follows")
+var (
+	// errNotShown: the log serves no proof for the tree behind any of some entries.
+	errNotShown = errors.New("the log serves no proof of what follows")
+	// errLater: the time of the pass is over.
+	errLater = errors.New("there is no time for more")
+)
 
 const (
-	// patience is how many proofs may be refused to one batch, and much of it that where it is known
+	// patience is how many proofs may be refused on end, and much of it that where it is known
 	// over several polls that they are.
-	patience     = 6
+	patience     = 8
 	muchPatience = 16
 )
 
@@ -46,11 +52,12 @@ func (p *provenReader) prove(ctx context.Context, res *result, batch []ServedEnt
 	if batch[0].Index != p.frontier.Size() {
 		return nil, fmt.Errorf("entries from %d on do not follow %d", batch[0].Index, p.frontier.Size())
 	}
-	p.kept, p.doubted = keptProofs{}, map[uint64]bool{}
-	if f, err := p.fits(ctx, batch); f != nil {
+	p.kept.begin()
+	p.earlier, p.doubted, p.began = map[uint64][]ServedEntry{}, map[uint64]bool{}, p.frontier.Size()
+	if f := p.fits(ctx, batch); f != nil {
 		return nil, p.readAll(ctx, res, batch, f)
 	} else if ctx.Err() != nil {
-		return nil, err
+		return nil, ctx.Err()
 	}
 	left := refetches
 	if p.accused {
@@ -69,23 +76,24 @@ func (p *provenReader) prove(ctx context.Context, res *result, batch []ServedEnt
 	return nil, nil
 }
 
-// fits finds out whether entries are the next ones of the tree; nil if they are not.
-func (p *provenReader) fits(ctx context.Context, batch []ServedEntry) (*fit, error) {
+// fits finds out whether entries are the next ones of the tree; nil if they are not, or that is not shown.
+func (p *provenReader) fits(ctx context.Context, batch []ServedEntry) *fit {
 	f := p.append(batch)
 	if f == nil {
-		return nil, nil
+		return nil
 	}
-	proof, err := p.prover(ctx).Consistency(f.next.Size(), p.head.Size())
+	size := f.next.Size()
+	proof, err := p.prover(ctx).Consistency(size, p.head.Size())
 	if err == nil {
 		err = f.next.Within(p.head, proof)
 	}
 	if err == nil {
-		return f, nil
+		return f
 	}
-	if from, _ := p.head.FrontierFrom(f.next.Size()); from == f.next.Size() && !errors.Is(err, checkpoint.ErrUnproven) && ctx.Err() == nil {
-		p.kept.refuse(from, err) // the same proof
+	if from, _ := p.head.FrontierFrom(size); from == size && !errors.Is(err, checkpoint.ErrUnproven) && ctx.Err() == nil {
+		p.kept.refuse(size, err) // the same proof
 	}
-	return nil, err
+	return nil
 }
 
 // append returns what the tree would be with entries; nil if some are missing.
@@ -111,23 +119,58 @@ func countMissing(list []ServedEntry) (n int) {
 	return n
 }
 
-// lastShown returns how many of the entries are before the last frontier that the log shows, of those
-// that are asked for, and that frontier.
+// lastShown returns how many of the entries are before a frontier that the log shows, the last one of
+// those that are asked for, and that frontier.
 func (p *provenReader) lastShown(ctx context.Context, list []ServedEntry) (int, checkpoint.Frontier, error) {
-	var failure error
-	for n := len(list); n > 0 && p.patient(); {
-		f, err := p.shownAt(ctx, list[0].Index+uint64(n))
-		if err == nil || ctx.Err() != nil {
-			return n, f, err
+	at := list[0].Index
+	size, f, err := p.firstShown(ctx, func(yield func(uint64) bool) {
+		n := len(list)
+		if !yield(at + uint64(n)) {
+			return
 		}
-		failure = err
-		if n > provenChunk {
-			n /= 2
-		} else {
-			n--
+		for range min(3, n/provenChunk) {
+			if !yield(at + uint64(n-p.chance.IntN(n/2))) {
+				return
+			}
+		}
+		for n > provenChunk {
+			if n = n/4 + p.chance.IntN(n/2); !yield(at + uint64(n)) {
+				return
+			}
+		}
+		for n = min(len(list), provenChunk); n > 0; n-- {
+			if !yield(at + uint64(n)) {
+				return
+			}
+		}
+		p.anywhere(at, at+uint64(len(list)), yield)
+	})
+	return int(size - min(size, at)), f, err
+}
+
+// anywhere yields some of the sizes in (from, to].
+func (p *provenReader) anywhere(from, to uint64, yield func(uint64) bool) {
+	for range 2 * muchPatience {
+		if from >= to || !yield(from+1+p.chance.Uint64N(to-from)) {
+			return
 		}
 	}
-	return 0, checkpoint.Frontier{}, notShown(list[0].Index, failure)
+}
+
+// firstShown returns the first of some sizes that the log shows, and the frontier there.
+func (p *provenReader) firstShown(ctx context.Context, candidates iter.Seq[uint64]) (uint64, checkpoint.Frontier, error) {
+	for size := range candidates {
+		if p.kept.refused[size] != nil {
+			continue
+		}
+		if !p.patient() {
+			break
+		}
+		if f, err := p.shownAt(ctx, size); err == nil || ctx.Err() != nil {
+			return size, f, err
+		}
+	}
+	return 0, checkpoint.Frontier{}, notShown(p.frontier.Size(), p.kept.last)
 }
 
 func notShown(at uint64, cause error) error {
@@ -139,10 +182,13 @@ func notShown(at uint64, cause error) error {
 
 // patient reports whether another proof is asked for.
 func (p *provenReader) patient() bool {
-	if p.forgive.Load() > 0 {
-		return len(p.kept.refused) < muchPatience
+	switch {
+	case p.over(p.deadline):
+		return p.kept.row < patience/2
+	case p.forgive.Load() > 0:
+		return p.kept.row < muchPatience
 	}
-	return len(p.kept.refused) < patience
+	return p.kept.row < patience
 }
 
 // shownAt returns the frontier of the first leaves of the tree, as the log shows it.
@@ -158,7 +204,9 @@ func (p *provenReader) shownAt(ctx context.Context, size uint64) (checkpoint.Fro
 		p.kept.served = nil // one answer that was wrong is not what the log has to say
 		f, err = p.prover(ctx).frontierAt(p.head, size)
 	}
-	if err != nil && ctx.Err() == nil {
+	if err == nil {
+		p.kept.row = 0
+	} else if ctx.Err() == nil {
 		p.kept.refuse(size, err)
 	}
 	return f, err
@@ -172,6 +220,9 @@ func (p *provenReader) prover(ctx context.Context) prover { return prover{ctx, p
 // know yet, and says nothing against it.
 func (p *provenReader) part(ctx context.Context, res *result, list []ServedEntry, end checkpoint.Frontier, left int) error {
 	for {
+		if p.frontier.Size() >= p.began+provenChunk && p.over(p.deadline) {
+			return errLater
+		}
 		if f := p.append(list); f != nil && f.next.Root() == end.Root() {
 			return p.readAll(ctx, res, list, f)
 		}
@@ -183,7 +234,14 @@ func (p *provenReader) part(ctx context.Context, res *result, list []ServedEntry
 				return err
 			}
 			continue
-		case missing == len(list), len(list) == 1 && p.doubted[list[0].Index]:
+		case missing == len(list):
+			p.pass(res, list, end)
+			return nil
+		case len(list) == 1 && len(p.earlier[list[0].Index]) > 0:
+			e := p.earlier[list[0].Index]
+			list[0], p.earlier[list[0].Index] = e[0], e[1:]
+			continue
+		case len(list) == 1 && p.doubted[list[0].Index]:
 			p.pass(res, list, end)
 			return nil
 		case len(list) == 1:
@@ -214,9 +272,13 @@ func (p *provenReader) askAgain(ctx context.Context, list []ServedEntry) error {
 		return fmt.Errorf("asking again for entries %d to %d, whose bytes are not those of the tree: %w", from, to-1, err)
 	}
 	for i := range list {
-		if p.doubted[list[i].Index] = again[i].Leaf == nil; again[i].Leaf != nil {
-			list[i] = again[i]
+		if p.doubted[list[i].Index] = again[i].Leaf == nil; again[i].Leaf == nil {
+			continue
 		}
+		if !bytes.Equal(list[i].Leaf, again[i].Leaf) {
+			p.earlier[list[i].Index] = append(p.earlier[list[i].Index], list[i])
+		}
+		list[i] = again[i]
 	}
 	return nil
 }
@@ -231,28 +293,25 @@ func (p *provenReader) divide(ctx context.Context, list []ServedEntry) (int, che
 			break
 		}
 	}
-	// Far away soon, and then all: proofs are refused where something is to be hidden.
-	far := func(away int) int { return max(2*away, 1) }
-	near := func(away int) int { return away + 1 }
-	for _, next := range []func(int) int{far, near} {
-		for away := 0; away < len(list); away = next(away) {
-			for _, n := range []int{best + away, best - away} {
-				size := list[0].Index + uint64(n)
-				switch {
-				case n <= 0 || n >= len(list) || p.kept.refused[size] != nil:
-					continue
-				case !p.patient() && p.forgiven():
-					return 0, checkpoint.Frontier{}, nil
-				case !p.patient():
-					return 0, checkpoint.Frontier{}, notShown(list[0].Index, p.kept.last)
-				}
-				if f, err := p.shownAt(ctx, size); err == nil || ctx.Err() != nil {
-					return n, f, err
+	at := list[0].Index
+	size, f, err := p.firstShown(ctx, func(yield func(uint64) bool) {
+		// Far away soon, and then all: proofs are refused where something is to be hidden.
+		far := func(away int) int { return 2*away + 1 + p.chance.IntN(away+1) }
+		near := func(away int) int { return away + 1 }
+		for _, next := range []func(int) int{far, near} {
+			for away := 0; away < len(list); away = next(away) {
+				for _, n := range []int{best + away, best - away} {
+					if n > 0 && n < len(list) && !yield(at+uint64(n)) {
+						return
+					}
 				}
 			}
 		}
+	})
+	if errors.Is(err, errNotShown) && (p.patient() || p.forgiven()) {
+		return 0, f, nil
 	}
-	return 0, checkpoint.Frontier{}, nil
+	return int(size - min(size, at)), f, err
 }
 
 // pass goes past entries of which none is shown to be right.
@@ -289,45 +348,59 @@ func (p *provenReader) miss(res *result, missing Range, reason string) bool {
 	return true
 }
 
-// enter takes the frontier to before an entry, or to a few entries before that, which are proven once
+// enter takes the frontier to before an entry, or to entries before that, which are proven once
 // more: the log need not show every size.
 func (p *provenReader) enter(ctx context.Context, at uint64) error {
 	if size := p.frontier.Size(); size <= at && at-size < provenChunk {
 		return nil
 	}
-	p.kept = keptProofs{}
-	for size, steps := at, 0; steps < provenChunk && p.patient(); steps++ {
-		f, err := p.shownAt(ctx, size)
-		if err == nil {
-			p.frontier = f
-			return nil
+	p.kept.begin()
+	_, f, err := p.firstShown(ctx, func(yield func(uint64) bool) {
+		for back := uint64(0); back <= min(at, provenChunk); back++ {
+			if !yield(at - back) {
+				return
+			}
 		}
-		if ctx.Err() != nil {
-			return err
+		for back := provenChunk; back < p.farthest(); back = back*3/2 + p.chance.IntN(back) {
+			if back := min(uint64(back), at); !yield(at-back) || back == at {
+				return
+			}
 		}
-		if size == 0 {
-			break
-		}
-		size--
+	})
+	if err == nil {
+		p.frontier = f
 	}
-	return notShown(at, p.kept.last)
+	return err
+}
+
+// probe asks whether the log shows any size in what would be read next.
+func (p *provenReader) probe(ctx context.Context) error {
+	p.kept.begin()
+	_, _, err := p.firstShown(ctx, func(yield func(uint64) bool) {
+		p.anywhere(p.frontier.Size(), min(p.frontier.Size()+uint64(p.most), p.head.Size()), yield)
+	})
+	return err
 }
 
 // goOn takes the frontier on to the next of some sizes that the log shows, and books what is before it.
-func (p *provenReader) goOn(ctx context.Context, from, to uint64) (result, error) {
-	p.kept = keptProofs{}
-	for ahead := uint64(1); ; ahead *= 2 {
-		size := min(from+ahead, to)
-		f, err := p.shownAt(ctx, size)
-		if err == nil {
-			p.frontier = f
-			res := p.newResult()
-			res.job.from = from
-			p.miss(&res, Range{from, size}, KindEntryWithheld)
-			return res, nil
+func (p *provenReader) goOn(ctx context.Context, from uint64) (result, error) {
+	p.kept.begin()
+	size, f, err := p.firstShown(ctx, func(yield func(uint64) bool) {
+		for ahead := uint64(1); from+ahead < p.head.Size(); ahead = 2*ahead + p.chance.Uint64N(ahead) {
+			if !yield(from + ahead) {
+				return
+			}
 		}
-		if ctx.Err() != nil || size == to {
-			return result{}, notShown(from, err)
+		if yield(p.head.Size()) {
+			p.anywhere(from, p.head.Size(), yield)
 		}
+	})
+	if err != nil {
+		return result{}, err
 	}
+	p.frontier = f
+	res := p.newResult()
+	res.job.from = from
+	p.miss(&res, Range{from, size}, KindEntryWithheld)
+	return res, nil
 }

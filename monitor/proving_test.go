@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -11,131 +12,130 @@ import (
 	"github.com/sigwarden/sigwarden/monitor/rekor/locallog"
 )
 
-func indices(from, to uint64, more ...uint64) map[uint64]bool {
-	out := map[uint64]bool{}
-	for i := from; i < to; i++ {
-		out[i] = true
-	}
-	for _, i := range more {
-		out[i] = true
-	}
-	return out
-}
-
-// TestRekorV1RefusedProofs: a server that withholds entries, and the proofs behind them too, hides only
-// what it could not show otherwise, and what it hides is a gap that is told.
-func TestRekorV1RefusedProofs(t *testing.T) {
-	for _, c := range []struct {
-		what          string
-		omit, refused map[uint64]bool
-		polls         int // until the event is found
-		gap           string
-	}{
-		{"the proof behind it", indices(52, 53), indices(53, 54), 1, "[52,54)"},
-		{"many behind it", indices(52, 53), indices(53, 60), 4, ""},
-		{"the proof before it", indices(52, 53), indices(52, 53), 1, "[51,53)"},
-		{"both", indices(52, 53), indices(52, 54), 1, "[51,54)"},
-		{"five behind it", indices(52, 53), indices(53, 58), 1, "[52,58)"},
-		{"fourteen around it", indices(52, 53), indices(46, 60), 4, "[45,60)"},
-		{"the first entry", indices(0, 1), nil, 1, "[0,1)"},
-		{"the second entry", indices(1, 2), nil, 1, "[1,2)"},
-		{"the first two", indices(0, 2), nil, 1, "[0,2)"},
-		{"the first three", indices(0, 3), nil, 1, "[0,3)"},
-		{"the first, and the proof behind it", indices(0, 1), indices(2, 9), 3, ""},
-		{"a power of two", indices(31, 33), indices(32, 34), 1, "[31,34)"},
-		{"all but one", indices(1, 59, 0), indices(1, 40), 1, "[0,59)"},
-	} {
+// TestRekorV1PowerOfTwo: a finding before a power of two has its inclusion proof, also where the proof
+// from that size is refused or wrong: that from the next one shows the same.
+func TestRekorV1PowerOfTwo(t *testing.T) {
+	for _, wrong := range []bool{false, true} {
 		r, odd := newOddRig(t)
-		r.cfg.Start = "first"
-		r.restart()
-		odd.refused = c.refused
-		r.grow(60)
-		r.v1.Append(r.entry(unexpectedEvent(), 1)) // 60
-		r.grow(140)
-		r.v1.Set(locallog.FaultsV1{Omit: c.omit})
-		polls := 1
-		for r.once(); polls < 10 && r.verdicts() == ""; polls++ {
-			r.clock.move(time.Minute)
-			r.grow(1)
-			r.once()
+		r.grow(63)
+		r.v1.Append(r.entry(unexpectedEvent(), 1)) // 63
+		r.grow(136)
+		r.v1.Set(locallog.FaultsV1{Omit: indices(64, 65)})
+		if odd.refused = indices(64, 65); wrong {
+			odd.refused, odd.spoiled = nil, map[uint64]int{64: 1 << 20}
 		}
-		if r.verdicts() != "60:unexpected" || polls > c.polls {
-			t.Errorf("%s: findings %q after %d polls, read up to %d, coverage %s", c.what, r.verdicts(), polls, r.state().Scanned, r.coverage())
+		r.once()
+		if r.verdicts() != "63:unexpected" || r.coverage() != "[0,200)-[64,65)entry-withheld" {
+			t.Errorf("findings %q, coverage %s", r.verdicts(), r.coverage())
 		}
-		if got := fmt.Sprintf("[0,%d)-%sentry-withheld", 200+polls, c.gap); c.gap != "" && r.coverage() != got {
-			t.Errorf("%s: coverage %s, want %s", c.what, r.coverage(), got)
-		}
-		r.wantIncidents("")
-		for range 4 {
-			r.clock.move(time.Minute)
-			r.once()
-		}
-		if r.incidents() != "entry-withheld:operational:open" {
-			t.Errorf("%s: incidents %q, coverage %s", c.what, r.incidents(), r.coverage())
-		}
-		odd.refused = nil
-		r.v1.Set(locallog.FaultsV1{})
-		for range 3 {
-			r.clock.move(time.Minute)
-			r.once()
-		}
-		if r.coverage() != fmt.Sprintf("[0,%d)", 200+polls) {
-			t.Errorf("%s: healed: coverage %s", c.what, r.coverage())
-		}
-		r.wantIncidents("entry-withheld:operational:resolved")
-		r.auditFindings()
-	}
-}
-
-// TestRekorV1RefusedInHistory: a segment of the history whose beginning or end the log shows no proof
-// of is read all the same.
-func TestRekorV1RefusedInHistory(t *testing.T) {
-	for what, refused := range map[string]map[uint64]bool{
-		"the beginning":                indices(101, 102),
-		"the ends of all segments":     indices(121, 122, 141, 161, 181, 201, 221, 241, 261, 281, 301, 321, 341, 361, 381, 401, 421, 441),
-		"more than one before it":      indices(95, 105),
-		"the beginning, and around it": indices(88, 125),
-	} {
-		r, odd := newOddRig(t)
-		r.opts.LeapAfter = 50
-		r.restart()
-		r.grow(101)
-		r.mustPass()
-		want := ""
-		for i := range 10 {
-			r.grow(29)
-			r.v1.Append(r.entry(unexpectedEvent(), i))
-			want += fmt.Sprintf(" %d:unexpected", 130+30*i)
-		}
-		r.grow(200)
-		odd.refused, odd.spare = refused, map[uint64]int{101: 1} // that of the head
-		for range 12 {
-			r.clock.move(time.Minute)
-			r.grow(1)
-			r.engine.Once(t.Context(), time.Second)
-		}
-		if r.verdicts() != strings.TrimSpace(want) {
-			t.Errorf("%s: findings %q, backlog %v, coverage %s", what, r.verdicts(), r.state().Backlog, r.coverage())
+		for _, f := range r.findings() {
+			if full, err := r.store.Finding(t.Context(), f.ID); err != nil || len(full.Proof) != 8 {
+				t.Errorf("%d hashes, %v", len(full.Proof), err)
+			}
 		}
 		r.auditFindings()
 	}
 }
 
-// TestRekorV1ProofRequests: what is left out costs two proofs for each run of it.
+// TestRekorV1OtherFlips: an entry that was wrong in one answer of three is not accused, though all three
+// had something wrong.
+func TestRekorV1OtherFlips(t *testing.T) {
+	r, odd := newOddRig(t)
+	r.grow(100)
+	r.mustPass()
+	r.grow(20)
+	answers := 0
+	odd.alter = func(list []monitor.ServedEntry) {
+		if list[0].Index == 100 && answers < 3 {
+			e := &list[3+2*answers]
+			e.Leaf = append([]byte{'x'}, e.Leaf...)
+			answers++
+		}
+	}
+	r.clock.move(time.Minute)
+	r.once()
+	r.wantIncidents("")
+	if answers != 3 || r.coverage() != "[0,120)" {
+		t.Errorf("%d answers, coverage %s", answers, r.coverage())
+	}
+}
+
+// TestRekorV1GapBesideGap: what fails behind a part of a gap that was read takes nothing from the gap
+// that follows.
+func TestRekorV1GapBesideGap(t *testing.T) {
+	r, odd := newOddRig(t)
+	r.grow(535)
+	r.v1.Append(r.entry(unexpectedEvent(), 1)) // 535
+	r.grow(100)
+	omit := indices(521, 541, 300, 301)
+	r.v1.Set(locallog.FaultsV1{Omit: omit})
+	for range 2 {
+		r.once()
+		r.clock.move(time.Minute)
+	}
+	// The size at the end of the first gap is not shown, and what is fetched behind it is wrong, and then
+	// not to be had.
+	r.v1.Set(locallog.FaultsV1{})
+	odd.refused, odd.flips = indices(285, 310), map[uint64]int{538: 1}
+	for i := range indices(522, 532) {
+		odd.refused[i] = true
+	}
+	n := 0
+	odd.fail = func(from, to uint64) bool {
+		if from > 530 && from < 541 {
+			n++
+		}
+		return n > 1
+	}
+	r.once()
+	odd.fail, odd.refused, odd.flips = nil, nil, nil
+	for range 3 {
+		r.clock.move(time.Minute)
+		r.once()
+	}
+	gaps, err := r.store.Gaps(t.Context(), r.cfg.ID)
+	if r.verdicts() != "535:unexpected" || r.coverage() != "[0,636)" || len(gaps) > 0 || err != nil {
+		t.Errorf("findings %q, coverage %s, gaps %+v, %v", r.verdicts(), r.coverage(), gaps, err)
+	}
+	r.wantIncidents("entry-withheld:operational:resolved")
+}
+
+// TestRekorV1InterruptedScan: a scan that was stopped after its last answer does not say that it came
+// through.
+func TestRekorV1InterruptedScan(t *testing.T) {
+	r, odd := newOddRig(t)
+	r.grow(40)
+	r.cfg.Start, r.cfg.Parallel = "latest", 1
+	ctx, stop := context.WithCancel(t.Context())
+	var last atomic.Bool
+	r.opts.Now = func() time.Time {
+		if last.Load() {
+			stop()
+		}
+		return r.clock.now()
+	}
+	r.restart()
+	r.mustPass()
+	odd.alter = func(list []monitor.ServedEntry) { last.Store(list[len(list)-1].Index == 39) }
+	if out := r.engine.Scan(ctx, r.store, monitor.ScanOptions{Log: "acme"}); out.Err == nil {
+		t.Errorf("%+v, coverage %q", out, r.coverage())
+	}
+}
+
+// TestRekorV1ProofRequests: what is left out costs two proofs for each run of it, and what is refused a
+// bounded number.
 func TestRekorV1ProofRequests(t *testing.T) {
+	twentieths := map[uint64]bool{}
+	for i := uint64(5); i < 1000; i += 20 {
+		twentieths[i] = true
+	}
 	for what, c := range map[string]struct {
 		omit map[uint64]bool
 		most int
 	}{
-		"nothing": {nil, 1},
-		"a run":   {indices(100, 700), 4},
-		"one of twenty": {func() map[uint64]bool {
-			m := map[uint64]bool{}
-			for i := uint64(5); i < 1000; i += 20 {
-				m[i] = true
-			}
-			return m
-		}(), 102},
+		"nothing":       {nil, 1},
+		"a run":         {indices(100, 700), 4},
+		"one of twenty": {twentieths, 102},
 	} {
 		r, odd := newOddRig(t)
 		r.grow(1000)
@@ -143,6 +143,19 @@ func TestRekorV1ProofRequests(t *testing.T) {
 		r.once()
 		if odd.proofs > c.most || r.state().Scanned != 1000 {
 			t.Errorf("%s: %d proofs, read up to %d", what, odd.proofs, r.state().Scanned)
+		}
+	}
+	r, odd := newOddRig(t)
+	r.grow(101)
+	r.mustPass()
+	r.grow(5000)
+	odd.refused = indices(102, 6000)
+	for poll := range 5 {
+		odd.proofs, odd.asked = 0, 0
+		r.clock.move(time.Minute)
+		r.once()
+		if r.state().Scanned != 101 || odd.proofs > 40 || poll > 0 && odd.asked > 5 {
+			t.Errorf("nothing shown, poll %d: %d proofs and %d requests for entries, read up to %d", poll, odd.proofs, odd.asked, r.state().Scanned)
 		}
 	}
 }

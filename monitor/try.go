@@ -112,7 +112,7 @@ func (r *runner) newest(ctx context.Context, st State, take func(result) error) 
 	}
 	part := Range{st.HeadSize - min(n, st.HeadSize), st.HeadSize}
 	if r.way().Proofs != nil {
-		return r.readProven(ctx, known.Head, st, part, 1, time.Time{}, 0, take)
+		return r.readProven(ctx, known.Head, st, part, 1, 0, time.Time{}, take)
 	}
 	tree, err := known.Tree(r.served(ctx))
 	if err != nil {

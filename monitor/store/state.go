@@ -317,6 +317,9 @@ func (w *writer) gaps(b monitor.Batch) error {
 		}
 	}
 	for _, g := range b.SetGaps {
+		if g.From >= g.To {
+			return fmt.Errorf("a gap from %d to %d is none", g.From, g.To) // it would take the place of one that follows
+		}
 		if err := w.exec("INSERT INTO gaps (log_id, from_idx, to_idx, reason, polls, since) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (log_id, from_idx) DO UPDATE SET to_idx = excluded.to_idx, reason = excluded.reason, polls = excluded.polls, since = excluded.since",
 			w.logID, g.From, g.To, g.Reason, g.Polls, micros(g.Since)); err != nil {
 			return err
