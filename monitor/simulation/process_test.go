@@ -368,7 +368,7 @@ func (w *world) list(ctx context.Context, st *store.Store) ([]monitor.LogConfig,
 func (l *life) feed(ctx context.Context) {
 	w := l.w
 	for n := 0; ; n++ {
-		pause := 40 * time.Second
+		pause := pollEvery
 		if w.liar {
 			pause /= 2
 		}
