@@ -115,7 +115,7 @@ func (p *provenReader) run(ctx context.Context, from, to uint64, deadline time.T
 // ones before that, if they were fetched already.
 func (p *provenReader) readOn(ctx context.Context, have []ServedEntry, to uint64, give func(result) error) error {
 	var batch []ServedEntry
-	began, least := p.opts.Now(), 1
+	began, least, late := p.opts.Now(), 1, false
 	flush := func() error {
 		if len(batch) == 0 {
 			return nil
@@ -126,9 +126,12 @@ func (p *provenReader) readOn(ctx context.Context, have []ServedEntry, to uint64
 		if errors.Is(err, errNotShown) && (p.frontier.Size() > at || len(rest) < 2*p.most) {
 			err, least = nil, 2*len(rest) // more of them may be shown together
 		}
+		if late = errors.Is(err, errLater); late {
+			batch = nil
+		}
 		// What came before something that cannot be had is good.
 		if lost := give(res); lost != nil {
-			batch = nil // nothing follows on what was not stored
+			batch, late = nil, false // nothing follows on what was not stored
 			return lost
 		}
 		return err
@@ -147,13 +150,13 @@ func (p *provenReader) readOn(ctx context.Context, have []ServedEntry, to uint64
 	if ctx.Err() != nil {
 		return cmp.Or(err, ctx.Err())
 	}
-	if errors.Is(err, errLater) {
+	if !late {
+		err = errors.Join(err, flush())
+	}
+	if late {
 		return nil
 	}
-	if err = errors.Join(err, flush()); err != nil || len(batch) == 0 {
-		if errors.Is(err, errLater) {
-			return nil
-		}
+	if err != nil || len(batch) == 0 {
 		return err
 	}
 	// No proof is served for its end. One for what follows shows it too.
@@ -169,6 +172,9 @@ func (p *provenReader) readOn(ctx context.Context, have []ServedEntry, to uint64
 		})
 		if err == nil {
 			err = flush()
+		}
+		if late {
+			return nil
 		}
 		if err != nil || p.frontier.Size() >= to {
 			return err

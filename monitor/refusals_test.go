@@ -218,3 +218,61 @@ func TestRekorV1RefusedRun(t *testing.T) {
 	}
 	r.auditFindings()
 }
+
+// TestRekorV1OnlyHeads: what reaches up to the head is proven by it, though no other size is shown, and
+// though it could not be read for some polls.
+func TestRekorV1OnlyHeads(t *testing.T) {
+	r, odd := newOddRig(t)
+	r.grow(101)
+	r.mustPass()
+	r.grow(9)
+	r.v1.Append(r.entry(unexpectedEvent(), 1)) // 110
+	r.grow(9)
+	odd.refused, odd.spare = indices(102, 200), map[uint64]int{}
+	r.v1.Set(locallog.FaultsV1{NoAnswer: indices(105, 106)})
+	for size := uint64(120); size < 124; size++ {
+		if size == 122 {
+			r.v1.Set(locallog.FaultsV1{})
+		}
+		r.clock.move(time.Minute)
+		r.once()
+		r.grow(1)
+		odd.spare[size] = 1 // from this head to the next
+	}
+	if r.verdicts() != "110:unexpected" || r.coverage() != "[0,123)" {
+		t.Errorf("findings %q, coverage %s", r.verdicts(), r.coverage())
+	}
+}
+
+// TestRekorV1NoTime: a pass whose time is over comes on a little, also where much is odd, and that is no
+// failure; but one that cannot store it says so.
+func TestRekorV1NoTime(t *testing.T) {
+	r, _ := newOddRig(t)
+	r.opts.LeapAfter = 1 << 20
+	r.restart()
+	r.grow(300)
+	omit := map[uint64]bool{}
+	for i := uint64(5); i < 300; i += 10 {
+		omit[i] = true
+	}
+	r.v1.Set(locallog.FaultsV1{Omit: omit})
+	for range 40 {
+		before := r.state().Scanned
+		if out := r.engine.Pass(t.Context(), time.Nanosecond); out.Err != nil || before < 300 && r.state().Scanned <= before {
+			t.Fatalf("read up to %d, then %d: %v", before, r.state().Scanned, out.Err)
+		}
+	}
+	if got := r.state().Scanned; got != 300 {
+		t.Errorf("read up to %d", got)
+	}
+	r.grow(50)
+	faulty := &faultyStore{Store: r.store}
+	r.opts.Store = faulty
+	r.restart()
+	for nth := 1; nth < 4; nth++ {
+		faulty.nth, faulty.count = nth, 0
+		if out := r.engine.Pass(t.Context(), time.Nanosecond); out.Err == nil && faulty.count >= nth {
+			t.Errorf("commit %d of a pass failed without a word", nth)
+		}
+	}
+}
