@@ -90,8 +90,11 @@ func (r *runner) frontierAt(ctx context.Context, c checkpoint.Checkpoint, size u
 }
 
 func (p prover) frontierAt(c checkpoint.Checkpoint, size uint64) (checkpoint.Frontier, error) {
-	if size == 0 {
+	switch {
+	case size == 0:
 		return checkpoint.Frontier{}, nil
+	case size > c.Size():
+		return checkpoint.Frontier{}, fmt.Errorf("a tree of %d entries has no first %d", c.Size(), size)
 	}
 	// A consistency proof needs no entry: one that is withheld must not stand in the way.
 	if from, ok := c.FrontierFrom(size); ok {
