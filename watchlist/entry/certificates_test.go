@@ -55,7 +55,7 @@ func holdCertificate(t *testing.T, der []byte) (understood bool) {
 			if rest, err = stdasn1.Unmarshal(rest, &name); err != nil {
 				break
 			}
-			if name.Class == stdasn1.ClassContextSpecific && name.Tag == 6 && utf8.Valid(name.Bytes) {
+			if name.Class == stdasn1.ClassContextSpecific && name.Tag == 6 && !name.IsCompound && utf8.Valid(name.Bytes) {
 				want = append(want, entry.Subject{Type: entry.URI, Value: string(name.Bytes)})
 			}
 		}
