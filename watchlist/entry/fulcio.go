@@ -331,12 +331,12 @@ func derString(value cryptobyte.String) (string, bool) {
 	return textOf(text), true
 }
 
-// asciiString reads the other forms that libraries give to plain text: a DER
-// PrintableString or IA5String that is the whole of value.
+// asciiString reads the other forms that libraries give to text: a DER
+// PrintableString or IA5String that is the whole of value. Control characters are ASCII too.
 func asciiString(value cryptobyte.String) (string, bool) {
 	var text cryptobyte.String
 	var tag asn1.Tag
-	if !value.ReadAnyASN1(&text, &tag) || !value.Empty() || tag != asn1.PrintableString && tag != asn1.IA5String || !plainASCII(text) {
+	if !value.ReadAnyASN1(&text, &tag) || !value.Empty() || tag != asn1.PrintableString && tag != asn1.IA5String || bytes.ContainsFunc(text, func(r rune) bool { return r >= utf8.RuneSelf }) {
 		return "", false
 	}
 	return textOf(text), true
