@@ -99,10 +99,10 @@ func (r *runner) readHistory(ctx context.Context, head checkpoint.Checkpoint, tr
 		before := len(failed)
 		done, err := r.readParts(ctx, head, tree, deadline, st, parts, stuck, failed, out)
 		failure = errors.Join(failure, err)
-		if stuck.Polls > 0 || len(failed) == before+len(parts) {
+		if stuck.Polls >= strikes-1 || len(failed) > before {
 			rounds++
 		}
-		if err != nil && (r.way().Proofs == nil || len(failed) == before || ctx.Err() != nil) || err == nil && !done || rounds >= strikes && r.way().Proofs != nil {
+		if err != nil && (r.way().Proofs == nil || len(failed) == before || ctx.Err() != nil) || err == nil && !done || rounds >= strikes && r.way().Proofs != nil && !deadline.IsZero() {
 			out.Behind = true
 			return failure
 		}

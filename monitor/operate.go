@@ -332,6 +332,11 @@ func (r *runner) scanRange(ctx context.Context, store CoverageStore, opts ScanOp
 		var runErr error
 		if r.way().Proofs != nil {
 			runErr = r.readProven(ctx, known.Head, st, part, 1, 0, time.Time{}, take)
+			if errors.Is(runErr, errNotShown) && ctx.Err() == nil {
+				// Nobody waits three polls for the rest of a scan: what is not shown is a gap.
+				part.From = rec.at
+				runErr = r.readProven(ctx, known.Head, st, part, 1, strikes, time.Time{}, take)
+			}
 		} else {
 			_, runErr = s.run(ctx, part.From, part.To, take)
 		}
@@ -411,6 +416,10 @@ func (c *recorder) flush(ctx context.Context) error {
 	}
 	if t.old.Epoch != c.epoch {
 		return fmt.Errorf("log %s was given a new baseline meanwhile: what was read is of its former tree", c.cfg.Name)
+	}
+	// A daemon may have booked others since the reading began.
+	if c.gaps, err = c.opts.Store.Gaps(ctx, c.cfg.ID); err != nil {
+		return err
 	}
 	for _, res := range c.results {
 		filled, gaps := c.compareGaps(res)

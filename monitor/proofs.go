@@ -27,6 +27,8 @@ import (
 const (
 	// provenBatch bounds the entries that one consistency proof proves.
 	provenBatch = 2000
+	// provenBytes bounds what they come to together, but for the last chunk.
+	provenBytes = 64 << 20
 	// brokenPromisePrefix begins the names of evidence that is one.
 	brokenPromisePrefix = "broken-promise-"
 	// provenChunk is how many entries a request may ask for.
@@ -84,8 +86,11 @@ func (p *provenReader) run(ctx context.Context, from, to uint64, deadline time.T
 		if res.job.from == res.job.to {
 			return nil
 		}
-		from = res.job.to
-		return take(res)
+		err := take(res)
+		if err == nil {
+			from = res.job.to
+		}
+		return err
 	}
 	for {
 		err := p.enter(ctx, from)
@@ -116,14 +121,16 @@ func (p *provenReader) run(ctx context.Context, from, to uint64, deadline time.T
 func (p *provenReader) readOn(ctx context.Context, have []ServedEntry, to uint64, give func(result) error) error {
 	var batch []ServedEntry
 	began, least, late := p.opts.Now(), 1, false
+	bytes := 0 // of the batch
+	heavy := func() bool { return bytes >= provenBytes*p.most/provenBatch }
 	flush := func() error {
 		if len(batch) == 0 {
 			return nil
 		}
 		at, res := p.frontier.Size(), p.newResult()
 		rest, err := p.prove(ctx, &res, batch)
-		batch, began = rest, p.opts.Now()
-		if errors.Is(err, errNotShown) && (p.frontier.Size() > at || len(rest) < 2*p.most) {
+		batch, began, bytes = rest, p.opts.Now(), weight(rest)
+		if errors.Is(err, errNotShown) && (p.frontier.Size() > at || len(rest) < 2*p.most && !heavy()) {
 			err, least = nil, 2*len(rest) // more of them may be shown together
 		}
 		if late = errors.Is(err, errLater); late {
@@ -138,8 +145,8 @@ func (p *provenReader) readOn(ctx context.Context, have []ServedEntry, to uint64
 	}
 	before := to - uint64(len(have))
 	err := p.fetchAll(ctx, p.frontier.Size(), before, p.deadline, func(chunk []ServedEntry) error {
-		batch = append(batch, chunk...)
-		if len(batch) < least || len(batch) < p.most && p.opts.Now().Sub(began) < commitAfter {
+		batch, bytes = append(batch, chunk...), bytes+weight(chunk)
+		if !heavy() && (len(batch) < least || len(batch) < p.most && p.opts.Now().Sub(began) < commitAfter) {
 			return nil
 		}
 		return flush()
@@ -163,11 +170,11 @@ func (p *provenReader) readOn(ctx context.Context, have []ServedEntry, to uint64
 	for more := provenChunk; batch[len(batch)-1].Index+1 >= to; more *= 2 {
 		next := batch[len(batch)-1].Index + 1
 		end := min(next+uint64(more), p.head.Size())
-		if more > p.farthest() || end == next {
+		if more > p.farthest() || end == next || heavy() {
 			break
 		}
 		err := p.fetchAll(ctx, next, end, time.Time{}, func(chunk []ServedEntry) error {
-			batch = append(batch, chunk...)
+			batch, bytes = append(batch, chunk...), bytes+weight(chunk)
 			return nil
 		})
 		if err == nil {
@@ -184,6 +191,14 @@ func (p *provenReader) readOn(ctx context.Context, have []ServedEntry, to uint64
 		return nil // the time is over, and what was read is no use yet
 	}
 	return notShown(p.frontier.Size(), p.kept.last)
+}
+
+// weight is the bytes of entries.
+func weight(list []ServedEntry) (n int) {
+	for i := range list {
+		n += len(list[i].Leaf)
+	}
+	return n
 }
 
 // farthest is how far around what is read sizes are looked for that the log shows.
@@ -366,12 +381,19 @@ func (p *provenReader) readAll(ctx context.Context, res *result, entries []Serve
 // paths makes the inclusion proofs of entries, that of index among them, of the consistency proof that
 // has proven them, or, where something else has, of one that is asked for.
 func (p *provenReader) paths(ctx context.Context, before checkpoint.Frontier, f *fit, index uint64) (paths *checkpoint.Paths, err error) {
-	size, next := f.next.Size(), sizes{f.next.Size() + 1, p.head.Size()}
-	if from, _ := p.head.FrontierFrom(size); from == next.from && p.kept.served[next] != nil {
-		// What has shown a power of two: it begins with the hash of the leaf behind.
-		if first := p.kept.served[next][0]; len(first) == checkpoint.HashSize {
-			hashes := append(f.hashes[:len(f.hashes):len(f.hashes)], checkpoint.Hash(first))
-			if paths, err = p.head.NewPaths(before, hashes, p.kept.served[next]); err == nil {
+	size := f.next.Size()
+	if from, _ := p.head.FrontierFrom(size); from != size {
+		// What has shown this one: it holds the hash of the leaf behind.
+		leaf, behind := p.kept.served[sizes{from, p.head.Size()}], p.kept.served[sizes{from, p.head.Size()}]
+		switch {
+		case from == size+1 && len(leaf) > 0:
+			leaf = leaf[:1]
+		case size+1 == p.head.Size() && len(leaf) > 0:
+			leaf, behind = leaf[len(leaf)-1:], nil
+		}
+		if len(leaf) == 1 && len(leaf[0]) == checkpoint.HashSize {
+			hashes := append(f.hashes[:len(f.hashes):len(f.hashes)], checkpoint.Hash(leaf[0]))
+			if paths, err = p.head.NewPaths(before, hashes, behind); err == nil {
 				if _, err = paths.Path(index); err == nil {
 					return paths, nil
 				}

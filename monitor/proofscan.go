@@ -44,7 +44,8 @@ func (t *turn) scanProven(ctx context.Context, known checkpoint.Known, scanFor t
 			if known, err = r.known(ctx, t.old); err != nil {
 				return err
 			}
-			p.frontier = known.Scanned
+			p.frontier, p.stuck = known.Scanned, 0
+			p.forgive.Store(0)
 		}
 	}
 	reached, runErr := p.run(ctx, known.Scanned.Size(), known.Head.Size(), deadline, func(res result) error {
@@ -95,14 +96,7 @@ func (p *provenReader) again(ctx context.Context, g Gap, at uint64) result {
 		return res
 	}
 	if err := p.enter(ctx, at); err != nil {
-		// What is behind the next size that is shown may be proven.
-		res.err = err
-		if size, f, err := p.firstShown(ctx, func(yield func(uint64) bool) {
-			for size := at + 1; size < to && yield(size); size++ {
-			}
-		}); err == nil {
-			p.frontier, res.job.to = f, size
-		}
+		res.err, res.job.to = err, p.nextShown(ctx, at, g.To)
 		return res
 	}
 	res.job.to = at
@@ -111,11 +105,30 @@ func (p *provenReader) again(ctx context.Context, g Gap, at uint64) result {
 	case err == nil, res.read >= to, errors.Is(err, errNotShown) && res.read > at:
 		// Either all of it was read, or the rest is asked for with what follows.
 	case errors.Is(err, errNotShown):
-		res.err, res.job.to = err, to
+		res.err, res.job.to = err, p.nextShown(ctx, at, g.To)
 	default:
 		res.err, res.job.to = err, res.read+1
 	}
 	return res
+}
+
+// nextShown returns a size behind at from which entries may be proven, or to if none is found: what is
+// not shown is one failure, and not one for each of its parts.
+func (p *provenReader) nextShown(ctx context.Context, at, to uint64) uint64 {
+	p.kept.begin()
+	size, f, err := p.firstShown(ctx, func(yield func(uint64) bool) {
+		for size := at + 1; size <= min(at+provenChunk, to); size++ {
+			if !yield(size) {
+				return
+			}
+		}
+		p.anywhere(at, to, yield)
+	})
+	if err != nil {
+		return to
+	}
+	p.frontier = f
+	return size
 }
 
 // add adds what was read behind it.

@@ -19,7 +19,7 @@ type prover struct {
 type keptProofs struct {
 	served  map[sizes][][]byte
 	refused map[uint64]error // by the size whose frontier is not shown
-	row     int              // how many were refused on end
+	row     int              // how many were refused in a row
 	last    error            // why
 }
 

@@ -27,7 +27,7 @@ var (
 )
 
 const (
-	// patience is how many proofs may be refused on end, and much of it that where it is known
+	// patience is how many proofs may be refused in a row, and much of it that where it is known
 	// over several polls that they are.
 	patience     = 8
 	muchPatience = 16
@@ -45,8 +45,8 @@ func (p *provenReader) newResult() result {
 }
 
 // prove proves a batch that begins at the frontier, reads the entries, and moves the frontier on.
-// It returns the entries behind it with an error that wraps errNotShown, if the log shows no tree that
-// ends with one of them. With any error, the result is what comes before that.
+// With an error that wraps errNotShown, since the log shows no tree that ends with one of them, it returns
+// the entries behind it. With any error, the result is what comes before that.
 func (p *provenReader) prove(ctx context.Context, res *result, batch []ServedEntry) (rest []ServedEntry, err error) {
 	defer func() { res.job.to = max(res.job.from, min(p.frontier.Size(), p.window.To)) }()
 	if batch[0].Index != p.frontier.Size() {
@@ -119,8 +119,8 @@ func countMissing(list []ServedEntry) (n int) {
 	return n
 }
 
-// lastShown returns how many of the entries are before a frontier that the log shows, the last one of
-// those that are asked for, and that frontier.
+// lastShown returns how many of the entries are before a frontier that the log shows, a late one of them,
+// and that frontier.
 func (p *provenReader) lastShown(ctx context.Context, list []ServedEntry) (int, checkpoint.Frontier, error) {
 	at := list[0].Index
 	size, f, err := p.firstShown(ctx, func(yield func(uint64) bool) {

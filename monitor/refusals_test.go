@@ -170,6 +170,19 @@ func TestRekorV1RefusedInScan(t *testing.T) {
 	if out := r.engine.Scan(t.Context(), r.store, monitor.ScanOptions{Log: "acme"}); out.Err != nil || r.verdicts() != "2500:unexpected" || r.coverage() != "[0,2600)" {
 		t.Errorf("%v, findings %q, coverage %s", out.Err, r.verdicts(), r.coverage())
 	}
+	// What nothing shows is a gap, and the rest is read.
+	r, odd = newOddRig(t)
+	r.grow(200)
+	r.v1.Append(r.entry(unexpectedEvent(), 1))
+	r.grow(100)
+	r.cfg.Start = "latest"
+	r.restart()
+	r.mustPass()
+	r.v1.Set(locallog.FaultsV1{Omit: indices(110, 111)})
+	odd.refused = indices(100, 170)
+	if out := r.engine.Scan(t.Context(), r.store, monitor.ScanOptions{Log: "acme"}); out.Err != nil || !out.Missing || r.verdicts() != "200:unexpected" {
+		t.Errorf("%+v, findings %q, coverage %s", out, r.verdicts(), r.coverage())
+	}
 }
 
 // TestRekorV1FixedSizes: sizes that somebody has thought of before do not hold up the scan.
