@@ -223,7 +223,7 @@ func (id *Identity) addExtension(oid, value cryptobyte.String) error {
 	}
 	text, ok := derString(value)
 	if !ok {
-		text, ok = asciiString(value)
+		text, ok = looseString(value)
 	}
 	if !ok {
 		text = hex.EncodeToString(value)
@@ -290,7 +290,7 @@ func (id *Identity) addFulcio(oid, value cryptobyte.String) error {
 		text, ok = derString(value)
 		if !ok && (known || number == 8) {
 			bad = fmt.Errorf("%w: extension %s%d is not a DER UTF8String", errCertificate, fulcioArc, number)
-			if text, ok = asciiString(value); !ok { // which others may read all the same
+			if text, ok = looseString(value); !ok { // which others may read all the same
 				return bad
 			}
 		}
@@ -331,15 +331,11 @@ func derString(value cryptobyte.String) (string, bool) {
 	return textOf(text), true
 }
 
-// asciiString reads the other forms that libraries give to text: a DER
-// PrintableString or IA5String that is the whole of value. Control characters are ASCII too.
-func asciiString(value cryptobyte.String) (string, bool) {
-	var text cryptobyte.String
-	var tag asn1.Tag
-	if !value.ReadAnyASN1(&text, &tag) || !value.Empty() || tag != asn1.PrintableString && tag != asn1.IA5String || bytes.ContainsFunc(text, func(r rune) bool { return r >= utf8.RuneSelf }) {
-		return "", false
-	}
-	return textOf(text), true
+// looseString reads the other forms of text that Go's verifiers read, by the same function: those of
+// ASCII and Latin-1 among them.
+func looseString(value []byte) (text string, ok bool) {
+	rest, err := stdasn1.Unmarshal(value, &text)
+	return text, err == nil && len(rest) == 0
 }
 
 // addSubjects reads the subject alternative names (RFC 5280, 4.2.1.6).
