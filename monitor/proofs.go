@@ -121,20 +121,21 @@ func (p *provenReader) run(ctx context.Context, from, to uint64, deadline time.T
 func (p *provenReader) readOn(ctx context.Context, have []ServedEntry, to uint64, give func(result) error) error {
 	var batch []ServedEntry
 	began, least, late := p.opts.Now(), 1, false
-	bytes := 0 // of the batch
-	heavy := func() bool { return bytes >= provenBytes*p.most/provenBatch }
+	size := 0 // of the batch, in bytes
+	heavy := func() bool { return size >= provenBytes*p.most/provenBatch }
 	flush := func() error {
 		if len(batch) == 0 {
 			return nil
 		}
 		at, res := p.frontier.Size(), p.newResult()
 		rest, err := p.prove(ctx, &res, batch)
-		batch, began, bytes = rest, p.opts.Now(), weight(rest)
+		batch, began, size = rest, p.opts.Now(), weight(rest)
 		if errors.Is(err, errNotShown) && (p.frontier.Size() > at || len(rest) < 2*p.most && !heavy()) {
 			err, least = nil, 2*len(rest) // more of them may be shown together
 		}
-		if late = errors.Is(err, errLater); late {
-			batch = nil
+		late = errors.Is(err, errLater)
+		if err != nil {
+			batch = nil // it is not asked for again in this pass
 		}
 		// What came before something that cannot be had is good.
 		if lost := give(res); lost != nil {
@@ -145,7 +146,7 @@ func (p *provenReader) readOn(ctx context.Context, have []ServedEntry, to uint64
 	}
 	before := to - uint64(len(have))
 	err := p.fetchAll(ctx, p.frontier.Size(), before, p.deadline, func(chunk []ServedEntry) error {
-		batch, bytes = append(batch, chunk...), bytes+weight(chunk)
+		batch, size = append(batch, chunk...), size+weight(chunk)
 		if !heavy() && (len(batch) < least || len(batch) < p.most && p.opts.Now().Sub(began) < commitAfter) {
 			return nil
 		}
@@ -174,7 +175,7 @@ func (p *provenReader) readOn(ctx context.Context, have []ServedEntry, to uint64
 			break
 		}
 		err := p.fetchAll(ctx, next, end, time.Time{}, func(chunk []ServedEntry) error {
-			batch, bytes = append(batch, chunk...), bytes+weight(chunk)
+			batch, size = append(batch, chunk...), size+weight(chunk)
 			return nil
 		})
 		if err == nil {
