@@ -381,11 +381,13 @@ func (w *cosigning) readList(ctx context.Context, l config.LogList) error {
 	if len(changed) > 0 {
 		w.log.Warn("a list gives logs that are known another key; they stay as they are", "list", l.File+l.URL, "origins", changed[:min(len(changed), 10)], "logs", len(changed))
 	}
-	w.log.Info("a list of logs was read", "list", l.File+l.URL, "logs", len(logs), "new", added)
-	if added == 0 {
-		return nil
+	if added > 0 {
+		if err := w.reload(ctx); err != nil {
+			return err
+		}
 	}
-	return w.reload(ctx)
+	w.log.Info("a list of logs was read", "list", l.File+l.URL, "logs", len(logs), "new", added)
+	return nil
 }
 
 func fetchList(ctx context.Context, l config.LogList) ([]byte, error) {
