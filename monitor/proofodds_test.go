@@ -228,20 +228,22 @@ func TestRekorV1ManyOdd(t *testing.T) {
 	}
 }
 
+// entriesOf makes entries that differ.
+func entriesOf(what string, n int) (entries [][]byte) {
+	for i := range n {
+		entries = append(entries, fmt.Appendf(nil, "%s %d", what, i))
+	}
+	return entries
+}
+
 // TestRekorV1NoteBesideEntry: a note that comes with an entry, and that the log has signed, contradicts
 // the head.
 func TestRekorV1NoteBesideEntry(t *testing.T) {
-	tail := func(what string) (entries [][]byte) {
-		for i := range 10 {
-			entries = append(entries, fmt.Appendf(nil, "%s %d", what, i))
-		}
-		return entries
-	}
 	for _, omitted := range []bool{false, true} {
 		r := newRigV1(t)
 		r.grow(50)
 		r.v1.Append(r.entry(unexpectedEvent(), 1)) // 50
-		r.v1.Append(tail("other")...)
+		r.v1.Append(entriesOf("other", 10)...)
 		offset, _, err := r.cfg.Proofs.Offset(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -250,7 +252,7 @@ func TestRekorV1NoteBesideEntry(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.v1.Rewrite(51, tail("this")...)
+		r.v1.Rewrite(51, entriesOf("this", 10)...)
 		odd := &oddProofs{ProofLog: r.cfg.Proofs, notes: map[uint64][]byte{50: list[0].Note}}
 		r.cfg.Proofs = odd
 		r.restart()
@@ -281,18 +283,18 @@ func TestRekorV1NoteBesideEntry(t *testing.T) {
 		r = newRigV1(t)
 		r.grow(50)
 		r.v1.Append(r.entry(unexpectedEvent(), 1))
-		r.v1.Append(tail("this")...)
+		r.v1.Append(entriesOf("this", 10)...)
 		r.cfg.Start = "latest"
 		odd = &oddProofs{ProofLog: r.cfg.Proofs}
 		r.cfg.Proofs = odd
 		r.restart()
 		r.mustPass()
-		r.v1.Rewrite(51, tail("other")...)
+		r.v1.Rewrite(51, entriesOf("other", 10)...)
 		if list, err = r.cfg.Proofs.Entries(t.Context(), offset, 50, 51); err != nil {
 			t.Fatal(err)
 		}
 		odd.notes = map[uint64][]byte{50: list[0].Note}
-		r.v1.Rewrite(51, tail("this")...)
+		r.v1.Rewrite(51, entriesOf("this", 10)...)
 		out := r.engine.Scan(t.Context(), r.store, monitor.ScanOptions{Log: "acme", From: 40, To: 61})
 		if out.Err != nil || out.Halted == "" || r.verdicts() != "50:unexpected" {
 			t.Errorf("scan: %+v, incidents %q, findings %q", out, r.incidents(), r.verdicts())

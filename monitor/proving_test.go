@@ -277,17 +277,11 @@ func TestRekorV1StoppedWhileAsking(t *testing.T) {
 // TestRekorV1ShownIsKept: what contradicts the head ends the pass that comes by it, and is not
 // forgotten where the state cannot be written, or it is not known that it was.
 func TestRekorV1ShownIsKept(t *testing.T) {
-	tail := func(what string) (entries [][]byte) {
-		for i := range 1950 {
-			entries = append(entries, fmt.Appendf(nil, "%s %d", what, i))
-		}
-		return entries
-	}
 	for nth := 1; nth <= 6; nth++ {
 		for _, persisted := range []bool{false, true} {
 			r, odd := newOddRig(t)
 			r.grow(50)
-			r.v1.Append(tail("other")...)
+			r.v1.Append(entriesOf("other", 1950)...)
 			offset, _, err := r.cfg.Proofs.Offset(t.Context())
 			if err != nil {
 				t.Fatal(err)
@@ -296,7 +290,7 @@ func TestRekorV1ShownIsKept(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r.v1.Rewrite(50, tail("this")...)
+			r.v1.Rewrite(50, entriesOf("this", 1950)...)
 			odd.notes = map[uint64][]byte{50: list[0].Note}
 			faulty := &faultyStore{Store: r.store, nth: nth, persisted: persisted}
 			r.opts.Store = faulty
