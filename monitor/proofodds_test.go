@@ -236,6 +236,20 @@ func entriesOf(what string, n int) (entries [][]byte) {
 	return entries
 }
 
+// noteBeside returns the note that the server serves with an entry.
+func (r *rigV1) noteBeside(index uint64) []byte {
+	r.t.Helper()
+	offset, _, err := r.cfg.Proofs.Offset(r.t.Context())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	list, err := r.cfg.Proofs.Entries(r.t.Context(), offset, index, index+1)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return list[0].Note
+}
+
 // TestRekorV1NoteBesideEntry: a note that comes with an entry, and that the log has signed, contradicts
 // the head.
 func TestRekorV1NoteBesideEntry(t *testing.T) {
@@ -244,16 +258,9 @@ func TestRekorV1NoteBesideEntry(t *testing.T) {
 		r.grow(50)
 		r.v1.Append(r.entry(unexpectedEvent(), 1)) // 50
 		r.v1.Append(entriesOf("other", 10)...)
-		offset, _, err := r.cfg.Proofs.Offset(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		list, err := r.cfg.Proofs.Entries(t.Context(), offset, 50, 51)
-		if err != nil {
-			t.Fatal(err)
-		}
+		note := r.noteBeside(50)
 		r.v1.Rewrite(51, entriesOf("this", 10)...)
-		odd := &oddProofs{ProofLog: r.cfg.Proofs, notes: map[uint64][]byte{50: list[0].Note}}
+		odd := &oddProofs{ProofLog: r.cfg.Proofs, notes: map[uint64][]byte{50: note}}
 		r.cfg.Proofs = odd
 		r.restart()
 		if omitted {
@@ -290,10 +297,8 @@ func TestRekorV1NoteBesideEntry(t *testing.T) {
 		r.restart()
 		r.mustPass()
 		r.v1.Rewrite(51, entriesOf("other", 10)...)
-		if list, err = r.cfg.Proofs.Entries(t.Context(), offset, 50, 51); err != nil {
-			t.Fatal(err)
-		}
-		odd.notes = map[uint64][]byte{50: list[0].Note}
+		note = r.noteBeside(50)
+		odd.notes = map[uint64][]byte{50: note}
 		r.v1.Rewrite(51, entriesOf("this", 10)...)
 		out := r.engine.Scan(t.Context(), r.store, monitor.ScanOptions{Log: "acme", From: 40, To: 61})
 		if out.Err != nil || out.Halted == "" || r.verdicts() != "50:unexpected" {
@@ -302,7 +307,7 @@ func TestRekorV1NoteBesideEntry(t *testing.T) {
 		// A stranger's note says nothing.
 		r = newRigV1(t)
 		r.grow(61)
-		r.cfg.Proofs = &oddProofs{ProofLog: r.cfg.Proofs, notes: map[uint64][]byte{50: append(list[0].Note[:len(list[0].Note):len(list[0].Note)], '\n')}}
+		r.cfg.Proofs = &oddProofs{ProofLog: r.cfg.Proofs, notes: map[uint64][]byte{50: append(note[:len(note):len(note)], '\n')}}
 		r.restart()
 		r.once()
 		r.wantIncidents("")

@@ -235,14 +235,14 @@ func (p *provenReader) part(ctx context.Context, res *result, list []ServedEntry
 			}
 			continue
 		case missing == len(list):
-			p.pass(res, list, end)
+			p.goPast(res, list, end)
 			return nil
 		case len(list) == 1 && len(p.earlier[list[0].Index]) > 0:
 			e := p.earlier[list[0].Index]
 			list[0], p.earlier[list[0].Index] = e[0], e[1:]
 			continue
 		case len(list) == 1 && p.doubted[list[0].Index]:
-			p.pass(res, list, end)
+			p.goPast(res, list, end)
 			return nil
 		case len(list) == 1:
 			p.accuse(ctx, res, &list[0], end)
@@ -253,7 +253,7 @@ func (p *provenReader) part(ctx context.Context, res *result, list []ServedEntry
 			return err
 		}
 		if n == 0 {
-			p.pass(res, list, end)
+			p.goPast(res, list, end)
 			return nil
 		}
 		if err := p.part(ctx, res, list[:n], middle, left); err != nil {
@@ -314,8 +314,8 @@ func (p *provenReader) divide(ctx context.Context, list []ServedEntry) (int, che
 	return int(size - min(size, at)), f, err
 }
 
-// pass goes past entries of which none is shown to be right.
-func (p *provenReader) pass(res *result, list []ServedEntry, end checkpoint.Frontier) {
+// goPast goes past entries of which none is shown to be right.
+func (p *provenReader) goPast(res *result, list []ServedEntry, end checkpoint.Frontier) {
 	p.miss(res, Range{list[0].Index, list[len(list)-1].Index + 1}, KindEntryWithheld)
 	p.frontier = end
 }

@@ -282,16 +282,9 @@ func TestRekorV1ShownIsKept(t *testing.T) {
 			r, odd := newOddRig(t)
 			r.grow(50)
 			r.v1.Append(entriesOf("other", 1950)...)
-			offset, _, err := r.cfg.Proofs.Offset(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			list, err := r.cfg.Proofs.Entries(t.Context(), offset, 50, 51)
-			if err != nil {
-				t.Fatal(err)
-			}
+			note := r.noteBeside(50)
 			r.v1.Rewrite(50, entriesOf("this", 1950)...)
-			odd.notes = map[uint64][]byte{50: list[0].Note}
+			odd.notes = map[uint64][]byte{50: note}
 			faulty := &faultyStore{Store: r.store, nth: nth, persisted: persisted}
 			r.opts.Store = faulty
 			r.restart()
