@@ -21,3 +21,12 @@ func (e *Engine) Break() (mend func()) {
 	}
 	return mend
 }
+
+// RefusalsKept is how many refusals are kept of those of n sizes, and whether the last one is among them.
+func RefusalsKept(n int) (kept int, last bool) {
+	var k keptProofs
+	for size := range n {
+		k.refuse(uint64(size), errNotShown)
+	}
+	return len(k.refused), k.refused[uint64(n-1)] != nil
+}

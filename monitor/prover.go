@@ -29,8 +29,11 @@ func (k *keptProofs) begin() { k.served, k.row = nil, 0 }
 // sizes are those of two trees.
 type sizes struct{ from, to uint64 }
 
+// maxRefused bounds how many refusals are kept: a pass may read a whole log.
+const maxRefused = 1 << 14
+
 func (k *keptProofs) refuse(size uint64, err error) {
-	if k.refused == nil {
+	if k.refused == nil || len(k.refused) >= maxRefused {
 		k.refused = map[uint64]error{}
 	}
 	k.refused[size], k.last = err, err

@@ -290,3 +290,13 @@ func TestRekorV1NoTime(t *testing.T) {
 		}
 	}
 }
+
+// TestRekorV1RefusalsKept: a log that refuses proofs all along takes no memory that grows with it.
+func TestRekorV1RefusalsKept(t *testing.T) {
+	for _, n := range []int{1000, 100_000} {
+		kept, last := monitor.RefusalsKept(n)
+		if kept > 20_000 || n < 20_000 && kept != n || !last {
+			t.Errorf("of %d refusals %d are kept, the last one: %v", n, kept, last)
+		}
+	}
+}
