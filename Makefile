@@ -2,7 +2,7 @@
 GO ?= go
 STATICCHECK = $(GO) tool -modfile=e2e/tools/staticcheck/go.mod staticcheck
 
-.PHONY: build test vet lint race simulate axe e2e bench fuzz corpus
+.PHONY: build test vet lint vulncheck race simulate axe e2e bench fuzz corpus
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/sigwarden ./cmd/sigwarden
@@ -18,6 +18,15 @@ vet:
 
 lint: vet
 	$(STATICCHECK) ./...
+
+# Weaknesses that are known of Go and of the dependencies, and that the program calls: it fails if there is
+# one. Their database comes as a module too, the newest version of it, so that nothing but modules need be reachable.
+VULNCHECK = $(GO) tool -modfile=e2e/tools/govulncheck/go.mod
+vulncheck:
+	db=$$(mktemp -d) && trap 'rm -rf "$$db"' EXIT && \
+	at=$$(cd "$$db" && $(GO) mod download -json golang.org/x/vulndb@latest | sed -n 's/^.*"Dir": "\(.*\)".*/\1/p') && \
+	echo "$$at" && $(VULNCHECK) indexdb -vulns "$$at/data/osv" -out "$$db" && \
+	$(VULNCHECK) govulncheck -db "file://$$db" $(VULNFLAGS) ./cmd/sigwarden
 
 # The race detector needs a C compiler. It does not look at what SQLite does by itself, which would
 # take most of the time, nor at packages in which nothing runs beside anything else.

@@ -140,6 +140,20 @@ func TestEveryRow(t *testing.T) {
 	}
 }
 
+// TestOtherMethods: what is asked in another way is refused; a CONNECT that is not would be a tunnel for a proxy.
+func TestOtherMethods(t *testing.T) {
+	h := newRig(t, newTree(t, "log.example/one", 1)).witness.Handler("/w1")
+	for _, path := range []string{"/w1/add-checkpoint", "/w1/sign-subtree", "/w1/log.example/checkpoint", "/w1/witness", "/"} {
+		for _, method := range []string{"CONNECT", "PUT", "DELETE", "OPTIONS", "TRACE"} {
+			got := httptest.NewRecorder()
+			h.ServeHTTP(got, httptest.NewRequest(method, "http://witness.example"+path, nil))
+			if got.Code < 400 {
+				t.Errorf("%s %s: %d", method, path, got.Code)
+			}
+		}
+	}
+}
+
 // TestEmptyTree: row 6, and a log that begins with nothing.
 func TestEmptyTree(t *testing.T) {
 	l := newTree(t, "log.example/one", 5)

@@ -454,6 +454,22 @@ func TestPathTricks(t *testing.T) {
 	}
 }
 
+// TestRangesAndTunnels: nobody is sent a file in thousands of parts, and nobody is led to take a
+// connection for a tunnel, behind which a proxy would see no more requests.
+func TestRangesAndTunnels(t *testing.T) {
+	h := New(newWorld().opts).Handler()
+	whole := ask(h, "GET", "/static/style.css", "")
+	parts := ask(h, "GET", "/static/style.css", "", "Range", "bytes=0-0"+strings.Repeat(",2-2", 2000))
+	if parts.Code != 200 || parts.Body.String() != whole.Body.String() || whole.Body.Len() < 1000 {
+		t.Errorf("%d, %d bytes, and %d bytes as a whole", parts.Code, parts.Body.Len(), whole.Body.Len())
+	}
+	for _, path := range []string{"/", "/static/style.css", "/metrics", "/healthz", "/findings", "/login", "/api/v1/findings", "/api/v1/checkpoints", "/openapi.json"} {
+		if got := ask(h, "CONNECT", path, "", "Authorization", "Bearer reader"); got.Code < 400 {
+			t.Errorf("CONNECT %s: %d", path, got.Code)
+		}
+	}
+}
+
 // TestETags: who has a document is not sent it again.
 func TestETags(t *testing.T) {
 	w := newWorld()

@@ -166,6 +166,7 @@ func (s *Server) site(mux *http.ServeMux) {
 	serve := http.FileServerFS(files)
 	mux.HandleFunc("GET /static/{name}", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "public, max-age=300")
+		r.Header.Del("Range") // thousands of parts of a small file are work for nobody's good
 		http.StripPrefix("/static/", serve).ServeHTTP(w, r)
 	})
 	read, triage := monitor.ScopeRead, monitor.ScopeTriage
