@@ -36,7 +36,7 @@ type auditor struct {
 	signed  map[*simLog][]head
 	times   map[*simLog]int64
 	forces  map[string]bool     // rules that were in force
-	choices map[string][]string // what a finding may be, as people decided
+	choices map[string][]string // what a finding, or an incident, may be, as people decided
 	final   string
 }
 
@@ -66,17 +66,17 @@ func (a *auditor) inForce(hash string) {
 
 // decided notes what somebody has decided; unless they were told that it is stored, it may
 // be stored or not.
-func (a *auditor) decided(f monitor.Finding, state string, sure bool) {
+func (a *auditor) decided(about, was, state string, sure bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	before, ok := a.choices[f.ID]
+	before, ok := a.choices[about]
 	switch {
 	case sure:
 		before = nil
 	case !ok:
-		before = []string{f.State}
+		before = []string{was}
 	}
-	a.choices[f.ID] = append(before, state)
+	a.choices[about] = append(before, state)
 }
 
 func (w *world) logOf(id string) *simLog {
@@ -173,11 +173,8 @@ func (a *auditor) healing(p *process) {
 	began := time.Now()
 	for time.Since(began) < healing {
 		time.Sleep(pollEvery / 2)
-		if time.Since(began) < 2*pollEvery {
-			continue
-		}
-		polls := int(time.Since(began)/pollEvery) - 1 // one may have been under way
-		done := a.w.seed%4 != 0
+		last := time.Since(began) >= healing
+		done := a.w.seed%4 != 0 && time.Since(began) >= 2*pollEvery
 		err := p.look(func(life *life) error {
 			list, err := life.store.Incidents(context.Background(), store.Filter{})
 			if err != nil {
@@ -185,11 +182,11 @@ func (a *auditor) healing(p *process) {
 			}
 			for _, l := range a.w.logs {
 				found := slices.ContainsFunc(list, func(i monitor.Incident) bool {
-					return i.LogID == l.id && i.Class == monitor.Integrity && (l.shows() == nil || slices.Contains(l.shows(), i.Kind))
+					return i.LogID == l.id && i.Class == monitor.Integrity && slices.Contains(l.shows(), i.Kind)
 				})
 				if l.lie != "" && !found && a.detectable(l) {
 					done = false
-					if polls > l.limit() {
+					if polls := a.w.net.polls(l.host); last || polls >= l.limit() {
 						a.w.wrong("%s: a lie (%s, since %s) was not found in %d polls", l.name, l.lie, l.since, polls)
 					}
 				}
@@ -203,7 +200,7 @@ func (a *auditor) healing(p *process) {
 			done = done && pending == 0
 			return err
 		})
-		if err != nil && polls > 1 {
+		if err != nil && time.Since(began) >= 3*pollEvery {
 			a.w.wrong("while everything works: %v", err)
 		}
 		if done && err == nil {
@@ -282,18 +279,13 @@ func (a *auditor) end() {
 		w.wrong("%d deliveries are still waiting although everything works", pending)
 	}
 	for _, i := range incidents {
-		if l := w.logOf(i.LogID); i.Class == monitor.Integrity && (l == nil || l.lie == "") {
-			w.wrong("an honest log (%s) was accused: %s: %s", i.Log, i.Kind, i.Summary)
-		}
-		w.counts["incident: "+i.Kind]++
-		for _, c := range w.channels {
-			if i.Class == monitor.Integrity && !a.toldOf(c, i.ID) {
-				w.wrong("%s was never told of %s (%s)", c, i.ID, i.Kind)
-			}
-		}
+		a.incident(ctx, st, i)
 	}
 	sum := []string{}
 	for _, l := range w.logs {
+		if l.lie != "" && a.detectable(l) {
+			w.counts["lie to be found: "+l.lie]++
+		}
 		sum = append(sum, a.log(ctx, st, l, findings))
 	}
 	for _, f := range findings {
@@ -307,6 +299,43 @@ func (a *auditor) end() {
 	slices.Sort(sum)
 	a.final = fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(sum, "\n"))))[:16]
 	w.say.Info("end", "state", strings.Join(sum, "\n"))
+}
+
+// incident audits one incident: whom it accuses, by what, and whether everybody was told.
+func (a *auditor) incident(ctx context.Context, st *store.Store, short monitor.Incident) {
+	w := a.w
+	w.counts["incident: "+short.Kind]++
+	i, err := st.Incident(ctx, short.ID)
+	if err != nil {
+		w.wrong("incident %s: %v", short.ID, err)
+		return
+	}
+	told := w.channels[:1] // of the program's and the network's health
+	if i.Class == monitor.Integrity {
+		told = w.channels
+		l := w.logOf(i.LogID)
+		switch {
+		case l == nil || l.lie == "":
+			w.wrong("an honest log (%s) was accused: %s: %s", i.Log, i.Kind, i.Summary)
+		case i.Kind == monitor.KindFork || i.Kind == monitor.KindSplitView:
+			d, err := checkpoint.ParseDivergence(i.Kept("divergence.json"))
+			if err == nil {
+				err = d.Verify(l.opener)
+			}
+			if err != nil {
+				w.wrong("%s: what is kept of %s (%s) proves nothing: %v", l.name, i.ID, i.Kind, err)
+			}
+		}
+	}
+	for _, c := range told {
+		if !a.toldOf(c, i.ID) {
+			w.wrong("%s was never told of %s (%s)", c, i.ID, i.Kind)
+		}
+	}
+	// The program may have settled it since.
+	if want, ok := a.choices[i.ID]; ok && i.State != monitor.StateResolved && !slices.Contains(want, i.State) {
+		w.wrong("incident %s (%s) is %s, and somebody had decided that it is %v", i.ID, i.Kind, i.State, want)
+	}
 }
 
 // toldOf reports whether a channel has heard of an incident or finding.

@@ -324,6 +324,7 @@ func (w *world) planLie(rng *rand.Rand, l *simLog, at time.Duration, do func(tim
 			stocked().put(fork, e)
 		}
 		l.lie, l.since, l.forkd, l.closed = lie, time.Since(w.began), size-back, still
+		w.count("lie told: " + lie)
 		switch lie {
 		case "fork", "fork at the same size", "smaller fork", "other tiles":
 			if l.v1 != nil {
@@ -353,14 +354,14 @@ func (w *world) planLie(rng *rand.Rand, l *simLog, at time.Duration, do func(tim
 	})
 }
 
-// limit is in how many polls its lie is found: in one that shows it, or in three where one could
+// limit is in how many polls its lie is found: in the first that shows it, or in three where one could
 // be a bad network.
 func (l *simLog) limit() int {
 	switch {
 	case l.lie == "other tiles", l.lie == "stranger's signature":
 		return patience
 	}
-	return 2 // one may have been under way
+	return 1
 }
 
 // faults is how its server behaves now.
@@ -386,10 +387,11 @@ type network struct {
 
 	mu        sync.Mutex
 	asked     map[string]int
-	corrupted map[string]time.Time // when something of a log was last
-	trouble   map[string]*trouble  // by log
+	corrupted map[string][]time.Time // when something of a log was
+	trouble   map[string]*trouble    // by host
 	over      bool
 	calmed    time.Time
+	looks     map[string][]time.Time // by host: when checkpoints were asked for once everything works
 }
 
 // stopped reports whether the world is about to end.
@@ -399,10 +401,34 @@ func (n *network) stopped() bool {
 	return n.over && time.Since(n.calmed) > time.Minute
 }
 
-func (n *network) begin(log string, t *trouble) {
+func (n *network) begin(host string, t *trouble) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.trouble[log] = t
+	n.trouble[host] = t
+}
+
+// looked notes that a server has told its newest checkpoint.
+func (n *network) looked(host string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.over {
+		n.looks[host] = append(n.looks[host], time.Now())
+	}
+}
+
+// polls returns how many polls, which have ended since, began with a server's newest checkpoint once everything
+// worked. A poll may ask for it several times.
+func (n *network) polls(host string) (polls int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var last time.Time
+	for _, at := range n.looks[host] {
+		if at.Sub(last) > pollEvery/2 && time.Since(at) > pollEvery/2 {
+			polls++
+		}
+		last = at
+	}
+	return polls
 }
 
 // calm ends every trouble for good.
@@ -420,25 +446,26 @@ func (n *network) times(what string) int {
 	return n.asked[what]
 }
 
-// now is what is wrong with the way to a log.
-func (n *network) now(log string) string {
+// now is what is wrong with the way to a server.
+func (n *network) now(host string) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if t := n.trouble[log]; !n.over && t.lasts(n.w) {
+	if t := n.trouble[host]; !n.over && t.lasts(n.w) {
 		return t.kind
 	}
 	return ""
 }
 
-// mayCorrupt reports whether an answer of an honest log may be altered on its way: not in
-// poll after poll, since then nobody could tell that from a log that lies.
+// mayCorrupt reports whether an answer of an honest log may be altered on its way: in two polls, which may
+// follow each other. After a third nobody could tell that from a log that lies.
 func (n *network) mayCorrupt(log string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if last, ok := n.corrupted[log]; ok && time.Since(last) < 2*pollEvery+30*time.Second {
+	before := n.corrupted[log]
+	if len(before) == 2 || len(before) == 1 && time.Since(before[0]) < pollEvery/2 {
 		return false
 	}
-	n.corrupted[log] = time.Now()
+	n.corrupted[log] = append(before, time.Now())
 	return true
 }
 
@@ -452,9 +479,10 @@ func (n *network) RoundTrip(r *http.Request) (*http.Response, error) {
 		what += string(must(io.ReadAll(must(r.GetBody()))))
 	}
 	rng := n.w.chance(what, n.times(what))
-	kind := n.now(log.name)
+	kind := n.now(log.host)
 	delay := time.Duration(1+rng.IntN(50)) * time.Millisecond
 	if kind == "slow answers" && rng.IntN(2) == 0 {
+		n.w.count("answer: slow")
 		delay = time.Duration(rng.Int64N(int64(40 * time.Second)))
 	}
 	if err := wait(r.Context(), delay); err != nil {
@@ -501,6 +529,9 @@ func (n *network) RoundTrip(r *http.Request) (*http.Response, error) {
 		body[rng.IntN(len(body))] ^= 1 << rng.IntN(8)
 		resp.Body = io.NopCloser(bytes.NewReader(body))
 		resp.Header.Del("ETag")
+	}
+	if intact && resp.StatusCode < 400 && (strings.HasSuffix(r.URL.Path, "/checkpoint") || r.URL.Path == "/api/v1/log") {
+		n.looked(log.host)
 	}
 	switch {
 	case log.v1 != nil && r.Method == http.MethodPost:

@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -113,33 +114,41 @@ func (r *receiver) Notify(ctx context.Context, e notify.Event) error {
 	return nil
 }
 
-// decide lets somebody acknowledge or resolve something that is open.
+// decide lets somebody acknowledge or resolve something.
 func (p *people) decide(rng *rand.Rand) {
 	l := p.w.audit.process().now()
 	if l == nil {
 		return
 	}
-	list, err := l.store.Findings(context.Background(), store.Filter{})
+	c := monitor.Change{To: monitor.StateAcknowledged, By: "alice", Note: "seen", At: p.w.now()}
+	var about, state string
+	findings, err := l.store.Findings(context.Background(), store.Filter{})
 	if err != nil {
 		return
 	}
-	slices.SortFunc(list, func(a, b monitor.Finding) int {
-		if a.Origin != b.Origin {
-			return strings.Compare(a.Origin, b.Origin)
-		}
-		return int(a.Index) - int(b.Index)
-	})
-	if len(list) == 0 {
+	incidents, err := l.store.Incidents(context.Background(), store.Filter{})
+	switch n := len(findings); {
+	case err != nil || n+len(incidents) == 0:
 		return
+	case len(incidents) > 0 && (n == 0 || rng.IntN(2) == 0):
+		slices.SortStableFunc(incidents, func(a, b monitor.Incident) int { return strings.Compare(a.Kind+a.LogID, b.Kind+b.LogID) })
+		i := incidents[rng.IntN(len(incidents))]
+		about, state = i.ID, i.State
+		p.w.count("triage of an incident")
+	default:
+		slices.SortFunc(findings, func(a, b monitor.Finding) int {
+			return cmp.Or(strings.Compare(a.Origin, b.Origin), cmp.Compare(a.Index, b.Index))
+		})
+		f := findings[rng.IntN(n)]
+		about, state = f.ID, f.State
+		if rng.IntN(2) == 0 {
+			c.To, c.Resolution = monitor.StateResolved, monitor.AsFalsePositive
+		}
+		p.w.count("triage of a finding")
 	}
-	f := list[rng.IntN(len(list))]
-	c := monitor.Change{To: monitor.StateAcknowledged, By: "alice", Note: "seen", At: p.w.now()}
-	if rng.IntN(2) == 0 {
-		c.To, c.Resolution = monitor.StateResolved, monitor.AsFalsePositive
-	}
-	err = l.store.Triage(context.Background(), f.ID, c, nil)
+	err = l.store.Triage(context.Background(), about, c, nil)
 	if errors.Is(err, store.ErrTriage) {
 		return
 	}
-	p.w.audit.decided(f, c.To, err == nil && !l.crashed.Load())
+	p.w.audit.decided(about, state, c.To, err == nil && !l.crashed.Load())
 }

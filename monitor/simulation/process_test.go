@@ -341,7 +341,7 @@ func (w *world) list(ctx context.Context, st *store.Store) ([]monitor.LogConfig,
 	w.mu.Lock()
 	listed := w.listed
 	w.mu.Unlock()
-	if w.net.now(w.family[0].name) == "outage" {
+	if w.net.now(w.family[0].host) == "outage" {
 		return nil, errOutage
 	}
 	states, err := st.States(ctx)
@@ -367,6 +367,9 @@ func (w *world) list(ctx context.Context, st *store.Store) ([]monitor.LogConfig,
 // themselves ask for.
 func (l *life) feed(ctx context.Context) {
 	w := l.w
+	if w.alone() {
+		return
+	}
 	for n := 0; ; n++ {
 		pause := pollEvery
 		if w.liar {

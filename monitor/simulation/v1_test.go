@@ -209,8 +209,6 @@ func (a *auditor) findingV1(l *simLog, f monitor.Finding) {
 // shows is the incidents that tell a lie of a log by its name.
 func (l *simLog) shows() []string {
 	switch {
-	case l.v1 == nil:
-		return nil // any
 	case l.lie == "other entry":
 		return []string{monitor.KindEntryMismatch}
 	case l.lie == "stranger's signature":
