@@ -8,16 +8,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/sigwarden/sigwarden/checkpoint/witness"
 	"github.com/sigwarden/sigwarden/monitor/store"
 )
 
@@ -108,6 +111,22 @@ func TestCrashPoints(t *testing.T) {
 		id := finding(c.t, c.dir)
 		// Who decides twice is told that it is decided.
 		c.must([]string{"findings", "ack", id, "--note", "seen"}, exitOK, exitFailed, exitUsage)
+		c.must([]string{"findings", "resolve", id, "--as", "incident", "--note", "a key was stolen"}, exitOK, exitFailed, exitUsage)
+		c.must([]string{"findings", "reopen", id, "--note", "it was not"}, exitOK, exitFailed, exitUsage)
+		c.must([]string{"findings", "ack", id, "--note", "seen again"}, exitOK, exitFailed, exitUsage)
+		// A token that nobody has got to know is ended, and made anew.
+		c.must([]string{"token", "create", "--name", "job", "--scope", "read"}, exitOK, exitFailed, exitUsage)
+		c.must([]string{"token", "revoke", "job"}, exitOK, exitFailed, exitUsage)
+		if list := c.must([]string{"token", "list"}, exitOK); strings.Count(list, "job") != 1 || !strings.Contains(list, "revoked") {
+			c.t.Errorf("the token was not ended, or there are several:\n%s", list)
+		}
+		c.must([]string{"expect", "add", "--watch", "releases", "--digest", "sha256:" + strings.Repeat("cd", 32), "--note", "not at all"}, exitOK)
+		for id := range announced(c, "not at all") {
+			c.must([]string{"expect", "remove", id, "--note", "wrong"}, exitOK, exitFailed, exitUsage)
+		}
+		if left := announced(c, "not at all"); len(left) > 0 {
+			c.t.Errorf("still announced: %v", left)
+		}
 		c.must([]string{"expect", "add", "--watch", "releases", "--digest", "sha256:" + strings.Repeat("ab", 32), "--note", "soon"}, exitOK)
 		c.must([]string{"report", "--since", "2d", "-o", filepath.Join(c.dir, "report.md"), "--sign"}, exitOK)
 		// A backup that is there is not replaced.
@@ -136,9 +155,21 @@ func TestCrashPoints(t *testing.T) {
 		}
 		audit(c.t, c.dir, ours, entries)
 	}
-	// A copy takes the place of the state; then the log is read on from there.
+	// A copy takes the place of the state, and of that of the witness, which is gone; then the log is read
+	// on from there, and the witness signs nothing until somebody has looked.
 	restore := func(c *crasher) {
+		if err := os.Remove(filepath.Join(c.dir, "a.db-witness")); err != nil {
+			c.t.Fatal(err)
+		}
 		c.must([]string{"restore", filepath.Join(c.dir, "copy.db"), "--note", "test"}, exitOK)
+		w, err := store.OpenWitness(context.Background(), filepath.Join(c.dir, "a.db"), store.Options{})
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		if st, err := w.State(context.Background(), promised); err != nil || st.Size != 7 || st.Doubt == "" {
+			c.t.Errorf("what the witness has promised: %+v, %v", st, err)
+		}
+		w.Close()
 		c.must([]string{"run", "--once"}, exitOK, exitFindings, exitFailed)
 		c.must([]string{"run", "--once"}, exitOK, exitFindings)
 		audit(c.t, c.dir, ours, entries)
@@ -153,8 +184,16 @@ func TestCrashPoints(t *testing.T) {
 	copyDir(t, scanned, backedUp)
 	retarget(t, backedUp)
 	before.dir = backedUp
+	w, err := store.OpenWitness(context.Background(), filepath.Join(backedUp, "a.db"), store.Options{Create: true})
+	if err == nil {
+		err = errors.Join(w.Advance(context.Background(), promised, witness.State{}, witness.State{Size: 7, Root: [32]byte{1}, Note: []byte("note"), At: 99}), w.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	before.must([]string{"backup", filepath.Join(backedUp, "copy.db")}, exitOK)
 
+	visited := map[string]bool{}
 	for _, s := range []struct {
 		name string
 		from string
@@ -173,6 +212,7 @@ func TestCrashPoints(t *testing.T) {
 			if len(places) < 4 {
 				t.Fatalf("places: %v", places)
 			}
+			maps.Insert(visited, maps.All(named(places)))
 			done := 0
 			for _, place := range slices.Sorted(maps.Keys(places)) {
 				nths := slices.Compact([]int{1, places[place]})
@@ -199,6 +239,65 @@ func TestCrashPoints(t *testing.T) {
 			t.Logf("%d crashes at %d places: %v", done, len(places), slices.Sorted(maps.Keys(places)))
 		})
 	}
+	for place, file := range placesOfTheSource(t) {
+		// The witness ends its own program there (TestCrashPoints of its package).
+		if !visited[place] && !strings.HasPrefix(file, "checkpoint/witness/") {
+			t.Errorf("nothing comes by %q of %s", place, file)
+		}
+	}
+}
+
+// promised is a log that a witness has co-signed.
+const promised = "log.example"
+
+// named is places without what is before and after them.
+func named(places map[string]int) map[string]bool {
+	names := map[string]bool{}
+	for place := range places {
+		_, name, _ := strings.Cut(place, " ")
+		names[name] = true
+	}
+	return names
+}
+
+// placesOfTheSource are the places that the source names, and its files. Transactions bear the names of what
+// makes them: TestEveryWriteIsWhole finds those in the source.
+func placesOfTheSource(t *testing.T) map[string]string {
+	t.Helper()
+	root := os.DirFS("../..")
+	literal := regexp.MustCompile(`crash\.(?:Before|After)\("([^"]+)"\)`)
+	places := map[string]string{}
+	err := fs.WalkDir(root, ".", func(file string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") {
+			return err
+		}
+		text, err := fs.ReadFile(root, file)
+		for _, m := range literal.FindAllSubmatch(text, -1) {
+			places[string(m[1])] = file
+		}
+		return err
+	})
+	if err != nil || len(places) < 9 {
+		t.Fatalf("%d places in the source, %v", len(places), err)
+	}
+	return places
+}
+
+// announced are the announcements with a note, by their ids.
+func announced(c *crasher, note string) map[string]bool {
+	c.t.Helper()
+	var list []struct{ ID, Note string }
+	out := c.must([]string{"expect", "list", "--json"}, exitOK)
+	if err := json.Unmarshal([]byte(out), &list); err != nil {
+		c.t.Fatalf("%v: %s", err, out)
+	}
+	ids := map[string]bool{}
+	for _, e := range list {
+		if e.Note == note {
+			ids[e.ID] = true
+		}
+	}
+	return ids
 }
 
 // passes counts how often one process came by each place, at most.
