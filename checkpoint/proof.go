@@ -72,6 +72,12 @@ func (c Checkpoint) VerifyInclusion(index uint64, leafHash Hash, path []Hash) er
 	return err
 }
 
+// VerifyInclusion checks the same for the tree of a size and a root, for which nobody vouches here. The error
+// wraps ErrUnproven.
+func VerifyInclusion(size uint64, root Hash, index uint64, leafHash Hash, path []Hash) error {
+	return Checkpoint{size: size, root: root}.VerifyInclusion(index, leafHash, path)
+}
+
 // consistency is a consistency proof taken apart.
 type consistency struct {
 	peaks []Hash // of the old size, as the new root authenticates them

@@ -142,7 +142,7 @@ func (a *app) examine(ctx context.Context, s *setup, offline bool) ([]examined, 
 	case errors.Is(err, store.ErrMissing):
 		e.say("state", levelWarning, "there is none yet", "start the daemon; if there was one, see sigwarden restore")
 	case err != nil:
-		e.say("state", levelBroken, err.Error(), "")
+		e.say("state", levelBroken, err.Error(), "if the file is damaged or gone, put a backup in its place: sigwarden restore")
 	default:
 		defer st.Close()
 		e.state(ctx, st, running)
@@ -173,11 +173,15 @@ func (e *examination) files() {
 			e.say("file "+path+suffix, levelBroken, err.Error(), "run this as the user that the daemon runs as")
 			continue
 		}
-		if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
+		if mode := info.Mode().Perm(); info.Mode().IsRegular() && mode&0o077 != 0 && runtime.GOOS != "windows" {
 			e.say("file "+path+suffix, levelWarning, fmt.Sprintf("others may use it: its mode is %04o", mode), fmt.Sprintf("chmod 600 %s", path+suffix))
 		}
 	}
-	free, ok := freeBytes(filepath.Dir(path))
+	e.disk(freeBytes(filepath.Dir(path)))
+}
+
+// disk looks at how much room there is for the state.
+func (e *examination) disk(free uint64, ok bool) {
 	switch {
 	case !ok:
 	case free < diskLow:
@@ -192,6 +196,9 @@ func (e *examination) state(ctx context.Context, st *store.Store, running bool) 
 	contents, err := st.Contents(ctx)
 	if err == nil {
 		err = st.Check(ctx)
+	}
+	if err == nil {
+		err = st.Verify(ctx)
 	}
 	if err != nil {
 		e.say("state", levelBroken, err.Error(), "stop the daemon, keep a copy of the file and of those beside it, and restore a backup: sigwarden restore")
@@ -213,9 +220,14 @@ func (e *examination) state(ctx context.Context, st *store.Store, running bool) 
 		now, err = engine.Status(ctx, st, e.setup.names)
 	}
 	if err != nil {
-		e.say("status", levelBroken, err.Error(), "")
+		e.say("status", levelBroken, err.Error(), "the daemon would say the same: see sigwarden check")
 		return
 	}
+	e.status(now, running)
+}
+
+// status looks at logs, channels and trusted root as the daemon left them.
+func (e *examination) status(now monitor.Status, running bool) {
 	for _, l := range now.Logs {
 		e.log(l, running)
 	}

@@ -268,6 +268,7 @@ func (a *auditor) end() {
 		return err == nil
 	}
 	check("state", st.Check(ctx))
+	check("what is stored", st.Verify(ctx))
 	_, _, err = st.VerifyLedger(ctx)
 	check("ledger", err)
 	findings, err := st.Findings(ctx, store.Filter{})

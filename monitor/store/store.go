@@ -154,7 +154,7 @@ func (s *Store) absent(opts Options) error {
 	// SQLite would read what it finds there into the new file.
 	for _, suffix := range []string{"-wal", "-journal"} {
 		if info, err := os.Stat(s.path + suffix); err == nil && info.Size() > 0 {
-			return fmt.Errorf("%s: %w, but %s does: it holds what was written last to a state file that was moved away or removed. Put that file back; or, to begin anew, remove %s and %s-shm too", s.path, ErrMissing, s.path+suffix, s.path+suffix, s.path)
+			return fmt.Errorf("state file %s is gone, and %s is still there: it holds what was written last to it. Put the file back; or, to begin anew, remove %s and %s-shm too", s.path, s.path+suffix, s.path+suffix, s.path)
 		}
 	}
 	if !opts.Create {

@@ -220,7 +220,7 @@ func TestLeftovers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, create := range []bool{true, false} {
-		if _, err := Open(ctx, path, Options{Create: create}); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), path+"-wal") {
+		if _, err := Open(ctx, path, Options{Create: create}); err == nil || errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), path+"-wal") {
 			t.Errorf("create %v: %v", create, err)
 		}
 	}
