@@ -6,11 +6,14 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/sigwarden/sigwarden/internal/bounds"
 )
 
 // TestAnswersAreBounded: whoever signs, times, logs in or takes entries cannot answer without
 // an end, nor send us elsewhere.
 func TestAnswersAreBounded(t *testing.T) {
+	defer bounds.Hold(t)()
 	elsewhere := false
 	ts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {

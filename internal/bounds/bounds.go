@@ -27,10 +27,10 @@ const inputs = 100 << 20
 // for as much again as is kept for inputs.
 var allowed = sync.OnceValue(func() uint64 {
 	if f := flag.Lookup("test.fuzzworker"); f == nil || f.Value.String() != "true" {
-		return Memory
+		return Memory + detector
 	}
 	debug.SetGCPercent(20)
-	return Memory + inputs
+	return Memory + detector + inputs
 })
 
 // Hold begins to watch; the function that it returns fails the test if the process has taken more

@@ -246,6 +246,7 @@ func TestStrictArchives(t *testing.T) {
 
 // TestArchiveBounds: what is larger than any evidence is not looked at, and nothing is inflated.
 func TestArchiveBounds(t *testing.T) {
+	defer bounds.Hold(t)()
 	s := samples(t)[0]
 	in := contents(t, s.data)
 	many := map[string][]byte{}

@@ -264,6 +264,7 @@ func TestFile(t *testing.T) {
 // TestBounds: a list that is read as it is may have so many bytes, and no more; a key that
 // takes long to check with is refused.
 func TestBounds(t *testing.T) {
+	defer bounds.Hold(t)()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "SHA256SUMS")
 	l := New([]Source{{Name: "l", File: path, Every: time.Hour}}, slog.New(slog.DiscardHandler), func() {})

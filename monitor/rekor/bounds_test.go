@@ -10,11 +10,14 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/sigwarden/sigwarden/internal/bounds"
 )
 
 // TestBoundsV1: answers that are good but for their length are refused for that, and those
 // that are just short enough are taken.
 func TestBoundsV1(t *testing.T) {
+	defer bounds.Hold(t)()
 	ctx := context.Background()
 	hash := strings.Repeat("ab", 32)
 	for _, c := range []struct {
@@ -69,6 +72,7 @@ func TestBoundsV1(t *testing.T) {
 // takes it apart; a server cannot keep somebody busy with compressed nothing, or with
 // redirects to itself.
 func TestBoundsOfAnswers(t *testing.T) {
+	defer bounds.Hold(t)()
 	ctx := context.Background()
 	v := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Write(make([]byte, maxBundle+1)) }), nil)
 	if _, err := v.Leaves(ctx, 0, 256); err == nil || !strings.Contains(err.Error(), "longer than") {
@@ -98,5 +102,59 @@ func TestBoundsOfAnswers(t *testing.T) {
 	}), nil)
 	if _, err := v.Checkpoint(ctx); err == nil || asked > 4 || !strings.Contains(err.Error(), "redirect") {
 		t.Errorf("%d redirects to itself: %v", asked, err)
+	}
+}
+
+// TestEndlessAnswers: whatever is asked for, an answer without an end, and one that is of half a gigabyte once
+// it is inflated, is read as far as its bound and no further.
+func TestEndlessAnswers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the race detector takes long for so many bytes, and nothing runs beside anything else")
+	}
+	defer bounds.Hold(t)()
+	ctx := context.Background()
+	const most = 512 << 20
+	var bomb bytes.Buffer
+	z, err := gzip.NewWriterLevel(&bomb, gzip.BestSpeed)
+	for range most >> 20 {
+		if err == nil {
+			_, err = z.Write(make([]byte, 1<<20))
+		}
+	}
+	if err != nil || z.Close() != nil {
+		t.Fatal(err)
+	}
+	for _, zipped := range []bool{false, true} {
+		var sent atomic.Int64
+		answer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if zipped {
+				w.Header().Set("Content-Encoding", "gzip")
+				w.Write(bomb.Bytes())
+				return
+			}
+			for chunk := make([]byte, 64<<10); sent.Load() < most; {
+				n, err := w.Write(chunk)
+				if sent.Add(int64(n)); err != nil {
+					return
+				}
+			}
+		})
+		v2, v1 := serve(t, answer, func(o *Options) { o.Tries = 1 }), serveV1(t, answer, func(o *Options) { o.Tries = 1 })
+		for what, get := range map[string]func() error{
+			"checkpoint": func() error { _, err := v2.Checkpoint(ctx); return err },
+			"tile":       func() error { _, err := v2.Tile(ctx, 0, 0, 256); return err },
+			"bundle":     func() error { _, err := v2.Leaves(ctx, 0, 256); return err },
+			"trees":      func() error { _, err := v1.Trees(ctx); return err },
+			"proof":      func() error { _, err := v1.Tree("1").ConsistencyProof(ctx, 1, 2); return err },
+			"entries":    func() error { _, err := v1.Tree("1").Entries(ctx, 0, 0, 1); return err },
+		} {
+			sent.Store(0)
+			if err := get(); err == nil {
+				t.Errorf("%s (gzip %v): taken", what, zipped)
+			}
+			if n := sent.Load(); n > most/4 {
+				t.Errorf("%s: %d MB were read", what, n>>20)
+			}
+		}
 	}
 }

@@ -231,6 +231,7 @@ func TestStalledServer(t *testing.T) {
 // TestBounds answers each kind of request with one byte more than its bound,
 // plain and as a gzip bomb.
 func TestBounds(t *testing.T) {
+	defer bounds.Hold(t)()
 	ctx := context.Background()
 	for _, zipped := range []bool{false, true} {
 		answerWith := func(n int) *V2 {

@@ -200,6 +200,7 @@ func authenticate(t *testing.T, first []byte, got Fetched) {
 
 // TestFetchHostile: redirects elsewhere and files without end are refused.
 func TestFetchHostile(t *testing.T) {
+	defer bounds.Hold(t)()
 	r := newTUF(t)
 	r.publish(map[string][]byte{"trusted_root.json": document(t, "https://one.acme.example")})
 	elsewhere := httptest.NewServer(r.repo)

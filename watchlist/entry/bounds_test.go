@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
+
+	"github.com/sigwarden/sigwarden/internal/bounds"
 )
 
 // says fails unless an error tells of a bound.
@@ -29,6 +31,7 @@ func says(t *testing.T, what string, err error, text string) {
 // TestBoundsOfJSON: what is just within the bounds is read, and one more is refused for
 // that alone.
 func TestBoundsOfJSON(t *testing.T) {
+	defer bounds.Hold(t)()
 	var p parser
 	nested := func(n int) []byte { return []byte(strings.Repeat("[", n) + "1" + strings.Repeat("]", n)) }
 	many := func(n int) []byte { return []byte("[1" + strings.Repeat(",1", n-2) + "]") }
@@ -67,6 +70,7 @@ func selfSigned(t *testing.T, extensions ...pkix.Extension) []byte {
 
 // TestBoundsOfCertificates: long ones, ones with many extensions, and keys whose use takes long.
 func TestBoundsOfCertificates(t *testing.T) {
+	defer bounds.Hold(t)()
 	padded := func(n int) []byte {
 		return selfSigned(t, pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3, 4}, Value: make([]byte, n)})
 	}
@@ -123,6 +127,7 @@ func mustParse(t *testing.T, der []byte) *x509.Certificate {
 
 // TestBoundsOfPGP: rings of very many packets, and packets that would have to be inflated.
 func TestBoundsOfPGP(t *testing.T) {
+	defer bounds.Hold(t)()
 	var many bytes.Buffer
 	for i := range 10*maxKeys + 1 {
 		if err := packet.NewUserId(fmt.Sprint(i), "", "a@b.example").Serialize(&many); err != nil {

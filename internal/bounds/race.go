@@ -1,0 +1,6 @@
+//go:build race
+
+package bounds
+
+// detector is what the race detector takes besides.
+const detector = Memory
