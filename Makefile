@@ -59,8 +59,9 @@ bench:
 
 # Every fuzzer for a while.
 FUZZTIME ?= 30s
+FUZZED ?= ./...
 fuzz:
-	for pkg in $$($(GO) list ./...); do \
+	for pkg in $$($(GO) list $(FUZZED)); do \
 		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
 			$(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x $$pkg || exit 1; \
 		done; \
