@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/sigwarden/sigwarden/checkpoint"
@@ -230,7 +231,12 @@ func (s *Store) SignLedger(ctx context.Context, at time.Time, sign func(origin, 
 
 // mark replaces the mark beside the state file by one that is further on; a crash leaves
 // the old one or the new.
-func (s *Store) mark(note string, ours func(string) bool) error {
+func (s *Store) mark(note string, ours func(string) bool) (err error) {
+	defer func() {
+		if errors.Is(err, syscall.ENOSPC) {
+			err = fmt.Errorf("writing beside the state file: %s (%w)", diskFull, err)
+		}
+	}()
 	path := s.path + markSuffix
 	if old, err := os.ReadFile(path); err == nil && (string(old) == note || !s.run.restored && rowsOf(string(old)) >= rowsOf(note) && ours(string(old))) {
 		return nil

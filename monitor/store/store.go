@@ -343,6 +343,8 @@ func (s *Store) Close() error {
 	return err
 }
 
+const diskFull = "the disk is full. Nothing was lost: free some space; the same work is done again"
+
 // explain says what a stranger can do about an error of the database.
 func (s *Store) explain(doing string, err error) error {
 	if err == nil {
@@ -351,9 +353,13 @@ func (s *Store) explain(doing string, err error) error {
 	advice := ""
 	var e *sqlite.Error
 	if errors.As(err, &e) {
-		switch e.Code() & 0xff {
+		code := e.Code() & 0xff
+		if e.Code() == sqlite3.SQLITE_IOERR_SHMSIZE {
+			code = sqlite3.SQLITE_FULL // there is no room for the index of the log of changes
+		}
+		switch code {
 		case sqlite3.SQLITE_FULL:
-			advice = "the disk is full. Nothing was lost: free some space; the same work is done again"
+			advice = diskFull
 		case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN:
 			advice = "the file or its folder is read-only for this user, or missing. Make both writable"
 		case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
