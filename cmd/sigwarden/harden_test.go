@@ -93,6 +93,7 @@ func TestMemoryIsOurs(t *testing.T) {
 		out, err := asStranger(exec.Command("cat", fmt.Sprintf("/proc/%d/%s", c.Process.Pid, file))).CombinedOutput()
 		return fmt.Sprint(string(out), err)
 	}
+	shown := 0
 	for what, answered := range map[string]func(*exec.Cmd) bool{
 		"what is in its environment":    func(c *exec.Cmd) bool { return strings.Contains(read(c, "environ"), "in-the-environment") },
 		"what is in its memory":         func(c *exec.Cmd) bool { return !strings.Contains(read(c, "mem"), "denied") }, // nothing is at its beginning
@@ -100,14 +101,16 @@ func TestMemoryIsOurs(t *testing.T) {
 		"what it does, step by step":    traced,
 		"what it held, in a core of it": func(c *exec.Cmd) bool { return leavesCores(t, c) },
 	} {
-		switch {
-		case answered(other) && answered(daemon):
-			t.Errorf("another process of its user can learn %s", what)
-		case !answered(other) && os.Getenv("SIGWARDEN_E2E_REQUIRED") != "":
-			t.Errorf("%s cannot be learned of any process here, so that nothing is shown", what)
-		case !answered(other):
+		if !answered(other) {
 			t.Logf("%s cannot be learned of any process here: not shown", what)
+			continue
 		}
+		if shown++; answered(daemon) {
+			t.Errorf("another process of its user can learn %s", what)
+		}
+	}
+	if shown == 0 {
+		t.Error("nothing can be learned of any process here, so that nothing is shown")
 	}
 	if !running(daemon) || !running(other) {
 		t.Error("one of them has ended meanwhile, and nobody learns anything of that")
