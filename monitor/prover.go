@@ -29,7 +29,7 @@ func (k *keptProofs) begin() { k.served, k.row = nil, 0 }
 // sizes are those of two trees.
 type sizes struct{ from, to uint64 }
 
-// maxRefused bounds how many refusals are kept: a pass may read a whole log.
+// maxRefused bounds how many refusals are kept, before all are forgotten: a pass may read a whole log.
 const maxRefused = 1 << 14
 
 func (k *keptProofs) refuse(size uint64, err error) {

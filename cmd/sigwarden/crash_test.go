@@ -193,7 +193,7 @@ func TestCrashPoints(t *testing.T) {
 	}
 	before.must([]string{"backup", filepath.Join(backedUp, "copy.db")}, exitOK)
 
-	visited := map[string]bool{}
+	visited, ran := map[string]bool{}, 0
 	for _, s := range []struct {
 		name string
 		from string
@@ -212,6 +212,7 @@ func TestCrashPoints(t *testing.T) {
 			if len(places) < 4 {
 				t.Fatalf("places: %v", places)
 			}
+			ran++
 			maps.Insert(visited, maps.All(named(places)))
 			done := 0
 			for _, place := range slices.Sorted(maps.Keys(places)) {
@@ -238,6 +239,9 @@ func TestCrashPoints(t *testing.T) {
 			}
 			t.Logf("%d crashes at %d places: %v", done, len(places), slices.Sorted(maps.Keys(places)))
 		})
+	}
+	if ran < 3 || t.Failed() {
+		return // not all of them
 	}
 	for place, file := range placesOfTheSource(t) {
 		// The witness ends its own program there (TestCrashPoints of its package).

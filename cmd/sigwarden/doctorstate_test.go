@@ -108,17 +108,18 @@ func TestDoctorFindsWhatWasChanged(t *testing.T) {
 		code int
 		says string
 	}{
-		"a leaf":                  {"UPDATE findings SET leaf = CAST(" + flip("leaf") + " AS BLOB) WHERE rowid = 2", exitFailed, "its leaf is not the one"},
-		"a proof":                 {"UPDATE findings SET proof = CAST(" + flip("proof") + " AS BLOB) WHERE rowid = 1", exitFailed, "does not lead to the root"},
-		"a proof is cut":          {"UPDATE findings SET proof = substr(proof, 1, 40) WHERE rowid = 1", exitFailed, "40 bytes"},
-		"the index of a finding":  {`UPDATE findings SET document = replace(document, '"index":499', '"index":498')`, exitFailed, "does not lead to the root"},
-		"the checkpoint of some":  {"UPDATE notes SET note = replace(note, char(10) || '1500' || char(10), char(10) || '1501' || char(10))", exitFailed, "finding"},
-		"the size of a head":      {`UPDATE logs SET state = replace(state, '"head_size":1500', '"head_size":1501')`, exitFailed, "size 1500, and 1501 is noted"},
-		"how much was read":       {`UPDATE logs SET state = replace(state, '"scanned":1500', '"scanned":1499')`, exitFailed, "what was read"},
-		"hashes of what was read": {`UPDATE logs SET state = substr(state, 1, instr(state, '"peaks":["') + 9) || CASE substr(state, instr(state, '"peaks":["') + 10, 1) WHEN 'e' THEN 'f' ELSE 'e' END || substr(state, instr(state, '"peaks":["') + 11)`, exitFailed, "do not fold to the root"},
-		"what is covered":         {"UPDATE coverage SET to_idx = to_idx + 1024", exitFailed, "its tree has 1500 entries"},
-		"a line of the ledger":    {"UPDATE ledger SET line = replace(line, 'releases', 'releasez')", exitIntegrity, "somebody has written to the state file"},
-		"a decision that is gone": {"UPDATE audit_head SET n = n + 1", exitIntegrity, "somebody has written to the state file"},
+		"a leaf":                           {"UPDATE findings SET leaf = CAST(" + flip("leaf") + " AS BLOB) WHERE rowid = 2", exitFailed, "its leaf is not the one"},
+		"a proof":                          {"UPDATE findings SET proof = CAST(" + flip("proof") + " AS BLOB) WHERE rowid = 1", exitFailed, "does not lead to the root"},
+		"a proof is cut":                   {"UPDATE findings SET proof = substr(proof, 1, 40) WHERE rowid = 1", exitFailed, "40 bytes"},
+		"the index of a finding":           {`UPDATE findings SET document = replace(document, '"index":499', '"index":498')`, exitFailed, "does not lead to the root"},
+		"the checkpoint of some":           {"UPDATE notes SET note = replace(note, char(10) || '1500' || char(10), char(10) || '1501' || char(10))", exitFailed, "finding"},
+		"the size of a head":               {`UPDATE logs SET state = replace(state, '"head_size":1500', '"head_size":1501')`, exitFailed, "size 1500, and 1501 is noted"},
+		"how much was read":                {`UPDATE logs SET state = replace(state, '"scanned":1500', '"scanned":1499')`, exitFailed, "what was read"},
+		"hashes of what was read":          {`UPDATE logs SET state = substr(state, 1, instr(state, '"peaks":["') + 9) || CASE substr(state, instr(state, '"peaks":["') + 10, 1) WHEN 'e' THEN 'f' ELSE 'e' END || substr(state, instr(state, '"peaks":["') + 11)`, exitFailed, "do not fold to the root"},
+		"what is covered":                  {"UPDATE coverage SET to_idx = to_idx + 1024", exitFailed, "its tree has 1500 entries"},
+		"a leaf, and a line of the ledger": {"UPDATE findings SET leaf = zeroblob(8) WHERE rowid = 2; UPDATE ledger SET line = replace(line, 'releases', 'releasez')", exitIntegrity, "its leaf is not the one"},
+		"a line of the ledger":             {"UPDATE ledger SET line = replace(line, 'releases', 'releasez')", exitIntegrity, "somebody has written to the state file"},
+		"a decision that is gone":          {"UPDATE audit_head SET n = n + 1", exitIntegrity, "somebody has written to the state file"},
 	} {
 		dir := t.TempDir()
 		copyDir(t, made, dir)

@@ -55,7 +55,7 @@ func TestMemoryIsOurs(t *testing.T) {
 	if err := os.WriteFile(config, fmt.Appendf(nil, scriptConfig, "a", silent.URL), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	plain := filepath.Join(dir, "plain")
+	plain := filepath.Join(dir, "sleep") // which may be one of many names of a program
 	if data, err := os.ReadFile("/bin/sleep"); err != nil || os.WriteFile(plain, data, 0o755) != nil {
 		t.Fatal("there is no sleep")
 	}
@@ -90,7 +90,9 @@ func TestMemoryIsOurs(t *testing.T) {
 	daemon, other := start(bin, "run", "-c", config), start(plain, "60")
 	time.Sleep(100 * time.Millisecond) // until the other one has become sleep
 	read := func(c *exec.Cmd, file string) string {
-		out, err := asStranger(exec.Command("cat", fmt.Sprintf("/proc/%d/%s", c.Process.Pid, file))).CombinedOutput()
+		cat := asStranger(exec.Command("cat", fmt.Sprintf("/proc/%d/%s", c.Process.Pid, file)))
+		cat.Env = append(os.Environ(), "LC_ALL=C")
+		out, err := cat.CombinedOutput()
 		return fmt.Sprint(string(out), err)
 	}
 	shown := 0

@@ -264,7 +264,6 @@ func TestFile(t *testing.T) {
 // TestBounds: a list that is read as it is may have so many bytes, and no more; a key that
 // takes long to check with is refused.
 func TestBounds(t *testing.T) {
-	defer bounds.Hold(t)()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "SHA256SUMS")
 	l := New([]Source{{Name: "l", File: path, Every: time.Hour}}, slog.New(slog.DiscardHandler), func() {})
@@ -277,7 +276,9 @@ func TestBounds(t *testing.T) {
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
+		held := bounds.Hold(t)
 		l.Load(context.Background())
+		held()
 		if err := l.States()[0].Err; (err != nil) != (over > 0) {
 			t.Errorf("%d bytes: %v", maxList+over, err)
 		}

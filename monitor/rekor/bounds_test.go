@@ -17,7 +17,6 @@ import (
 // TestBoundsV1: answers that are good but for their length are refused for that, and those
 // that are just short enough are taken.
 func TestBoundsV1(t *testing.T) {
-	defer bounds.Hold(t)()
 	ctx := context.Background()
 	hash := strings.Repeat("ab", 32)
 	for _, c := range []struct {
@@ -39,7 +38,9 @@ func TestBoundsV1(t *testing.T) {
 				}
 				w.Write([]byte(c.doc))
 			}), nil)
+			held := bounds.Hold(t)
 			err := c.get(v)
+			held()
 			var malformed *MalformedError
 			switch {
 			case over == 0 && err != nil:
@@ -111,7 +112,6 @@ func TestEndlessAnswers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the race detector takes long for so many bytes, and nothing runs beside anything else")
 	}
-	defer bounds.Hold(t)()
 	ctx := context.Background()
 	const most = 512 << 20
 	var bomb bytes.Buffer
@@ -149,9 +149,11 @@ func TestEndlessAnswers(t *testing.T) {
 			"entries":    func() error { _, err := v1.Tree("1").Entries(ctx, 0, 0, 1); return err },
 		} {
 			sent.Store(0)
+			held := bounds.Hold(t)
 			if err := get(); err == nil {
 				t.Errorf("%s (gzip %v): taken", what, zipped)
 			}
+			held()
 			if n := sent.Load(); n > most/4 {
 				t.Errorf("%s: %d MB were read", what, n>>20)
 			}

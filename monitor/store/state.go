@@ -39,7 +39,11 @@ func (s *Store) State(ctx context.Context, logID string) (monitor.State, error) 
 
 // States returns what is stored of every log, by its id.
 func (s *Store) States(ctx context.Context) (map[string]monitor.State, error) {
-	rows, err := s.db.QueryContext(ctx, "SELECT id, version, state FROM logs")
+	return s.states(ctx, s.db)
+}
+
+func (s *Store) states(ctx context.Context, q querier) (map[string]monitor.State, error) {
+	rows, err := q.QueryContext(ctx, "SELECT id, version, state FROM logs")
 	if err != nil {
 		return nil, s.explain("reading", err)
 	}

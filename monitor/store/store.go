@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -170,6 +171,9 @@ func (s *Store) absent(opts Options) error {
 // notWritable explains that the state file, or its folder, cannot be written:
 // SQLite needs both, also to read.
 func (s *Store) notWritable(err error) error {
+	if errors.Is(err, syscall.ENOSPC) {
+		return fmt.Errorf("state file %s: %s (%w)", s.path, diskFull, err)
+	}
 	return fmt.Errorf("state file %s: it, or its folder, is read-only for this user, and both must be writable, also to read it: %w", s.path, err)
 }
 

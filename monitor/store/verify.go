@@ -4,9 +4,9 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"strings"
 
@@ -19,19 +19,25 @@ import (
 // The ledger and the audit trail have chains of their own (VerifyLedger, VerifyAudit); what people and rules say of
 // a finding, nothing proves.
 func (s *Store) Verify(ctx context.Context) error {
-	states, err := s.States(ctx)
-	if err != nil {
-		return err
-	}
-	for _, id := range slices.Sorted(maps.Keys(states)) {
-		if err := verifyState(states[id]); err != nil {
-			return fmt.Errorf("state file %s is damaged: what it knows of log %s does not fit together: %w", s.path, id, err)
+	return s.snapshot(ctx, func(q querier) error {
+		states, err := s.states(ctx, q)
+		if err != nil {
+			return err
 		}
-		if err := s.verifyRanges(ctx, id, states[id]); err != nil {
-			return fmt.Errorf("state file %s is damaged: log %s: %w", s.path, id, err)
+		for _, id := range slices.Sorted(maps.Keys(states)) {
+			if err := verifyState(states[id]); err != nil {
+				return fmt.Errorf("state file %s is damaged: what it knows of log %s does not fit together: %w", s.path, id, err)
+			}
+			if err := s.verifyRanges(ctx, q, id, states[id].HeadSize); err != nil {
+				return err
+			}
 		}
-	}
-	rows, err := s.db.QueryContext(ctx, "SELECT f.id, f.document, f.leaf, f.proof, n.note FROM findings f LEFT JOIN notes n ON n.log_id = f.log_id AND n.size = f.size AND n.root = f.root ORDER BY f.id")
+		return s.verifyFindings(ctx, q)
+	})
+}
+
+func (s *Store) verifyFindings(ctx context.Context, q querier) error {
+	rows, err := q.QueryContext(ctx, "SELECT f.id, f.document, f.leaf, f.proof, n.note FROM findings f LEFT JOIN notes n ON n.log_id = f.log_id AND n.size = f.size AND n.root = f.root ORDER BY f.id")
 	if err != nil {
 		return s.explain("reading", err)
 	}
@@ -61,6 +67,9 @@ func verifyState(st monitor.State) error {
 	}
 	if size != st.HeadSize {
 		return fmt.Errorf("its head is of size %d, and %d is noted", size, st.HeadSize)
+	}
+	if st.Scanned > size {
+		return fmt.Errorf("%d of its %d entries were read", st.Scanned, size)
 	}
 	scanned, err := frontierOf(st.Scanned, st.Peaks)
 	if err != nil {
@@ -96,23 +105,15 @@ func frontierOf(size uint64, peaks []checkpoint.HexHash) (checkpoint.Frontier, e
 	return checkpoint.NewFrontier(size, list)
 }
 
-// verifyRanges: what was read, and what could not be, is of the tree. Where a log was given a new baseline, that
-// may be of an earlier, larger one.
-func (s *Store) verifyRanges(ctx context.Context, id string, st monitor.State) error {
-	size := int64(st.HeadSize)
-	if st.Epoch != "" {
-		size = math.MaxInt64
-	}
-	for table, query := range map[string]string{
-		"coverage": "SELECT from_idx, to_idx FROM coverage WHERE log_id = $1 AND (from_idx >= to_idx OR to_idx > $2 OR from_idx < 0) LIMIT 1",
-		"gaps":     "SELECT from_idx, to_idx FROM gaps WHERE log_id = $1 AND (from_idx >= to_idx OR to_idx > $2 OR from_idx < 0) LIMIT 1",
-	} {
+// verifyRanges: what was read, and what could not be, is of the tree.
+func (s *Store) verifyRanges(ctx context.Context, q querier, id string, size uint64) error {
+	for _, table := range []string{"coverage", "gaps"} {
 		var from, to int64
-		switch err := s.db.QueryRowContext(ctx, query, id, size).Scan(&from, &to); err {
-		case sql.ErrNoRows:
-		case nil:
-			return fmt.Errorf("%s has [%d, %d), and its tree has %d entries", table, from, to, size)
-		default:
+		err := q.QueryRowContext(ctx, "SELECT from_idx, to_idx FROM "+table+" WHERE log_id = $1 AND (from_idx >= to_idx OR to_idx > $2 OR from_idx < 0) LIMIT 1", id, int64(size)).Scan(&from, &to)
+		switch {
+		case err == nil:
+			return fmt.Errorf("state file %s is damaged: %s of log %s has [%d, %d), and its tree has %d entries", s.path, table, id, from, to, size)
+		case !errors.Is(err, sql.ErrNoRows):
 			return s.explain("reading", err)
 		}
 	}
