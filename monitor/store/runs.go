@@ -231,12 +231,7 @@ func (s *Store) SignLedger(ctx context.Context, at time.Time, sign func(origin, 
 
 // mark replaces the mark beside the state file by one that is further on; a crash leaves
 // the old one or the new.
-func (s *Store) mark(note string, ours func(string) bool) (err error) {
-	defer func() {
-		if errors.Is(err, syscall.ENOSPC) {
-			err = fmt.Errorf("writing beside the state file: %s (%w)", diskFull, err)
-		}
-	}()
+func (s *Store) mark(note string, ours func(string) bool) error {
 	path := s.path + markSuffix
 	if old, err := os.ReadFile(path); err == nil && (string(old) == note || !s.run.restored && rowsOf(string(old)) >= rowsOf(note) && ours(string(old))) {
 		return nil
@@ -253,6 +248,9 @@ func (s *Store) mark(note string, ours func(string) bool) (err error) {
 	}
 	if err != nil {
 		os.Remove(f.Name())
+		if errors.Is(err, syscall.ENOSPC) {
+			return fmt.Errorf("%s: %s (%w)", path, diskFull, err)
+		}
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil

@@ -15,9 +15,9 @@ import (
 )
 
 // Verify holds what is stored of logs and findings against what proves it: SQLite has no sums of its pages,
-// so that a bit which flips within a value leaves a sound file (Check). It reads all of that, one finding at a time.
-// The ledger and the audit trail have chains of their own (VerifyLedger, VerifyAudit); what people and rules say of
-// a finding, nothing proves.
+// so that a bit which flips within a value leaves a sound file (Check). It reads all of that as of one moment, one
+// finding at a time, and keeps nobody from writing. The ledger and the audit trail have chains of their own
+// (VerifyLedger, VerifyAudit); what people and rules say of a finding, nothing proves.
 func (s *Store) Verify(ctx context.Context) error {
 	return s.snapshot(ctx, func(q querier) error {
 		states, err := s.states(ctx, q)
@@ -128,7 +128,7 @@ func verifyFinding(doc string, leaf, proof []byte, signed string) error {
 	}
 	hash := checkpoint.LeafHash(leaf)
 	if checkpoint.HexHash(hash) != f.LeafHash {
-		return fmt.Errorf("its leaf is not the one that was found")
+		return errors.New("its leaf is not the one that was found")
 	}
 	size, root, err := treeOf(signed)
 	if err != nil {
